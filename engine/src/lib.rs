@@ -1,1 +1,20 @@
-//! placeholder
+//! The engine of `runbook`: the language, planning, deciding and durable execution.
+//!
+//! Everything above [`drive`] is pure: no I/O, no async, no clock, no globals. A run is an append-only list of
+//! [`event::Event`]s, its [`state::RunState`] is their fold, [`decide::decide`] says what happens next, and [`drive`] is the one
+//! loop that does it. The engine never names a step kind, a connection kind or a database.
+
+pub mod artifact;
+pub mod decide;
+pub mod diagnostic;
+pub mod drive;
+pub mod duration;
+pub mod error;
+pub mod event;
+pub mod expr;
+pub mod kinds;
+pub mod plan;
+pub mod redact;
+pub mod state;
+pub mod step;
+pub mod store;

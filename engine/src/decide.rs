@@ -1,0 +1,1 @@
+//! What happens next: a pure function of the plan, the state and the time.

@@ -1,0 +1,200 @@
+//! The frozen plan of a run: the definition with its inputs resolved. It never changes after the run is created.
+//!
+//! Values that hold `${{ }}` expressions on secrets or on outputs of steps are kept as they were written; they are evaluated
+//! when their step starts, so that no secret is ever stored.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::duration::Duration;
+use crate::error::ErrorKind;
+use crate::kinds::Effect;
+
+/// The id of a step, `snake_case`, unique in its runbook.
+pub type StepId = String;
+
+/// The version of the plan's stored form. A plan of a later version is refused before anything is done.
+pub const PLAN_VERSION: u32 = 1;
+
+/// What a run executes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// [`PLAN_VERSION`] of the program that made it.
+    pub version: u32,
+    /// The runbook's name, kebab-case.
+    pub runbook: String,
+    /// Its one-line description.
+    #[serde(default)]
+    pub description: String,
+    /// SHA-256 of the definition's source text, 64 lower-case hex digits.
+    pub definition: String,
+    /// Every input with its resolved value.
+    pub inputs: serde_json::Map<String, Value>,
+    /// Where each secret is read from, by name. Values are never here.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// Connections as authored, by name: `type` and its settings.
+    pub connections: serde_json::Map<String, Value>,
+    /// Collections as authored, by name.
+    pub collections: serde_json::Map<String, Value>,
+    /// The runbook's limits.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The resolved lock key: one unfinished run at most per key.
+    #[serde(default)]
+    pub lock: Option<String>,
+    /// How many steps may run at one time.
+    pub max_parallel: usize,
+    /// The steps in topological order, file order among equals.
+    pub steps: Vec<PlannedStep>,
+    /// The steps that run when the others have ended, however they ended, in order.
+    pub finally: Vec<PlannedStep>,
+}
+
+/// Where a secret is read from when a process needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecretSource {
+    /// An environment variable.
+    Env(String),
+    /// A file; one trailing line break is dropped.
+    File(String),
+}
+
+/// One step of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedStep {
+    /// Its id.
+    pub id: StepId,
+    /// What people call it.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The step kind.
+    pub uses: String,
+    /// Its configuration as authored.
+    pub with: Value,
+    /// The steps that must have ended well before it starts (the default is filled in).
+    pub needs: Vec<StepId>,
+    /// An expression without its `${{ }}`; when it is false the step is skipped.
+    #[serde(default)]
+    pub condition: Option<String>,
+    /// What it does to the world.
+    pub effect: Effect,
+    /// When and how to try again.
+    #[serde(default)]
+    pub retry: Retry,
+    /// The longest one attempt may take.
+    #[serde(default)]
+    pub timeout: Option<Duration>,
+    /// What its failure means for the run.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// Limits of this step alone.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// What a step's failure means for the run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// Nothing new is started and the run fails.
+    #[default]
+    Stop,
+    /// Steps that need it run all the same.
+    Continue,
+}
+
+/// When a failed attempt is followed by another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// How many attempts there are at most, the first one counted.
+    pub max_attempts: u32,
+    /// How long to wait before the second attempt.
+    pub delay: Duration,
+    /// Whether the wait grows.
+    pub backoff: Backoff,
+    /// By what it grows, for exponential backoff.
+    pub factor: f64,
+    /// The longest wait.
+    pub max_delay: Duration,
+    /// No attempt starts later than this after the first one did.
+    pub max_duration: Option<Duration>,
+    /// The share of the wait, 0 to 1, that is drawn by lot so that many runs do not retry in step.
+    pub jitter: f64,
+    /// The error kinds that are retried. Empty: those that are transient by nature.
+    pub on: Vec<ErrorKind>,
+    /// The error kinds that are not retried.
+    pub except: Vec<ErrorKind>,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            max_attempts: 1,
+            delay: Duration::from_secs(1),
+            backoff: Backoff::Exponential,
+            factor: 2.0,
+            max_delay: Duration::from_secs(60),
+            max_duration: None,
+            jitter: 0.0,
+            on: Vec::new(),
+            except: Vec::new(),
+        }
+    }
+}
+
+/// How the wait between attempts grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backoff {
+    /// It does not.
+    Constant,
+    /// It is multiplied by `factor` each time.
+    Exponential,
+}
+
+/// The blast radius: asked before each destroying batch, kept across resumes. An absent limit does not bind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The most items that may be destroyed.
+    pub max_items: Option<u64>,
+    /// The most items that may be destroyed, in percent (0 to 100) of the population measured first.
+    pub max_percent: Option<f64>,
+    /// The most bytes that may be destroyed.
+    pub max_bytes: Option<u64>,
+    /// The most items that may fail.
+    pub max_errors: Option<u64>,
+    /// The longest it may take, pauses and resumes included.
+    pub max_duration: Option<Duration>,
+}
+
+impl Plan {
+    /// The step with this id, wherever it stands.
+    pub fn step(&self, id: &str) -> Option<&PlannedStep> {
+        self.all_steps().find(|step| step.id == id)
+    }
+
+    /// Every step, the final ones last.
+    pub fn all_steps(&self) -> impl Iterator<Item = &PlannedStep> {
+        self.steps.iter().chain(&self.finally)
+    }
+
+    /// The steps that come after `id` by `needs`, near or far, in plan order; `id` itself is not among them.
+    pub fn downstream(&self, id: &str) -> Vec<&PlannedStep> {
+        let mut reached: Vec<&str> = vec![id];
+        let mut found = Vec::new();
+        for step in &self.steps {
+            if step.id != id && step.needs.iter().any(|need| reached.contains(&need.as_str())) {
+                reached.push(&step.id);
+                found.push(step);
+            }
+        }
+        found
+    }
+}

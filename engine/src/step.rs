@@ -1,0 +1,137 @@
+//! The seam between the engine and what a step does: one call in, outputs or a question out, and a context for everything a
+//! step may use of the engine.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+pub use crate::drive::ledger::{Batch, Intent, Ledger, LedgerView, Settlement, Totals};
+pub use crate::drive::live::{Live, Progress};
+pub use crate::drive::obligations::Obligations;
+
+use crate::artifact::Artifacts;
+use crate::error::StepError;
+use crate::event::{Answer, Obligation, Question};
+use crate::plan::{Plan, StepId};
+use crate::redact::Redactor;
+use crate::state::RunState;
+use crate::store::Store;
+
+/// What an attempt of a step comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StepEnd {
+    /// It is done: its outputs, an object.
+    Done(Value),
+    /// A person must be asked before it can go on; it is entered again with the answer in [`StepContext::answers`].
+    Ask(Question),
+}
+
+/// What became of a release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// The original is back, proven by reading it.
+    Restored,
+    /// The original was there all along and the change had never been made.
+    Untouched,
+    /// Somebody else's value is there; it was left alone. What it is, for people.
+    Foreign(String),
+}
+
+/// One step with its configuration, expressions and secrets resolved. Never stored, never logged.
+#[derive(Clone, Debug)]
+pub struct StepCall {
+    /// The step's id.
+    pub id: StepId,
+    /// Its kind.
+    pub uses: String,
+    /// Its configuration, resolved.
+    pub with: Value,
+}
+
+/// What runs steps. The `steps` crate has the one for production.
+#[async_trait]
+pub trait Executor: Send + Sync {
+    /// Runs one attempt to its end. It watches [`StepContext::stop`] and returns [`StepError::interrupted`] at the next safe
+    /// place when that fires; it may be dropped at any await point.
+    async fn run(&self, call: StepCall, cx: StepContext) -> Result<StepEnd, StepError>;
+
+    /// Puts back what the obligation changed. `applied` is false when the obligation had been opened but the change was never
+    /// recorded as made nor a release begun. Idempotent: it is entered again after a crash.
+    async fn release(
+        &self,
+        call: StepCall,
+        obligation: &Obligation,
+        applied: bool,
+        cx: StepContext,
+    ) -> Result<Release, StepError>;
+}
+
+/// Facts about the run that a step may use.
+#[derive(Clone, Debug)]
+pub struct RunInfo {
+    /// The run's id.
+    pub id: String,
+    /// The runbook's name.
+    pub runbook: String,
+    /// When the run was created.
+    pub created_at: Timestamp,
+    /// Who asked for it.
+    pub by: String,
+    /// A number drawn when the run was created, the same on every resume: for sampling.
+    pub seed: u64,
+}
+
+/// Everything of the engine that a step may use.
+#[derive(Clone)]
+pub struct StepContext {
+    /// The run.
+    pub run: RunInfo,
+    /// The step.
+    pub step: StepId,
+    /// The number of this attempt, from 1. Attempts after a crash count too.
+    pub attempt: u32,
+    /// Every answer given to this step so far, oldest first.
+    pub answers: Vec<Answer>,
+    /// The write-ahead record of what this step did, batch by batch.
+    pub ledger: Ledger,
+    /// What must be put back.
+    pub obligations: Obligations,
+    /// Large outputs, by content.
+    pub artifacts: Artifacts,
+    /// Progress and talk, which may be lost.
+    pub live: Live,
+    /// Fires when the step should stop at the next safe place.
+    pub stop: CancellationToken,
+    /// Replaces every form of every secret.
+    pub redactor: Redactor,
+    /// The run so far, for steps that report on it.
+    pub history: History,
+}
+
+impl StepContext {
+    /// An error when the run has been asked to stop; call it between batches.
+    pub fn checkpoint(&self) -> Result<(), StepError> {
+        if self.stop.is_cancelled() { Err(StepError::interrupted()) } else { Ok(()) }
+    }
+}
+
+/// Reads the run's own record.
+#[derive(Clone)]
+pub struct History {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The run's id.
+    pub run: String,
+}
+
+impl History {
+    /// The state as recorded up to now.
+    pub async fn state(&self) -> Result<RunState, StepError> {
+        crate::store::load_state(&*self.store, &self.run, &self.plan).await.map_err(|error| error.for_step())
+    }
+}

@@ -1,0 +1,372 @@
+//! Where runs are kept. The memory store is the reference; the SQLite store must behave the same (one suite runs on both).
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::error::{ErrorKind, StepError};
+use crate::event::{Event, Obligation};
+use crate::plan::Plan;
+use crate::state::{Illegal, RunState, RunStatus};
+
+/// A run's row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunRow {
+    /// The run's id.
+    pub id: String,
+    /// The runbook's name.
+    pub runbook: String,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// The plan, as JSON text.
+    pub plan: String,
+    /// The definition's source text, as it was when the run was created.
+    pub definition: String,
+    /// The name of the file it came from.
+    pub source_name: String,
+    /// A number drawn at creation.
+    pub seed: u64,
+    /// The lock key.
+    pub lock: Option<String>,
+    /// The status after the last event.
+    pub status: RunStatus,
+    /// The last event's number.
+    pub last_seq: u64,
+    /// The fencing number of the last ownership; 0 when never owned.
+    pub epoch: u64,
+    /// The present owner, while there is one.
+    pub owner: Option<String>,
+    /// Until when the owner holds the run; it is extended while the owner lives.
+    pub lease_until: Option<Timestamp>,
+}
+
+impl RunRow {
+    /// The owner and the end of its lease, if somebody holds the run at `now`.
+    pub fn live_owner(&self, now: Timestamp) -> Option<(&str, Timestamp)> {
+        let until = self.lease_until.filter(|until| *until > now)?;
+        Some((self.owner.as_deref()?, until))
+    }
+}
+
+/// A run to be created, with its first event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewRun {
+    /// The run's id.
+    pub id: String,
+    /// The runbook's name.
+    pub runbook: String,
+    /// The plan, as JSON text.
+    pub plan: String,
+    /// The definition's source text.
+    pub definition: String,
+    /// The name of the file it came from.
+    pub source_name: String,
+    /// A number drawn at creation.
+    pub seed: u64,
+    /// The lock key: taken with the creation, or nothing is created.
+    pub lock: Option<String>,
+    /// The first event, number 1; its time is the creation's.
+    pub first: Event,
+}
+
+/// Whose writes these are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// The owner with this epoch; refused when the run has been claimed by another since.
+    Owner(u64),
+    /// Another process that adds one event (an answer, a cancel request).
+    Foreign,
+}
+
+/// One change of a run; the changes of one commit happen together or not at all.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// Adds events after number `after`; refused with [`StoreError::Conflict`] when there are later ones already.
+    Append {
+        /// The number of the last event the writer knows.
+        after: u64,
+        /// The events, numbered from `after + 1`.
+        events: Vec<Event>,
+        /// The status that results.
+        status: RunStatus,
+    },
+    /// Records an open obligation; refused with [`StoreError::Held`] when its target is under an open one of any run.
+    OpenObligation {
+        /// Its id, unique in the run.
+        id: String,
+        /// What it is.
+        obligation: Obligation,
+        /// When it is released at the latest.
+        hold_until: Timestamp,
+    },
+    /// Takes an obligation off the open ones.
+    CloseObligation {
+        /// Its id.
+        id: String,
+    },
+    /// Announces a batch. Refused with [`StoreError::Limit`] when a charge would cross its limit.
+    Intend {
+        /// The batch.
+        batch: BatchRow,
+        /// What it costs.
+        charges: Vec<Charge>,
+    },
+    /// Records what became of a batch.
+    Settle {
+        /// The step.
+        step: String,
+        /// The number of the batch.
+        batch: u64,
+        /// Where the step goes on after it.
+        cursor: Value,
+        /// What became of each key, in the step's own form.
+        outcome: Value,
+        /// How many items had the effect.
+        done: u64,
+        /// How many needed none (already gone).
+        already: u64,
+        /// How many failed.
+        failed: u64,
+        /// What it costs.
+        charges: Vec<Charge>,
+    },
+    /// Records a fact of a step under a name, once: a later value for the same name is ignored.
+    Remember {
+        /// The step.
+        step: String,
+        /// The name.
+        name: String,
+        /// The fact.
+        value: Value,
+    },
+    /// Extends the lease.
+    Renew {
+        /// Its new end.
+        until: Timestamp,
+    },
+    /// Ends the ownership.
+    Leave,
+    /// Gives the lock key back.
+    Unlock,
+}
+
+/// An amount on a counter of the run, with the most it may reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// The counter, such as `run:items` or `step:purge:errors`.
+    pub counter: String,
+    /// How much is added.
+    pub amount: u64,
+    /// The most it may be afterwards.
+    pub max: Option<u64>,
+}
+
+/// A batch of a step's ledger.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchRow {
+    /// The step.
+    pub step: String,
+    /// Its number in the step, from 1.
+    pub batch: u64,
+    /// What is about to be done, in the step's own form.
+    pub intent: Value,
+    /// How many items it touches.
+    pub items: u64,
+    /// What became of it; absent while that is unknown.
+    pub settled: Option<SettledRow>,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SettledRow {
+    /// Where the step goes on after it.
+    pub cursor: Value,
+    /// What became of each key, in the step's own form.
+    pub outcome: Value,
+    /// How many items had the effect.
+    pub done: u64,
+    /// How many needed none.
+    pub already: u64,
+    /// How many failed.
+    pub failed: u64,
+}
+
+/// A step's ledger in short: bounded, however many batches there are.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LedgerRow {
+    /// The cursor of the settled batch with the highest number below every unsettled one.
+    pub cursor: Option<Value>,
+    /// The number of the last batch; 0 when there is none.
+    pub last_batch: u64,
+    /// The batches without a result, by number.
+    pub unsettled: Vec<BatchRow>,
+    /// Sums over the settled batches.
+    pub done: u64,
+    /// Sum over the settled batches.
+    pub already: u64,
+    /// Sum over the settled batches.
+    pub failed: u64,
+}
+
+/// An open obligation, as other runs and commands see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenObligation {
+    /// The run that holds it.
+    pub run: String,
+    /// Its id in that run.
+    pub id: String,
+    /// What it is.
+    pub obligation: Obligation,
+    /// When it was opened.
+    pub opened_at: Timestamp,
+    /// When it is released at the latest.
+    pub hold_until: Timestamp,
+}
+
+/// Why the store refused or failed.
+#[derive(Clone, Debug, thiserror::Error, PartialEq)]
+pub enum StoreError {
+    /// There are later events than the writer knows.
+    #[error("the run has moved on")]
+    Conflict,
+    /// The run was claimed by another process; this one must stop.
+    #[error("another process has taken the run over")]
+    Fenced,
+    /// Somebody holds the run.
+    #[error("the run is owned by {owner} until {until}")]
+    Busy {
+        /// Who.
+        owner: String,
+        /// Until when, unless extended.
+        until: Timestamp,
+    },
+    /// Another unfinished run holds the lock key.
+    #[error("run {run} holds the lock `{key}`")]
+    Locked {
+        /// The key.
+        key: String,
+        /// The run.
+        run: String,
+    },
+    /// The target is under an open obligation.
+    #[error("{label} is already held by run {run}")]
+    Held {
+        /// The target in words.
+        label: String,
+        /// The run that holds it.
+        run: String,
+    },
+    /// A limit would be crossed.
+    #[error("the limit of {max} on {counter} would be crossed: {present} so far, {amount} more")]
+    Limit {
+        /// The counter.
+        counter: String,
+        /// Its limit.
+        max: u64,
+        /// Where it stands.
+        present: u64,
+        /// What was asked for.
+        amount: u64,
+    },
+    /// There is no such run.
+    #[error("there is no run {0}")]
+    NoSuchRun(String),
+    /// What is stored can not be understood.
+    #[error("what is stored of run {run} can not be read: {reason}")]
+    Corrupt {
+        /// The run.
+        run: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The database or the disk failed.
+    #[error("the state store failed: {0}")]
+    Io(String),
+}
+
+impl StoreError {
+    /// The same as the error of the step that wanted to write.
+    pub fn for_step(&self) -> StepError {
+        let kind = match self {
+            Self::Limit { .. } => ErrorKind::Limit,
+            Self::Held { .. } => ErrorKind::Gate,
+            _ => ErrorKind::Store,
+        };
+        StepError::new(kind, self.to_string())
+    }
+}
+
+/// Keeps runs. Every method that changes something returns when the change is durable.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Creates a run with its first event and takes its lock key.
+    async fn create(&self, run: NewRun) -> Result<(), StoreError>;
+
+    /// Takes ownership at `now` until `until`, and the lock key when the run has one and does not hold it; the new epoch.
+    /// Refused with [`StoreError::Busy`] while another owner's lease lasts.
+    async fn claim(
+        &self,
+        run: &str,
+        owner: &str,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<u64, StoreError>;
+
+    /// Makes the changes durable, all or none.
+    async fn commit(&self, run: &str, fence: Fence, writes: Vec<Write>) -> Result<(), StoreError>;
+
+    /// The run's row.
+    async fn run(&self, run: &str) -> Result<Option<RunRow>, StoreError>;
+
+    /// Every run's row, newest first, at most `limit`. `plan` and `definition` are left empty.
+    async fn runs(&self, limit: usize) -> Result<Vec<RunRow>, StoreError>;
+
+    /// The events after number `after`, in order.
+    async fn events(&self, run: &str, after: u64) -> Result<Vec<Event>, StoreError>;
+
+    /// A step's ledger in short.
+    async fn ledger(&self, run: &str, step: &str) -> Result<LedgerRow, StoreError>;
+
+    /// Batches of a step after number `after`, in order, at most `limit`; only those with failed items when `failed_only`.
+    async fn batches(
+        &self,
+        run: &str,
+        step: &str,
+        after: u64,
+        limit: usize,
+        failed_only: bool,
+    ) -> Result<Vec<BatchRow>, StoreError>;
+
+    /// A fact recorded by [`Write::Remember`].
+    async fn recall(&self, run: &str, step: &str, name: &str) -> Result<Option<Value>, StoreError>;
+
+    /// Where a counter of the run stands; 0 when it was never charged.
+    async fn counter(&self, run: &str, counter: &str) -> Result<u64, StoreError>;
+
+    /// The open obligations of every run, oldest first.
+    async fn obligations(&self) -> Result<Vec<OpenObligation>, StoreError>;
+
+    /// Waits for what is under way and closes the store.
+    async fn close(&self);
+}
+
+/// The fold of a run's events.
+pub async fn load_state(store: &dyn Store, run: &str, plan: &Plan) -> Result<RunState, StoreError> {
+    let mut state = RunState::new(plan);
+    for event in store.events(run, 0).await? {
+        state
+            .apply(plan, &event)
+            .map_err(|Illegal(reason)| StoreError::Corrupt { run: run.to_owned(), reason })?;
+    }
+    Ok(state)
+}
+
+/// The run's plan, out of its row.
+pub fn decode_plan(row: &RunRow) -> Result<Plan, StoreError> {
+    let corrupt = |reason: String| StoreError::Corrupt { run: row.id.clone(), reason };
+    let plan: Plan = serde_json::from_str(&row.plan).map_err(|error| corrupt(error.to_string()))?;
+    if plan.version > crate::plan::PLAN_VERSION {
+        return Err(corrupt(format!("its plan has version {}, made by a later program", plan.version)));
+    }
+    Ok(plan)
+}
