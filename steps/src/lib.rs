@@ -1,1 +1,11 @@
-//! placeholder
+//! The step kinds of `runbook`, the connections they reach systems through, and the collections they work on.
+//!
+//! One file per kind. A kind is its configuration struct: its doc comments are the reference page and the JSON Schema. Adding one
+//! is a new file and its lines in [`catalog`].
+
+pub mod catalog;
+pub mod collections;
+pub mod connections;
+pub mod executor;
+pub mod kind;
+pub mod resources;

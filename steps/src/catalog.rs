@@ -1,0 +1,38 @@
+//! Every kind there is, as plain lists.
+
+use std::sync::LazyLock;
+
+use runbook_engine::kinds::Catalog;
+
+use crate::kind::{CollectionEntry, ConnectionEntry, StepEntry};
+
+/// The step kinds.
+pub static STEPS: &[StepEntry] = &[];
+
+/// The connection kinds.
+pub static CONNECTIONS: &[ConnectionEntry] = &[];
+
+/// The collection kinds.
+pub static COLLECTIONS: &[CollectionEntry] = &[];
+
+/// What the engine knows of all of them.
+pub static CATALOG: LazyLock<Catalog> = LazyLock::new(|| Catalog {
+    steps: STEPS.iter().map(|entry| entry.info).collect::<Vec<_>>().leak(),
+    connections: CONNECTIONS.iter().map(|entry| entry.info).collect::<Vec<_>>().leak(),
+    collections: COLLECTIONS.iter().map(|entry| entry.info).collect::<Vec<_>>().leak(),
+});
+
+/// The step kind of this name.
+pub fn step(name: &str) -> Option<&'static StepEntry> {
+    STEPS.iter().find(|entry| entry.info.name == name)
+}
+
+/// The connection kind of this name.
+pub fn connection(name: &str) -> Option<&'static ConnectionEntry> {
+    CONNECTIONS.iter().find(|entry| entry.info.name == name)
+}
+
+/// The collection kind of this name.
+pub fn collection(name: &str) -> Option<&'static CollectionEntry> {
+    COLLECTIONS.iter().find(|entry| entry.info.name == name)
+}

@@ -1,0 +1,86 @@
+//! Collections: typed sets of items in a system that can be counted, scanned, read, deleted in batches and put back. Step kinds
+//! work on any of them.
+
+use async_trait::async_trait;
+use runbook_engine::error::StepError;
+use serde_json::Value;
+
+/// One item of a collection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// Its key, unique in the collection.
+    pub key: String,
+    /// The item as the system holds it, enough to put it back.
+    pub record: Value,
+    /// Its size in bytes, when the system says.
+    pub bytes: Option<u64>,
+}
+
+/// One page of a scan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page {
+    /// The items, in the collection's order.
+    pub items: Vec<Item>,
+    /// Where the next page begins; absent after the last one.
+    pub next: Option<Value>,
+    /// How many items the system says there are in all.
+    pub total: Option<u64>,
+}
+
+/// What became of one key of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KeyOutcome {
+    /// It had the effect.
+    Done,
+    /// It needed none: the item was gone already.
+    Already,
+    /// It failed.
+    Failed(StepError),
+}
+
+/// The bytes an item stands for, with what the item says of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Content {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// The file name the item gives.
+    pub name: Option<String>,
+    /// The media type the item gives.
+    pub mime_type: Option<String>,
+    /// The SHA-256 the item gives, 64 lower-case hex digits.
+    pub sha256: Option<String>,
+    /// The size the item gives.
+    pub size: Option<u64>,
+}
+
+/// A set of items. Errors say whether they are transient; nothing here retries by itself.
+#[async_trait]
+pub trait Collection: Send + Sync {
+    /// The collection in words, with its system, for people and for evidence. No secrets.
+    fn describe(&self) -> String;
+
+    /// The most keys one `delete` or `put` takes.
+    fn max_batch(&self) -> usize;
+
+    /// How many items there are now.
+    async fn count(&self) -> Result<u64, StepError>;
+
+    /// The page at `cursor` (the first one without), at most `limit` items, in the collection's order.
+    async fn scan(&self, cursor: Option<&Value>, limit: usize) -> Result<Page, StepError>;
+
+    /// The item of this key, if there is one.
+    async fn read(&self, key: &str) -> Result<Option<Item>, StepError>;
+
+    /// The items whose fields equal these, in any order, at most `limit`.
+    async fn find(&self, fields: &[(&str, &str)], limit: usize) -> Result<Vec<Item>, StepError>;
+
+    /// The bytes the item stands for; an error when the collection has none.
+    fn content(&self, item: &Item) -> Result<Content, StepError>;
+
+    /// Deletes these keys; one outcome per key, in their order. An error as a whole means that none of them is known to have had
+    /// the effect.
+    async fn delete(&self, keys: &[String]) -> Result<Vec<KeyOutcome>, StepError>;
+
+    /// Puts these items back; one outcome per item, in their order.
+    async fn put(&self, items: &[Item]) -> Result<Vec<KeyOutcome>, StepError>;
+}

@@ -1,0 +1,1 @@
+//! Connections: how a system is reached.

@@ -1,0 +1,49 @@
+//! Runs steps of the catalog for the engine.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use runbook_engine::error::StepError;
+use runbook_engine::event::Obligation;
+use runbook_engine::step::{Executor, Release, StepCall, StepContext, StepEnd};
+
+use crate::catalog;
+use crate::kind::{Context, StepEntry};
+use crate::resources::Resources;
+
+/// The executor for production.
+pub struct CatalogExecutor {
+    resources: Arc<Resources>,
+}
+
+impl CatalogExecutor {
+    /// Runs steps on these systems.
+    pub fn new(resources: Resources) -> Self {
+        Self { resources: Arc::new(resources) }
+    }
+
+    fn context(&self, engine: StepContext) -> Context {
+        Context { engine, resources: Arc::clone(&self.resources) }
+    }
+}
+
+fn entry(uses: &str) -> Result<&'static StepEntry, StepError> {
+    catalog::step(uses).ok_or_else(|| StepError::invalid(format!("there is no step kind `{uses}`")))
+}
+
+#[async_trait]
+impl Executor for CatalogExecutor {
+    async fn run(&self, call: StepCall, cx: StepContext) -> Result<StepEnd, StepError> {
+        (entry(&call.uses)?.run)(call.with, self.context(cx)).await
+    }
+
+    async fn release(
+        &self,
+        call: StepCall,
+        obligation: &Obligation,
+        applied: bool,
+        cx: StepContext,
+    ) -> Result<Release, StepError> {
+        (entry(&call.uses)?.release)(call.with, obligation.clone(), applied, self.context(cx)).await
+    }
+}

@@ -1,0 +1,252 @@
+//! What a step kind, a connection kind and a collection kind are, and how each becomes an entry of the catalog.
+
+use std::any::Any;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use runbook_engine::error::StepError;
+use runbook_engine::event::{Obligation, Question};
+use runbook_engine::kinds::{Effect, ResourceKindInfo, SettingProblem, StepKindInfo};
+use runbook_engine::step::{Release, StepContext, StepEnd};
+use schemars::{JsonSchema, Schema, schema_for};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::collections::Collection;
+use crate::resources::Resources;
+
+/// What a step works with: the engine's context and the runbook's systems.
+#[derive(Clone)]
+pub struct Context {
+    /// The engine's side.
+    pub engine: StepContext,
+    /// The runbook's connections and collections.
+    pub resources: Arc<Resources>,
+}
+
+impl Deref for Context {
+    type Target = StepContext;
+
+    fn deref(&self) -> &StepContext {
+        &self.engine
+    }
+}
+
+/// What an attempt comes to, with typed outputs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum End<T> {
+    /// It is done.
+    Done(T),
+    /// A person must be asked; the step is entered again with the answer in `answers`.
+    Ask(Question),
+}
+
+/// A step kind: the type is its `with`.
+#[async_trait]
+pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + Sized + 'static {
+    /// Its name, kebab-case.
+    const NAME: &'static str;
+    /// One line on what it is for.
+    const SUMMARY: &'static str;
+    /// A small example, YAML: one step, as it stands in `steps`.
+    const EXAMPLE: &'static str;
+    /// JSON pointers in `with` where a secret may be used; `*` stands for any key or index.
+    const SECRET_FIELDS: &'static [&'static str] = &[];
+    /// JSON pointers in `with` that are code of another language.
+    const CODE_FIELDS: &'static [&'static str] = &[];
+    /// Its outputs: a struct, each field one name under `steps.ID.outputs`.
+    type Outputs: Serialize + JsonSchema + Send;
+
+    /// What it does to the world, from `with` as authored.
+    fn effect(with: &Value) -> Effect;
+
+    /// One attempt. Between batches it calls `cx.checkpoint()?`; it may be dropped at any await point and entered again.
+    async fn run(self, cx: &Context) -> Result<End<Self::Outputs>, StepError>;
+
+    /// Puts back what `obligation`, opened by this step, changed. Only kinds that open obligations have it.
+    async fn release(
+        self,
+        obligation: &Obligation,
+        applied: bool,
+        cx: &Context,
+    ) -> Result<Release, StepError> {
+        let _ = (applied, cx);
+        Err(StepError::new(
+            runbook_engine::error::ErrorKind::Bug,
+            format!("`{}` can not release {}", Self::NAME, obligation.label),
+        ))
+    }
+}
+
+type Running<T> = Pin<Box<dyn Future<Output = Result<T, StepError>> + Send>>;
+
+/// A step kind in the catalog.
+#[derive(Clone, Copy)]
+pub struct StepEntry {
+    /// What the engine knows of it.
+    pub info: StepKindInfo,
+    /// Runs one attempt of it with a resolved `with`.
+    pub run: fn(Value, Context) -> Running<StepEnd>,
+    /// Releases an obligation of it.
+    pub release: fn(Value, Obligation, bool, Context) -> Running<Release>,
+}
+
+/// The catalog entry of a step kind.
+pub const fn step<T: Step>() -> StepEntry {
+    StepEntry {
+        info: StepKindInfo {
+            name: T::NAME,
+            summary: T::SUMMARY,
+            config: schema::<T>,
+            outputs: schema::<T::Outputs>,
+            secret_fields: T::SECRET_FIELDS,
+            code_fields: T::CODE_FIELDS,
+            effect: T::effect,
+            check: check::<T>,
+            example: T::EXAMPLE,
+        },
+        run: run::<T>,
+        release: release::<T>,
+    }
+}
+
+fn schema<T: JsonSchema>() -> Schema {
+    schema_for!(T)
+}
+
+fn check<T: DeserializeOwned>(settings: &Value) -> Vec<SettingProblem> {
+    match serde_json::from_value::<T>(settings.clone()) {
+        Ok(_) => Vec::new(),
+        Err(_) if settings.to_string().contains("${{") => Vec::new(),
+        Err(error) => vec![SettingProblem {
+            pointer: String::new(),
+            at_key: false,
+            message: error.to_string(),
+            help: None,
+        }],
+    }
+}
+
+fn decode<T: DeserializeOwned>(with: Value) -> Result<T, StepError> {
+    serde_json::from_value(with).map_err(|error| StepError::invalid(error.to_string()))
+}
+
+fn run<T: Step>(with: Value, cx: Context) -> Running<StepEnd> {
+    Box::pin(async move {
+        match decode::<T>(with)?.run(&cx).await? {
+            End::Ask(question) => Ok(StepEnd::Ask(question)),
+            End::Done(outputs) => serde_json::to_value(outputs)
+                .map(StepEnd::Done)
+                .map_err(|error| StepError::new(runbook_engine::error::ErrorKind::Bug, error.to_string())),
+        }
+    })
+}
+
+fn release<T: Step>(with: Value, obligation: Obligation, applied: bool, cx: Context) -> Running<Release> {
+    Box::pin(async move { decode::<T>(with)?.release(&obligation, applied, &cx).await })
+}
+
+/// A connection kind: the type is its settings beside `type`.
+pub trait ConnectionKind: DeserializeOwned + JsonSchema + Sized + 'static {
+    /// Its name, kebab-case.
+    const NAME: &'static str;
+    /// One line on what it is for.
+    const SUMMARY: &'static str;
+    /// JSON pointers in the settings where a secret may be used.
+    const SECRET_FIELDS: &'static [&'static str] = &[];
+    /// What steps work with.
+    type Client: Any + Send + Sync;
+
+    /// Makes the client. No I/O happens here: a system is reached when a step first needs it.
+    fn open(self, cx: &OpenContext<'_>) -> Result<Self::Client, StepError>;
+}
+
+/// What a connection may use when it is opened.
+pub struct OpenContext<'a> {
+    /// Its name in the runbook.
+    pub name: &'a str,
+    /// Told every secret that the connection obtains by itself, such as a session's.
+    pub redactor: &'a runbook_engine::redact::Redactor,
+    /// Keeps what a connection obtained (a session) across a crash of the process, never in readable form.
+    pub vault: &'a Arc<dyn Vault>,
+}
+
+/// Keeps short-lived credentials across a crash of the process. What it keeps can be read by this run on this machine only, and
+/// not after the run has ended. Losing an entry is always allowed.
+pub trait Vault: Send + Sync {
+    /// Keeps `value` under `name`, or keeps nothing.
+    fn keep(&self, name: &str, value: &str);
+    /// What was kept, if it is still there.
+    fn get(&self, name: &str) -> Option<String>;
+}
+
+/// A vault that keeps nothing.
+pub struct NoVault;
+
+impl Vault for NoVault {
+    fn keep(&self, _: &str, _: &str) {}
+
+    fn get(&self, _: &str) -> Option<String> {
+        None
+    }
+}
+
+/// A connection kind in the catalog.
+#[derive(Clone, Copy)]
+pub struct ConnectionEntry {
+    /// What the engine knows of it.
+    pub info: ResourceKindInfo,
+    /// Makes a client from resolved settings.
+    pub open: fn(Value, &OpenContext<'_>) -> Result<Arc<dyn Any + Send + Sync>, StepError>,
+}
+
+/// The catalog entry of a connection kind.
+pub const fn connection<T: ConnectionKind>() -> ConnectionEntry {
+    ConnectionEntry {
+        info: ResourceKindInfo {
+            name: T::NAME,
+            summary: T::SUMMARY,
+            config: schema::<T>,
+            secret_fields: T::SECRET_FIELDS,
+            check: check::<T>,
+        },
+        open: |settings, cx| Ok(Arc::new(decode::<T>(settings)?.open(cx)?)),
+    }
+}
+
+/// A collection kind: the type is its settings beside `type`.
+pub trait CollectionKind: DeserializeOwned + JsonSchema + Sized + 'static {
+    /// Its name, kebab-case.
+    const NAME: &'static str;
+    /// One line on what it is for.
+    const SUMMARY: &'static str;
+
+    /// Makes the collection on its connection. No I/O happens here.
+    fn open(self, name: &str, resources: &Resources) -> Result<Arc<dyn Collection>, StepError>;
+}
+
+/// A collection kind in the catalog.
+#[derive(Clone, Copy)]
+pub struct CollectionEntry {
+    /// What the engine knows of it.
+    pub info: ResourceKindInfo,
+    /// Makes a collection from resolved settings.
+    pub open: fn(Value, &str, &Resources) -> Result<Arc<dyn Collection>, StepError>,
+}
+
+/// The catalog entry of a collection kind.
+pub const fn collection<T: CollectionKind>() -> CollectionEntry {
+    CollectionEntry {
+        info: ResourceKindInfo {
+            name: T::NAME,
+            summary: T::SUMMARY,
+            config: schema::<T>,
+            secret_fields: &[],
+            check: check::<T>,
+        },
+        open: |settings, name, resources| decode::<T>(settings)?.open(name, resources),
+    }
+}

@@ -1,0 +1,86 @@
+//! The systems of one runbook, by the names its author gave them.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use runbook_engine::error::StepError;
+use runbook_engine::redact::Redactor;
+use serde_json::{Map, Value};
+
+use crate::catalog;
+use crate::collections::Collection;
+use crate::kind::{OpenContext, Vault};
+
+/// The connections and collections of a run.
+#[derive(Default)]
+pub struct Resources {
+    connections: BTreeMap<String, Arc<dyn Any + Send + Sync>>,
+    collections: BTreeMap<String, Arc<dyn Collection>>,
+}
+
+impl Resources {
+    /// Opens what the plan names, from settings whose expressions are resolved. Nothing is reached yet.
+    pub fn open(
+        connections: &Map<String, Value>,
+        collections: &Map<String, Value>,
+        redactor: &Redactor,
+        vault: &Arc<dyn Vault>,
+    ) -> Result<Self, StepError> {
+        let mut resources = Self::default();
+        for (name, settings) in connections {
+            let (kind, settings) = typed(name, settings)?;
+            let entry = catalog::connection(&kind).ok_or_else(|| {
+                StepError::invalid(format!("connection `{name}` has the unknown type `{kind}`"))
+            })?;
+            let client = (entry.open)(settings, &OpenContext { name, redactor, vault })
+                .map_err(|error| named("connection", name, error))?;
+            resources.connections.insert(name.clone(), client);
+        }
+        for (name, settings) in collections {
+            let (kind, settings) = typed(name, settings)?;
+            let entry = catalog::collection(&kind).ok_or_else(|| {
+                StepError::invalid(format!("collection `{name}` has the unknown type `{kind}`"))
+            })?;
+            let collection =
+                (entry.open)(settings, name, &resources).map_err(|error| named("collection", name, error))?;
+            resources.collections.insert(name.clone(), collection);
+        }
+        Ok(resources)
+    }
+
+    /// The client of a connection of the kind whose client is `T`.
+    pub fn connection<T: Any + Send + Sync>(&self, name: &str) -> Result<Arc<T>, StepError> {
+        let client = self
+            .connections
+            .get(name)
+            .ok_or_else(|| StepError::invalid(format!("there is no connection `{name}`")))?;
+        Arc::clone(client).downcast::<T>().map_err(|_| {
+            StepError::invalid(format!("connection `{name}` is of a type that this can not use"))
+        })
+    }
+
+    /// The collection of this name.
+    pub fn collection(&self, name: &str) -> Result<Arc<dyn Collection>, StepError> {
+        self.collections
+            .get(name)
+            .cloned()
+            .ok_or_else(|| StepError::invalid(format!("there is no collection `{name}`")))
+    }
+}
+
+fn typed(name: &str, settings: &Value) -> Result<(String, Value), StepError> {
+    let mut settings = settings
+        .as_object()
+        .cloned()
+        .ok_or_else(|| StepError::invalid(format!("the settings of `{name}` are not a mapping")))?;
+    match settings.remove("type") {
+        Some(Value::String(kind)) => Ok((kind, Value::Object(settings))),
+        _ => Err(StepError::invalid(format!("`{name}` has no type"))),
+    }
+}
+
+fn named(what: &str, name: &str, mut error: StepError) -> StepError {
+    error.message = format!("{what} `{name}`: {}", error.message);
+    error
+}
