@@ -1,1 +1,481 @@
-//! What happens next: a pure function of the plan, the state and the time.
+//! What happens next: a pure function of the plan, the state and the time. It is asked again after every event, so nothing it
+//! says is remembered and nothing can be forgotten.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::error::{ErrorKind, Outcome, StepError};
+use crate::event::{Closed, EventKind, Question, RunOutcome};
+use crate::expr;
+use crate::kinds::Repeat;
+use crate::plan::{OnFailure, Plan, PlannedStep, StepId};
+use crate::retry;
+use crate::state::{ObligationPhase, RunState, RunStatus, StepState, StepStatus};
+use crate::step::RunInfo;
+
+/// How often a later step may send an earlier one back because its outputs were lost.
+pub const MAX_REWINDS: u32 = 3;
+
+/// What the decision is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The state.
+    pub state: &'a RunState,
+    /// The run.
+    pub run: &'a RunInfo,
+    /// The time.
+    pub now: Timestamp,
+    /// The obligations that this process tried to release and could not, with the reason.
+    pub unreleased: &'a BTreeMap<String, StepError>,
+}
+
+/// Something to do now.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Record that this happened; nothing else is needed.
+    Record(EventKind),
+    /// Record the start of this attempt, then run it.
+    Start {
+        /// The step.
+        step: StepId,
+        /// The number of the attempt.
+        attempt: u32,
+    },
+    /// Make a running step stop; it ended with this error, or was interrupted when there is none.
+    Stop {
+        /// The step.
+        step: StepId,
+        /// Why.
+        error: Option<StepError>,
+    },
+    /// Put back what an obligation changed.
+    Release {
+        /// Its id.
+        obligation: String,
+    },
+}
+
+/// What to do, and what to wait for after that.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// What to do now, in order.
+    pub actions: Vec<Action>,
+    /// The next moment at which time alone changes the decision.
+    pub wake_at: Option<Timestamp>,
+    /// Nothing goes on until a person answers one of the asking steps.
+    pub waiting: bool,
+    /// The run has ended.
+    pub ended: bool,
+}
+
+impl Decision {
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |present| present.min(at)));
+    }
+
+    fn record(&mut self, event: EventKind) {
+        self.actions.push(Action::Record(event));
+    }
+}
+
+/// What happens next.
+pub fn decide(view: View<'_>) -> Decision {
+    let mut decision = Decision::default();
+    if view.state.status.is_final() {
+        decision.ended = true;
+        return decision;
+    }
+    holds(view, &mut decision);
+    if view.state.status == RunStatus::Failed {
+        decision.ended = decision.actions.is_empty();
+        return decision;
+    }
+    let halt = halted(view, &mut decision);
+    if main_phase(view, halt.is_some(), &mut decision) {
+        end_phase(view, halt, &mut decision);
+    }
+    decision
+}
+
+/// Why no further step of the main phase starts.
+enum Halt {
+    Cancel,
+    Failure(Option<StepError>),
+}
+
+fn halted(view: View<'_>, decision: &mut Decision) -> Option<Halt> {
+    let View { plan, state, now, .. } = view;
+    if state.cancel.is_some() {
+        return Some(Halt::Cancel);
+    }
+    if let (Some(limit), Some(started)) = (plan.limits.max_duration, state.started_at) {
+        let deadline = limit.after(started);
+        if now >= deadline && !all_over(view) {
+            let message = format!("the run took longer than max_duration, {limit}");
+            return Some(Halt::Failure(Some(StepError::new(ErrorKind::Limit, message))));
+        }
+        decision.wake(deadline);
+    }
+    // A freeze that was lifted because it had been held too long leaves the rest of the run without its ground.
+    let expired = state.obligations.values().find(|one| {
+        one.phase == ObligationPhase::Closed(Closed::Expired)
+            && state.step(&one.obligation.step).is_some_and(|step| step.status == StepStatus::Succeeded)
+    });
+    if let Some(expired) = expired
+        && !all_over(view)
+    {
+        let message = format!(
+            "{} was put back because it had been held for {}, before the run was done with it",
+            expired.obligation.label, expired.obligation.max_hold
+        );
+        return Some(Halt::Failure(Some(StepError::gate(message))));
+    }
+    let failed = plan.steps.iter().any(|step| {
+        step.on_failure == OnFailure::Stop
+            && state.step(&step.id).is_some_and(|state| failed_for_good(view, step, state))
+    });
+    failed.then_some(Halt::Failure(None))
+}
+
+fn all_over(view: View<'_>) -> bool {
+    view.plan
+        .steps
+        .iter()
+        .all(|step| view.state.step(&step.id).is_some_and(|state| settled(view, step, state)))
+}
+
+fn settled(view: View<'_>, step: &PlannedStep, state: &StepState) -> bool {
+    state.is_over() || failed_for_good(view, step, state)
+}
+
+/// A failure that nothing but an explicit resume follows.
+fn failed_for_good(view: View<'_>, step: &PlannedStep, state: &StepState) -> bool {
+    state.status == StepStatus::Failed && matches!(after_failure(view, step, state), AfterFailure::Nothing)
+}
+
+enum AfterFailure {
+    Nothing,
+    RetryAt(Timestamp),
+    AskAPerson,
+    Rewind(StepId),
+}
+
+fn after_failure(view: View<'_>, step: &PlannedStep, state: &StepState) -> AfterFailure {
+    let Some(error) = &state.error else { return AfterFailure::Nothing };
+    if error.outcome == Outcome::Unknown && step.effect.repeat == Repeat::Once {
+        return AfterFailure::AskAPerson;
+    }
+    if let Some(earlier) = &error.rewind
+        && rewindable(view, earlier)
+    {
+        return AfterFailure::Rewind(earlier.clone());
+    }
+    match retry::next_attempt(&step.retry, state, view.run.seed) {
+        Some(at) => AfterFailure::RetryAt(at),
+        None => AfterFailure::Nothing,
+    }
+}
+
+/// Only steps that may be repeated are sent back, and not for ever.
+fn rewindable(view: View<'_>, earlier: &str) -> bool {
+    let repeatable = |step: &PlannedStep| {
+        let untouched = view.state.step(&step.id).is_some_and(|state| state.attempt == 0);
+        untouched || step.effect.repeat == Repeat::Repeatable
+    };
+    let Some((step, state)) = view.plan.step(earlier).zip(view.state.step(earlier)) else { return false };
+    state.status == StepStatus::Succeeded
+        && state.reopened < MAX_REWINDS
+        && repeatable(step)
+        && view.plan.downstream(earlier).into_iter().all(repeatable)
+}
+
+/// Obligations that were held too long are released, whatever else goes on.
+fn holds(view: View<'_>, decision: &mut Decision) {
+    for (id, open) in view.state.open_obligations() {
+        if view.now < open.hold_until() {
+            decision.wake(open.hold_until());
+        } else if !view.unreleased.contains_key(id) {
+            decision.actions.push(Action::Release { obligation: id.to_owned() });
+        }
+    }
+}
+
+/// Drives the steps before `finally`; true when none of them runs nor will run.
+fn main_phase(view: View<'_>, halted: bool, decision: &mut Decision) -> bool {
+    let running = view.plan.steps.iter().filter(|step| status(view, step) == StepStatus::Running).count();
+    let mut free = view.plan.max_parallel.saturating_sub(running);
+    for step in &view.plan.steps {
+        let Some(state) = view.state.step(&step.id) else { continue };
+        if state.status == StepStatus::Running {
+            running_step(view, step, state, halted, decision);
+        } else if !halted {
+            let ready = step.needs.iter().all(|need| need_met(view, need));
+            idle_step(view, step, state, ready, &mut free, decision);
+        }
+    }
+    if running > 0 {
+        return false;
+    }
+    if halted || all_over(view) {
+        return true;
+    }
+    let asking = view.plan.steps.iter().any(|step| status(view, step) == StepStatus::Asking);
+    let timed = view.plan.steps.iter().any(|step| {
+        view.state.step(&step.id).is_some_and(|state| {
+            state.status == StepStatus::Failed
+                && matches!(after_failure(view, step, state), AfterFailure::RetryAt(at) if at > view.now)
+        })
+    });
+    decision.waiting = asking && !timed && decision.actions.is_empty();
+    false
+}
+
+fn status(view: View<'_>, step: &PlannedStep) -> StepStatus {
+    view.state.step(&step.id).map_or(StepStatus::Pending, |state| state.status)
+}
+
+fn need_met(view: View<'_>, need: &str) -> bool {
+    let Some((step, state)) = view.plan.step(need).zip(view.state.step(need)) else { return false };
+    state.is_over() || (step.on_failure == OnFailure::Continue && failed_for_good(view, step, state))
+}
+
+fn running_step(
+    view: View<'_>,
+    step: &PlannedStep,
+    state: &StepState,
+    halted: bool,
+    decision: &mut Decision,
+) {
+    let id = step.id.clone();
+    if halted && (view.state.cancel.is_some() || past_run_deadline(view)) {
+        decision.actions.push(Action::Stop { step: id, error: None });
+        return;
+    }
+    let unknown = |error: StepError| if step.effect.repeat == Repeat::Once { error.unknown() } else { error };
+    let bounds = [
+        (step.timeout, state.started_at, ErrorKind::Timeout, "its timeout"),
+        (step.limits.max_duration, state.first_started_at, ErrorKind::Limit, "its max_duration"),
+    ];
+    for (bound, since, kind, name) in bounds {
+        let (Some(bound), Some(since)) = (bound, since) else { continue };
+        if view.now >= bound.after(since) {
+            let error = unknown(StepError::new(kind, format!("it took longer than {name}, {bound}")));
+            decision.actions.push(Action::Stop { step: id, error: Some(error) });
+            return;
+        }
+        decision.wake(bound.after(since));
+    }
+}
+
+fn past_run_deadline(view: View<'_>) -> bool {
+    let limit = view.plan.limits.max_duration.zip(view.state.started_at);
+    limit.is_some_and(|(limit, started)| view.now >= limit.after(started))
+}
+
+fn idle_step(
+    view: View<'_>,
+    step: &PlannedStep,
+    state: &StepState,
+    ready: bool,
+    free: &mut usize,
+    decision: &mut Decision,
+) {
+    let mut start = |decision: &mut Decision| {
+        if *free > 0 {
+            *free -= 1;
+            decision.actions.push(Action::Start { step: step.id.clone(), attempt: state.attempt + 1 });
+        }
+    };
+    match state.status {
+        StepStatus::Pending if ready => match should_run(view, step) {
+            Ok(true) => start(decision),
+            Ok(false) => {
+                let reason = format!("`if: {}` is false", step.condition.as_deref().unwrap_or_default());
+                decision.record(EventKind::StepSkipped { step: step.id.clone(), reason });
+            }
+            Err(error) => decision.record(EventKind::StepFailed { step: step.id.clone(), error }),
+        },
+        StepStatus::Interrupted if ready => start(decision),
+        StepStatus::Answered => answered(step, state, start, decision),
+        StepStatus::Failed => match after_failure(view, step, state) {
+            AfterFailure::Nothing => {}
+            AfterFailure::RetryAt(at) if view.now >= at => start(decision),
+            AfterFailure::RetryAt(at) => decision.wake(at),
+            AfterFailure::AskAPerson => decision.record(settle_question(step, state)),
+            AfterFailure::Rewind(earlier) => rewind(view, step, &earlier, decision),
+        },
+        _ => {}
+    }
+}
+
+fn should_run(view: View<'_>, step: &PlannedStep) -> Result<bool, StepError> {
+    let Some(condition) = &step.condition else { return Ok(true) };
+    let scope = crate::scope::of_run(view.plan, view.state, view.run);
+    expr::condition(condition, &scope).map_err(|error| StepError::invalid(format!("its `if`: {error}")))
+}
+
+fn settle_question(step: &PlannedStep, state: &StepState) -> EventKind {
+    let cause = state.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+    let message = format!("it is not known whether `{}` took effect{cause}", step.id);
+    EventKind::Asked { step: step.id.clone(), question: Question::Settle { message } }
+}
+
+/// An answer to the engine's own question is dealt with here; any other goes to the step.
+fn answered(
+    step: &PlannedStep,
+    state: &StepState,
+    start: impl FnOnce(&mut Decision),
+    decision: &mut Decision,
+) {
+    let answer = state.answers.last().map(|answer| answer.text.as_str());
+    match (&state.question, answer) {
+        (Some(Question::Settle { .. }), Some("done")) => decision
+            .record(EventKind::StepSucceeded { step: step.id.clone(), outputs: serde_json::json!({}) }),
+        (Some(Question::Settle { .. }), Some("abort")) => decision.record(EventKind::StepFailed {
+            step: step.id.clone(),
+            error: StepError::refused("a person said to stop here, because its outcome is not known"),
+        }),
+        _ => start(decision),
+    }
+}
+
+/// The earlier step runs again, and everything after it that had begun.
+fn rewind(view: View<'_>, step: &PlannedStep, earlier: &str, decision: &mut Decision) {
+    let why = format!("`{}` found its outputs lost", step.id);
+    let reopen =
+        |id: &str, reason: &str| EventKind::StepReopened { step: id.to_owned(), reason: reason.to_owned() };
+    decision.record(reopen(earlier, &why));
+    for later in view.plan.downstream(earlier) {
+        let began = view.state.step(&later.id).is_some_and(|state| {
+            matches!(
+                state.status,
+                StepStatus::Succeeded | StepStatus::Failed | StepStatus::Skipped | StepStatus::Interrupted
+            )
+        });
+        if began {
+            decision.record(reopen(&later.id, &format!("`{earlier}` runs again")));
+        }
+    }
+}
+
+/// Everything after the main phase: what must be put back, then `finally`, then the end.
+fn end_phase(view: View<'_>, halt: Option<Halt>, decision: &mut Decision) {
+    let (mut outcome, mut error) = match halt {
+        None => (RunOutcome::Succeeded, None),
+        Some(Halt::Cancel) => (RunOutcome::Cancelled, None),
+        Some(Halt::Failure(error)) => (RunOutcome::Failed, error),
+    };
+    if outcome != RunOutcome::Failed {
+        let open: Vec<&str> = view.state.open_obligations().map(|(id, _)| id).collect();
+        let waiting: Vec<&str> =
+            open.iter().copied().filter(|id| !view.unreleased.contains_key(*id)).collect();
+        if !waiting.is_empty() {
+            for id in waiting {
+                let release = Action::Release { obligation: id.to_owned() };
+                if !decision.actions.contains(&release) {
+                    decision.actions.push(release);
+                }
+            }
+            return;
+        }
+        if let Some(first) = open.first().and_then(|id| view.unreleased.get(*id)) {
+            outcome = RunOutcome::Failed;
+            error = Some(first.clone());
+        } else if let Some(foreign) = foreign(view) {
+            error = Some(foreign);
+            if outcome == RunOutcome::Succeeded {
+                outcome = RunOutcome::Failed;
+            }
+        }
+    }
+    if !final_steps(view, decision) {
+        return;
+    }
+    let failed_final = view.plan.finally.iter().any(|step| status(view, step) == StepStatus::Failed);
+    if outcome == RunOutcome::Succeeded && failed_final {
+        outcome = RunOutcome::Failed;
+    }
+    decision.record(EventKind::RunEnded { outcome, error });
+}
+
+fn foreign(view: View<'_>) -> Option<StepError> {
+    view.state.obligations.values().find_map(|one| match &one.phase {
+        ObligationPhase::Closed(Closed::Foreign { present }) => Some(StepError::gate(format!(
+            "{} was changed by somebody else to {present}; it was left alone and is NOT back at its original value",
+            one.obligation.label
+        ))),
+        _ => None,
+    })
+}
+
+/// Runs `finally`, each step when the one before it has ended in any way; true when all have.
+fn final_steps(view: View<'_>, decision: &mut Decision) -> bool {
+    for step in &view.plan.finally {
+        let Some(state) = view.state.step(&step.id) else { continue };
+        match state.status {
+            StepStatus::Running => {
+                running_step(view, step, state, false, decision);
+                return false;
+            }
+            StepStatus::Asking => {
+                decision.waiting = true;
+                return false;
+            }
+            _ if settled(view, step, state) => {}
+            _ => {
+                idle_step(view, step, state, true, &mut 1, decision);
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// What an explicit resume of a failed run reopens: every failed step, the final steps, and whatever stood on a freeze that was
+/// lifted meanwhile.
+pub fn reopen(plan: &Plan, state: &RunState) -> Vec<EventKind> {
+    let mut reasons: BTreeMap<&str, String> = BTreeMap::new();
+    for step in plan.all_steps() {
+        if state.step(&step.id).is_some_and(|one| one.status == StepStatus::Failed) {
+            reasons.insert(&step.id, "resumed after its failure".to_owned());
+        }
+    }
+    for obligation in state.obligations.values() {
+        let owner = &obligation.obligation.step;
+        let lifted = obligation.phase == ObligationPhase::Closed(Closed::Expired);
+        if lifted && state.step(owner).is_some_and(|one| one.status == StepStatus::Succeeded) {
+            let reason = format!("{} was put back meanwhile", obligation.obligation.label);
+            for step in plan.downstream(owner).into_iter().chain(plan.step(owner)) {
+                reasons.insert(&step.id, reason.clone());
+            }
+        }
+    }
+    for step in &plan.finally {
+        reasons.entry(&step.id).or_insert_with(|| "the run goes on".to_owned());
+    }
+    reopened(plan, state, reasons)
+}
+
+/// What the cancelling of a run that had failed reopens: the final steps, so that the report tells the end.
+pub fn reopen_final(plan: &Plan, state: &RunState) -> Vec<EventKind> {
+    let reasons =
+        plan.finally.iter().map(|step| (step.id.as_str(), "the run is cancelled".to_owned())).collect();
+    reopened(plan, state, reasons)
+}
+
+fn reopened(plan: &Plan, state: &RunState, mut reasons: BTreeMap<&str, String>) -> Vec<EventKind> {
+    plan.all_steps()
+        .filter_map(|step| {
+            let reason = reasons.remove(step.id.as_str())?;
+            let status = state.step(&step.id)?.status;
+            let ended = matches!(
+                status,
+                StepStatus::Failed | StepStatus::Succeeded | StepStatus::Skipped | StepStatus::Interrupted
+            );
+            ended.then(|| EventKind::StepReopened { step: step.id.clone(), reason })
+        })
+        .collect()
+}

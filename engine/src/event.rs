@@ -161,7 +161,7 @@ pub struct Answer {
 #[serde(tag = "type", content = "data", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ObligationChange {
     /// It is about to be taken on; nothing has been changed yet.
-    Opened(Obligation),
+    Opened(Box<Obligation>),
     /// The change was made.
     Applied,
     /// It is about to be put back.

@@ -15,6 +15,8 @@ pub mod expr;
 pub mod kinds;
 pub mod plan;
 pub mod redact;
+pub mod retry;
+pub mod scope;
 pub mod state;
 pub mod step;
 pub mod store;

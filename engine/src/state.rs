@@ -84,8 +84,8 @@ pub struct StepState {
     pub started_at: Option<Timestamp>,
     /// When it last ended, in any way.
     pub ended_at: Option<Timestamp>,
-    /// Its outputs, once it succeeded.
-    pub outputs: Option<Value>,
+    /// Its outputs of the last time it succeeded; they count only while its status says so, see [`StepState::outputs`].
+    pub last_outputs: Option<Value>,
     /// Why the last attempt failed.
     pub error: Option<StepError>,
     /// What a person is asked.
@@ -96,6 +96,18 @@ pub struct StepState {
     pub reopened: u32,
     /// Why it was skipped.
     pub skipped: Option<String>,
+}
+
+impl StepState {
+    /// Its outputs, if it has succeeded and was not reopened since.
+    pub fn outputs(&self) -> Option<&Value> {
+        self.last_outputs.as_ref().filter(|_| self.status == StepStatus::Succeeded)
+    }
+
+    /// Whether it ended and nothing but a reopening starts it again.
+    pub fn is_over(&self) -> bool {
+        matches!(self.status, StepStatus::Succeeded | StepStatus::Skipped)
+    }
 }
 
 /// An obligation's part of the state.
@@ -321,7 +333,7 @@ impl RunState {
         let state = self.expect(id, &[StepStatus::Running, StepStatus::Answered])?;
         state.status = StepStatus::Succeeded;
         state.ended_at = Some(at);
-        state.outputs = Some(outputs.clone());
+        state.last_outputs = Some(outputs.clone());
         state.error = None;
         state.question = None;
         Ok(())
@@ -345,7 +357,6 @@ impl RunState {
         state.status = StepStatus::Pending;
         state.failures = 0;
         state.first_started_at = None;
-        state.outputs = None;
         state.error = None;
         state.skipped = None;
         state.answers.clear();
@@ -362,7 +373,7 @@ impl RunState {
             }
             self.expect(&obligation.step, &[StepStatus::Running])?;
             let state = ObligationState {
-                obligation: obligation.clone(),
+                obligation: (**obligation).clone(),
                 phase: ObligationPhase::Opened,
                 opened_at: at,
             };

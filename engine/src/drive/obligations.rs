@@ -9,7 +9,7 @@ use crate::event::{Closed, Obligation};
 #[derive(Debug)]
 pub enum Request {
     /// Record an obligation, before anything is changed.
-    Open(Obligation, oneshot::Sender<Result<String, StepError>>),
+    Open(Box<Obligation>, oneshot::Sender<Result<String, StepError>>),
     /// Record that the change was made.
     Applied(String, oneshot::Sender<Result<(), StepError>>),
     /// Put back what the named step changed.
@@ -58,7 +58,7 @@ impl Obligations {
 
     /// Takes an obligation on; when this returns, it is durable, and no other run can freeze the same target.
     pub async fn open(&self, obligation: Obligation) -> Result<String, StepError> {
-        self.ask(|reply| Request::Open(obligation, reply)).await
+        self.ask(|reply| Request::Open(Box::new(obligation), reply)).await
     }
 
     /// Records that the change was made.

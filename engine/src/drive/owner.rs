@@ -1,0 +1,132 @@
+//! The ownership of a run's events: the one place that appends.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{DriveError, Observer, POLL};
+use crate::drive::{Clock, LEASE};
+use crate::event::{Event, EventKind};
+use crate::plan::Plan;
+use crate::state::{RunState, RunStatus};
+use crate::store::{Fence, Store, StoreError, Write};
+
+/// A run that this process owns.
+pub(super) struct Owner {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+    pub run: String,
+    pub plan: Arc<Plan>,
+    pub state: RunState,
+    pub epoch: u64,
+    pub observer: Box<dyn Observer>,
+    renewed_at: Timestamp,
+}
+
+impl Owner {
+    /// Claims the run and records the claim.
+    pub async fn claim(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        run: &str,
+        plan: Arc<Plan>,
+        owner: &str,
+        observer: Box<dyn Observer>,
+    ) -> Result<Self, DriveError> {
+        let now = clock.now();
+        let epoch = store.claim(run, owner, now, LEASE.after(now)).await?;
+        let state = RunState::new(&plan);
+        let run = run.to_owned();
+        let mut this = Self { store, clock, run, plan, state, epoch, observer, renewed_at: now };
+        this.catch_up(false).await?;
+        this.record(EventKind::RunClaimed { epoch, owner: owner.to_owned() }, Vec::new()).await?;
+        Ok(this)
+    }
+
+    /// Takes in the events of other processes; whether there were any.
+    pub async fn catch_up(&mut self, show: bool) -> Result<bool, DriveError> {
+        let events = self.store.events(&self.run, self.state.seq).await?;
+        for event in &events {
+            self.state.apply(&self.plan, event).map_err(|illegal| {
+                DriveError::Store(StoreError::Corrupt { run: self.run.clone(), reason: illegal.0 })
+            })?;
+            if show {
+                self.observer.changed(&self.state, event);
+            }
+        }
+        Ok(!events.is_empty())
+    }
+
+    /// Makes one event durable together with `writes`, then takes it in. False when events of others made it illegal: then
+    /// nothing was written and the decision must be made anew.
+    pub async fn record(&mut self, what: EventKind, writes: Vec<Write>) -> Result<bool, DriveError> {
+        let first_seen = self.state.seq;
+        loop {
+            let event = Event { seq: self.state.seq + 1, at: self.clock.now(), what: what.clone() };
+            let mut next = self.state.clone();
+            if let Err(illegal) = next.apply(&self.plan, &event) {
+                if self.state.seq == first_seen {
+                    return Err(DriveError::Bug(illegal));
+                }
+                return Ok(false);
+            }
+            let append =
+                Write::Append { after: self.state.seq, events: vec![event.clone()], status: next.status };
+            let mut all = vec![append];
+            all.extend(writes.iter().cloned());
+            match self.store.commit(&self.run, Fence::Owner(self.epoch), all).await {
+                Ok(()) => {
+                    self.state = next;
+                    self.observer.changed(&self.state, &event);
+                    return Ok(true);
+                }
+                Err(StoreError::Conflict) => {
+                    self.catch_up(true).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Extends the lease when a good part of it has passed.
+    pub async fn renew(&mut self) -> Result<(), DriveError> {
+        let due = crate::duration::Duration(LEASE.0 / 3).after(self.renewed_at);
+        if self.clock.now() >= due { self.renew_now().await } else { Ok(()) }
+    }
+
+    /// Extends the lease, and finds out whether the store still takes this process for the owner.
+    pub async fn renew_now(&mut self) -> Result<(), DriveError> {
+        let now = self.clock.now();
+        let until = LEASE.after(now);
+        self.store.commit(&self.run, Fence::Owner(self.epoch), vec![Write::Renew { until }]).await?;
+        self.renewed_at = now;
+        Ok(())
+    }
+
+    /// Gives the run up: whoever comes next need not wait for the lease. A waiting run says so in its row.
+    pub async fn leave(&mut self, waiting: bool) -> Result<(), DriveError> {
+        let mut writes = Vec::new();
+        if waiting {
+            let status = RunStatus::Waiting;
+            writes.push(Write::Append { after: self.state.seq, events: Vec::new(), status });
+        }
+        let open = self.state.open_obligations().next().is_some();
+        if self.state.status.is_final() || (self.state.status == RunStatus::Failed && !open) {
+            writes.push(Write::Unlock);
+        }
+        writes.push(Write::Leave);
+        match self.store.commit(&self.run, Fence::Owner(self.epoch), writes).await {
+            // Somebody has just answered or cancelled: they, or the next resume, go on from there.
+            Err(StoreError::Conflict) => {
+                self.store.commit(&self.run, Fence::Owner(self.epoch), vec![Write::Leave]).await?;
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// How long to wait before looking for events of others again.
+    pub fn poll() -> std::time::Duration {
+        POLL.0
+    }
+}
