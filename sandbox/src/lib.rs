@@ -1,1 +1,17 @@
-//! placeholder
+//! Stand-ins for the systems that the shipped runbooks act on.
+//!
+//! Each stand-in is a real HTTP server in a process of its own, keeps its data in a SQLite file, and can be
+//! told to fail in a chosen way. The binary `sandbox` starts them; [`Chatkit`] does so from a test.
+
+pub mod admin;
+mod crypto;
+pub mod gateway;
+mod handle;
+mod instrument;
+pub mod restart;
+mod serve;
+pub mod store;
+pub mod supervisor;
+mod time;
+
+pub use handle::{Chatkit, Options, Server, sandbox_binary};
