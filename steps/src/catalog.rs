@@ -4,16 +4,24 @@ use std::sync::LazyLock;
 
 use runbook_engine::kinds::Catalog;
 
-use crate::kind::{CollectionEntry, ConnectionEntry, StepEntry};
+use crate::connections::http::HttpConnection;
+use crate::kind::{self, CollectionEntry, ConnectionEntry, StepEntry};
 
 /// The step kinds.
-pub static STEPS: &[StepEntry] = &[];
+pub static STEPS: &[StepEntry] = &[
+    // Alphabetic, one a line.
+];
 
 /// The connection kinds.
-pub static CONNECTIONS: &[ConnectionEntry] = &[];
+pub static CONNECTIONS: &[ConnectionEntry] = &[
+    // Alphabetic, one a line.
+    kind::connection::<HttpConnection>(),
+];
 
 /// The collection kinds.
-pub static COLLECTIONS: &[CollectionEntry] = &[];
+pub static COLLECTIONS: &[CollectionEntry] = &[
+    // Alphabetic, one a line.
+];
 
 /// What the engine knows of all of them.
 pub static CATALOG: LazyLock<Catalog> = LazyLock::new(|| Catalog {

@@ -1,1 +1,4 @@
 //! Connections: how a system is reached.
+
+pub mod http;
+pub mod session;
