@@ -94,7 +94,7 @@ pub fn decide(view: View<'_>) -> Decision {
         return decision;
     }
     let halt = halted(view, &mut decision);
-    if main_phase(view, halt.is_some(), &mut decision) {
+    if main_phase(view, halt.as_ref(), &mut decision) {
         end_phase(view, halt, &mut decision);
     }
     decision
@@ -102,8 +102,18 @@ pub fn decide(view: View<'_>) -> Decision {
 
 /// Why no further step of the main phase starts.
 enum Halt {
+    /// Somebody cancelled the run.
     Cancel,
-    Failure(Option<StepError>),
+    /// What every step stands on is gone: the time, or the freeze.
+    Ground(StepError),
+    /// A step failed for good; those that run are let finish.
+    Step,
+}
+
+impl Halt {
+    fn stops_running_steps(&self) -> bool {
+        !matches!(self, Self::Step)
+    }
 }
 
 fn halted(view: View<'_>, decision: &mut Decision) -> Option<Halt> {
@@ -113,11 +123,12 @@ fn halted(view: View<'_>, decision: &mut Decision) -> Option<Halt> {
     }
     if let (Some(limit), Some(started)) = (plan.limits.max_duration, state.started_at) {
         let deadline = limit.after(started);
-        if now >= deadline && !all_over(view) {
+        if now < deadline {
+            decision.wake(deadline);
+        } else if !all_over(view) {
             let message = format!("the run took longer than max_duration, {limit}");
-            return Some(Halt::Failure(Some(StepError::new(ErrorKind::Limit, message))));
+            return Some(Halt::Ground(StepError::new(ErrorKind::Limit, message)));
         }
-        decision.wake(deadline);
     }
     // A freeze that was lifted because it had been held too long leaves the rest of the run without its ground.
     let expired = state.obligations.values().find(|one| {
@@ -131,13 +142,13 @@ fn halted(view: View<'_>, decision: &mut Decision) -> Option<Halt> {
             "{} was put back because it had been held for {}, before the run was done with it",
             expired.obligation.label, expired.obligation.max_hold
         );
-        return Some(Halt::Failure(Some(StepError::gate(message))));
+        return Some(Halt::Ground(StepError::gate(message)));
     }
     let failed = plan.steps.iter().any(|step| {
         step.on_failure == OnFailure::Stop
             && state.step(&step.id).is_some_and(|state| failed_for_good(view, step, state))
     });
-    failed.then_some(Halt::Failure(None))
+    failed.then_some(Halt::Step)
 }
 
 fn all_over(view: View<'_>) -> bool {
@@ -204,13 +215,15 @@ fn holds(view: View<'_>, decision: &mut Decision) {
 }
 
 /// Drives the steps before `finally`; true when none of them runs nor will run.
-fn main_phase(view: View<'_>, halted: bool, decision: &mut Decision) -> bool {
+fn main_phase(view: View<'_>, halt: Option<&Halt>, decision: &mut Decision) -> bool {
+    let halted = halt.is_some();
     let running = view.plan.steps.iter().filter(|step| status(view, step) == StepStatus::Running).count();
     let mut free = view.plan.max_parallel.saturating_sub(running);
     for step in &view.plan.steps {
         let Some(state) = view.state.step(&step.id) else { continue };
         if state.status == StepStatus::Running {
-            running_step(view, step, state, halted, decision);
+            let stop = halt.is_some_and(Halt::stops_running_steps);
+            running_step(view, step, state, stop, decision);
         } else if !halted {
             let ready = step.needs.iter().all(|need| need_met(view, need));
             idle_step(view, step, state, ready, &mut free, decision);
@@ -242,15 +255,9 @@ fn need_met(view: View<'_>, need: &str) -> bool {
     state.is_over() || (step.on_failure == OnFailure::Continue && failed_for_good(view, step, state))
 }
 
-fn running_step(
-    view: View<'_>,
-    step: &PlannedStep,
-    state: &StepState,
-    halted: bool,
-    decision: &mut Decision,
-) {
+fn running_step(view: View<'_>, step: &PlannedStep, state: &StepState, stop: bool, decision: &mut Decision) {
     let id = step.id.clone();
-    if halted && (view.state.cancel.is_some() || past_run_deadline(view)) {
+    if stop {
         decision.actions.push(Action::Stop { step: id, error: None });
         return;
     }
@@ -268,11 +275,6 @@ fn running_step(
         }
         decision.wake(bound.after(since));
     }
-}
-
-fn past_run_deadline(view: View<'_>) -> bool {
-    let limit = view.plan.limits.max_duration.zip(view.state.started_at);
-    limit.is_some_and(|(limit, started)| view.now >= limit.after(started))
 }
 
 fn idle_step(
@@ -299,11 +301,12 @@ fn idle_step(
             Err(error) => decision.record(EventKind::StepFailed { step: step.id.clone(), error }),
         },
         StepStatus::Interrupted if ready => start(decision),
-        StepStatus::Answered => answered(step, state, start, decision),
+        StepStatus::Answered if ready => answered(step, state, start, decision),
         StepStatus::Failed => match after_failure(view, step, state) {
             AfterFailure::Nothing => {}
-            AfterFailure::RetryAt(at) if view.now >= at => start(decision),
-            AfterFailure::RetryAt(at) => decision.wake(at),
+            AfterFailure::RetryAt(at) if view.now < at => decision.wake(at),
+            AfterFailure::RetryAt(_) if ready => start(decision),
+            AfterFailure::RetryAt(_) => {}
             AfterFailure::AskAPerson => decision.record(settle_question(step, state)),
             AfterFailure::Rewind(earlier) => rewind(view, step, &earlier, decision),
         },
@@ -344,18 +347,16 @@ fn answered(
 
 /// The earlier step runs again, and everything after it that had begun.
 fn rewind(view: View<'_>, step: &PlannedStep, earlier: &str, decision: &mut Decision) {
+    let later = view.plan.downstream(earlier);
+    if later.iter().any(|one| status(view, one) == StepStatus::Running) {
+        return;
+    }
     let why = format!("`{}` found its outputs lost", step.id);
     let reopen =
         |id: &str, reason: &str| EventKind::StepReopened { step: id.to_owned(), reason: reason.to_owned() };
     decision.record(reopen(earlier, &why));
-    for later in view.plan.downstream(earlier) {
-        let began = view.state.step(&later.id).is_some_and(|state| {
-            matches!(
-                state.status,
-                StepStatus::Succeeded | StepStatus::Failed | StepStatus::Skipped | StepStatus::Interrupted
-            )
-        });
-        if began {
+    for later in later {
+        if status(view, later) != StepStatus::Pending {
             decision.record(reopen(&later.id, &format!("`{earlier}` runs again")));
         }
     }
@@ -366,7 +367,8 @@ fn end_phase(view: View<'_>, halt: Option<Halt>, decision: &mut Decision) {
     let (mut outcome, mut error) = match halt {
         None => (RunOutcome::Succeeded, None),
         Some(Halt::Cancel) => (RunOutcome::Cancelled, None),
-        Some(Halt::Failure(error)) => (RunOutcome::Failed, error),
+        Some(Halt::Ground(error)) => (RunOutcome::Failed, Some(error)),
+        Some(Halt::Step) => (RunOutcome::Failed, None),
     };
     if outcome != RunOutcome::Failed {
         let open: Vec<&str> = view.state.open_obligations().map(|(id, _)| id).collect();

@@ -350,16 +350,22 @@ impl RunState {
     }
 
     fn reopened(&mut self, id: &str) -> Applied {
-        let state = self.expect(
-            id,
-            &[StepStatus::Failed, StepStatus::Succeeded, StepStatus::Skipped, StepStatus::Interrupted],
-        )?;
+        let ended = [
+            StepStatus::Failed,
+            StepStatus::Succeeded,
+            StepStatus::Skipped,
+            StepStatus::Interrupted,
+            StepStatus::Asking,
+            StepStatus::Answered,
+        ];
+        let state = self.expect(id, &ended)?;
         state.status = StepStatus::Pending;
         state.failures = 0;
         state.first_started_at = None;
         state.error = None;
         state.skipped = None;
         state.answers.clear();
+        state.question = None;
         state.reopened += 1;
         self.error = None;
         self.wake();

@@ -1,0 +1,413 @@
+//! Random runbooks, random outcomes, random crashes: a run always ends, in order, within its limits, and is never stuck.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use runbook_engine::decide::{Action, View, decide, reopen};
+use runbook_engine::duration::Duration;
+use runbook_engine::error::{ErrorKind, StepError};
+use runbook_engine::event::{
+    Answer, Closed, Event, EventKind, Obligation, ObligationChange, Question, RunOutcome,
+};
+use runbook_engine::kinds::{Class, Effect, Repeat};
+use runbook_engine::plan::{Limits, OnFailure, PLAN_VERSION, Plan, PlannedStep, Retry};
+use runbook_engine::state::{RunState, RunStatus, StepStatus};
+use runbook_engine::step::RunInfo;
+use serde_json::json;
+
+/// What the world does to one attempt.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Succeed,
+    Fail(ErrorKind),
+    Unknown,
+    Ask,
+    Freeze,
+    Rewind,
+    Hang,
+    Crash,
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        8 => Just(Fate::Succeed),
+        2 => Just(Fate::Fail(ErrorKind::Transient)),
+        1 => Just(Fate::Fail(ErrorKind::Gate)),
+        1 => Just(Fate::Unknown),
+        1 => Just(Fate::Ask),
+        1 => Just(Fate::Freeze),
+        1 => Just(Fate::Rewind),
+        1 => Just(Fate::Hang),
+        2 => Just(Fate::Crash),
+    ]
+}
+
+#[derive(Clone, Debug)]
+struct Script {
+    plan: Plan,
+    fates: Vec<Fate>,
+    cancel_after: Option<usize>,
+    resumes: u32,
+}
+
+fn script() -> impl Strategy<Value = Script> {
+    let step =
+        (prop::collection::vec(any::<prop::sample::Index>(), 0..3), any::<bool>(), any::<bool>(), 1u32..4);
+    (
+        prop::collection::vec(step, 1..9),
+        0usize..3,
+        1usize..4,
+        prop::collection::vec(fate(), 0..40),
+        prop::option::weighted(0.2, 0usize..40),
+        prop::option::weighted(0.3, 1u64..600),
+        0u32..3,
+    )
+        .prop_map(|(steps, finals, max_parallel, fates, cancel_after, max_duration, resumes)| {
+            let plan = plan(&steps, finals, max_parallel, max_duration);
+            Script { plan, fates, cancel_after, resumes }
+        })
+}
+
+type Shape = (Vec<prop::sample::Index>, bool, bool, u32);
+
+fn plan(steps: &[Shape], finals: usize, max_parallel: usize, max_duration: Option<u64>) -> Plan {
+    let main = steps.iter().enumerate().map(|(at, (needs, once, goes_on, attempts))| {
+        let needs: BTreeSet<String> = if at == 0 {
+            BTreeSet::new()
+        } else {
+            needs.iter().map(|one| format!("s{}", one.index(at))).collect()
+        };
+        let mut step = planned(&format!("s{at}"), needs.into_iter().collect(), *attempts);
+        step.effect.repeat = if *once { Repeat::Once } else { Repeat::Repeatable };
+        step.on_failure = if *goes_on { OnFailure::Continue } else { OnFailure::Stop };
+        step
+    });
+    Plan {
+        version: PLAN_VERSION,
+        runbook: "random".to_owned(),
+        description: String::new(),
+        definition: "0".repeat(64),
+        inputs: serde_json::Map::new(),
+        secrets: BTreeMap::new(),
+        connections: serde_json::Map::new(),
+        collections: serde_json::Map::new(),
+        limits: Limits { max_duration: max_duration.map(Duration::from_secs), ..Limits::default() },
+        lock: None,
+        max_parallel,
+        steps: main.collect(),
+        finally: (0..finals).map(|at| planned(&format!("f{at}"), Vec::new(), 1)).collect(),
+    }
+}
+
+fn planned(id: &str, needs: Vec<String>, max_attempts: u32) -> PlannedStep {
+    PlannedStep {
+        id: id.to_owned(),
+        name: None,
+        uses: "anything".to_owned(),
+        with: json!({}),
+        needs,
+        condition: None,
+        effect: Effect { class: Class::Write, repeat: Repeat::Repeatable },
+        retry: Retry { max_attempts, jitter: 0.5, ..Retry::default() },
+        timeout: Some(Duration::from_secs(300)),
+        on_failure: OnFailure::Stop,
+        limits: Limits::default(),
+    }
+}
+
+struct World {
+    script: Script,
+    state: RunState,
+    now: Timestamp,
+    run: RunInfo,
+    events: Vec<Event>,
+    fates: usize,
+    stopping: BTreeMap<String, Option<StepError>>,
+    hanging: BTreeSet<String>,
+}
+
+impl World {
+    fn new(script: Script) -> Self {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let run = RunInfo {
+            id: "r".to_owned(),
+            runbook: "random".to_owned(),
+            created_at: now,
+            by: "somebody".to_owned(),
+            seed: 7,
+        };
+        let state = RunState::new(&script.plan);
+        let mut world = Self {
+            script,
+            state,
+            now,
+            run,
+            events: Vec::new(),
+            fates: 0,
+            stopping: BTreeMap::new(),
+            hanging: BTreeSet::new(),
+        };
+        world.record(EventKind::RunCreated { by: "somebody".to_owned() });
+        world.claim();
+        world
+    }
+
+    fn record(&mut self, what: EventKind) {
+        let event = Event { seq: self.state.seq + 1, at: self.now, what };
+        self.state.apply(&self.script.plan, &event).unwrap_or_else(|illegal| {
+            panic!("illegal: {illegal}: {:?} after {:#?}", event.what, self.events);
+        });
+        self.events.push(event);
+    }
+
+    fn claim(&mut self) {
+        self.stopping.clear();
+        self.hanging.clear();
+        self.record(EventKind::RunClaimed { epoch: self.state.epoch + 1, owner: "p".to_owned() });
+    }
+
+    fn running(&self) -> Vec<String> {
+        let running = self.state.steps.iter().filter(|(_, step)| step.status == StepStatus::Running);
+        running.map(|(id, _)| id.clone()).collect()
+    }
+
+    fn check_start(&self, id: &str) {
+        let plan = &self.script.plan;
+        assert!(
+            plan.steps.iter().filter(|one| self.status(&one.id) == StepStatus::Running).count()
+                < plan.max_parallel.max(1) + 1
+        );
+        let Some(step) = plan.steps.iter().find(|step| step.id == id) else { return };
+        for need in &step.needs {
+            let status = self.status(need);
+            let goes_on = plan.step(need).unwrap().on_failure == OnFailure::Continue;
+            assert!(
+                status == StepStatus::Succeeded
+                    || status == StepStatus::Skipped
+                    || (goes_on && status == StepStatus::Failed),
+                "{id} started while {need} is {status:?}"
+            );
+        }
+    }
+
+    fn status(&self, id: &str) -> StepStatus {
+        self.state.step(id).unwrap().status
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Record(event) => self.record(event),
+            Action::Start { step, attempt } => {
+                self.check_start(&step);
+                self.record(EventKind::StepStarted { step, attempt });
+                let main = self.script.plan.steps.iter();
+                let running = main.filter(|one| self.status(&one.id) == StepStatus::Running).count();
+                assert!(running <= self.script.plan.max_parallel);
+            }
+            Action::Stop { step, error } => {
+                self.stopping.entry(step).or_insert(error);
+            }
+            Action::Release { obligation } => {
+                let releasing = ObligationChange::Releasing;
+                self.record(EventKind::Obligation { id: obligation.clone(), change: releasing });
+                let late = self.now >= self.state.obligations[&obligation].hold_until();
+                let how = if late { Closed::Expired } else { Closed::Restored };
+                self.record(EventKind::Obligation {
+                    id: obligation,
+                    change: ObligationChange::Closed { how },
+                });
+            }
+        }
+    }
+
+    /// One running step ends as fate wants it.
+    fn step_ends(&mut self, id: String) {
+        if let Some(stopped) = self.stopping.remove(&id) {
+            self.hanging.remove(&id);
+            let once = self.script.plan.step(&id).unwrap().effect.repeat == Repeat::Once;
+            return match stopped {
+                Some(error) => self.record(EventKind::StepFailed { step: id, error }),
+                None if once => {
+                    let error = StepError::interrupted().unknown();
+                    self.record(EventKind::StepFailed { step: id, error });
+                }
+                None => self.record(EventKind::StepInterrupted { step: id }),
+            };
+        }
+        let fate = self.script.fates.get(self.fates).copied().unwrap_or(Fate::Succeed);
+        self.fates += 1;
+        let done = |step| EventKind::StepSucceeded { step, outputs: json!({}) };
+        match fate {
+            Fate::Succeed => self.record(done(id)),
+            Fate::Fail(kind) => {
+                let error = StepError::new(kind, "no");
+                self.record(EventKind::StepFailed { step: id, error });
+            }
+            Fate::Unknown => {
+                let error = StepError::transient("no answer").unknown();
+                self.record(EventKind::StepFailed { step: id, error });
+            }
+            Fate::Ask if self.state.step(&id).unwrap().answers.len() < 2 => {
+                let question =
+                    Question::Phrase { message: String::new(), phrase: "YES".to_owned(), facts: Vec::new() };
+                self.record(EventKind::Asked { step: id, question });
+            }
+            Fate::Freeze if !id.starts_with('f') => self.freeze(id),
+            Fate::Rewind if id != "s0" => {
+                let error = StepError::gate("lost").rewinding("s0");
+                self.record(EventKind::StepFailed { step: id, error });
+            }
+            Fate::Hang => {
+                self.hanging.insert(id);
+            }
+            Fate::Crash => self.claim(),
+            _ => self.record(done(id)),
+        }
+    }
+
+    fn freeze(&mut self, step: String) {
+        let obligation = Obligation {
+            step: step.clone(),
+            target: step.clone(),
+            label: step.clone(),
+            original: json!("25"),
+            replacement: json!("0"),
+            max_hold: Duration::from_secs(60),
+        };
+        let id = format!("{step}-{}", self.state.obligations.len());
+        let opened = ObligationChange::Opened(Box::new(obligation));
+        self.record(EventKind::Obligation { id: id.clone(), change: opened });
+        self.record(EventKind::Obligation { id, change: ObligationChange::Applied });
+        self.record(EventKind::StepSucceeded { step, outputs: json!({}) });
+    }
+
+    fn answer(&mut self) {
+        let asking = self.state.steps.iter().find(|(_, step)| step.status == StepStatus::Asking);
+        let id = asking.map(|(id, _)| id.clone()).expect("waiting means that somebody is asked");
+        let texts = ["done", "retry", "abort"];
+        let text = texts[self.fates % texts.len()].to_owned();
+        self.fates += 1;
+        let answer = Answer { text, by: "somebody".to_owned(), at: self.now };
+        self.record(EventKind::Answered { step: id, answer });
+    }
+
+    /// Drives the run until it ends for good.
+    fn drive(&mut self) {
+        let none = BTreeMap::new();
+        for turn in 0..4_000 {
+            if Some(turn) == self.script.cancel_after && !self.state.status.is_final() {
+                self.record(EventKind::CancelRequested { by: "somebody".to_owned() });
+            }
+            let view = View {
+                plan: &self.script.plan,
+                state: &self.state,
+                run: &self.run,
+                now: self.now,
+                unreleased: &none,
+            };
+            let decision = decide(view);
+            assert_eq!(decision, decide(view), "a decision made twice is the same");
+            if decision.ended {
+                if self.state.status != RunStatus::Failed || self.script.resumes == 0 {
+                    return;
+                }
+                self.resume();
+                continue;
+            }
+            let progress = decision.actions.iter().any(|action| !matches!(action, Action::Stop { .. }));
+            if let Some(action) =
+                decision.actions.into_iter().find(|one| !progress || !matches!(one, Action::Stop { .. }))
+            {
+                self.act(action);
+                if progress {
+                    continue;
+                }
+            }
+            let free: Vec<String> = self
+                .running()
+                .into_iter()
+                .filter(|id| !self.hanging.contains(id) || self.stopping.contains_key(id))
+                .collect();
+            if let Some(id) = free.get(turn % free.len().max(1)) {
+                self.step_ends(id.clone());
+            } else if decision.waiting {
+                self.answer();
+            } else if let Some(at) = decision.wake_at {
+                assert!(at > self.now, "woken for nothing");
+                self.now = at;
+            } else {
+                panic!("stuck: {:#?}\n{:#?}", self.state, self.events);
+            }
+            self.now = self.now.checked_add(SignedDuration::from_millis(10)).unwrap();
+        }
+        panic!("it does not end: {:#?}", self.state);
+    }
+
+    fn resume(&mut self) {
+        self.script.resumes -= 1;
+        self.claim();
+        let events = reopen(&self.script.plan, &self.state);
+        if events.is_empty() {
+            self.script.resumes = 0;
+        }
+        for event in events {
+            self.record(event);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_run_always_ends_and_leaves_nothing_open(script in script()) {
+        let mut world = World::new(script);
+        world.drive();
+        let state = &world.state;
+        prop_assert!(state.status.is_final() || state.status == RunStatus::Failed);
+        if state.status.is_final() {
+            prop_assert_eq!(state.open_obligations().count(), 0);
+        }
+        if state.status == RunStatus::Succeeded {
+            for step in &world.script.plan.steps {
+                let status = world.status(&step.id);
+                let goes_on = step.on_failure == OnFailure::Continue;
+                prop_assert!(
+                    matches!(status, StepStatus::Succeeded | StepStatus::Skipped)
+                        || (goes_on && status == StepStatus::Failed),
+                    "{} is {:?} in a run that succeeded", step.id, status
+                );
+            }
+        }
+        // The state is the fold of the events, nothing else.
+        let mut folded = RunState::new(&world.script.plan);
+        for event in &world.events {
+            folded.apply(&world.script.plan, event).unwrap();
+        }
+        prop_assert_eq!(&folded, state);
+        // Events survive being stored.
+        let text = serde_json::to_string(&world.events).unwrap();
+        let back: Vec<Event> = serde_json::from_str(&text).unwrap();
+        prop_assert_eq!(&back, &world.events);
+    }
+}
+
+#[test]
+fn an_ended_run_takes_no_more_events() {
+    let script = Script {
+        plan: plan(&[(Vec::new(), false, false, 1)], 0, 1, None),
+        fates: Vec::new(),
+        cancel_after: None,
+        resumes: 0,
+    };
+    let mut world = World::new(script);
+    world.drive();
+    assert_eq!(world.state.status, RunStatus::Succeeded);
+    let late = Event {
+        seq: world.state.seq + 1,
+        at: world.now,
+        what: EventKind::RunEnded { outcome: RunOutcome::Failed, error: None },
+    };
+    assert!(world.state.apply(&world.script.plan, &late).is_err());
+}
