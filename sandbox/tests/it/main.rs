@@ -1,0 +1,10 @@
+//! The stand-ins as their users see them: real processes, over HTTP.
+
+mod client;
+mod faults;
+mod gateway;
+mod servers;
+mod sessions;
+mod store;
+mod supervisor;
+mod webhooks;
