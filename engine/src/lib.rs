@@ -16,6 +16,7 @@ pub mod kinds;
 pub mod plan;
 pub mod redact;
 pub mod retry;
+pub mod schema;
 pub mod scope;
 pub mod state;
 pub mod step;
