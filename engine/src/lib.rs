@@ -21,3 +21,4 @@ pub mod scope;
 pub mod state;
 pub mod step;
 pub mod store;
+pub mod suggest;
