@@ -4,12 +4,16 @@ use std::sync::LazyLock;
 
 use runbook_engine::kinds::Catalog;
 
+use crate::assert::Assert;
+use crate::confirm_prompt::ConfirmPrompt;
 use crate::connections::http::HttpConnection;
 use crate::kind::{self, CollectionEntry, ConnectionEntry, StepEntry};
 
 /// The step kinds.
 pub static STEPS: &[StepEntry] = &[
     // Alphabetic, one a line.
+    kind::step::<Assert>(),
+    kind::step::<ConfirmPrompt>(),
 ];
 
 /// The connection kinds.

@@ -3,8 +3,10 @@
 //! One file per kind. A kind is its configuration struct: its doc comments are the reference page and the JSON Schema. Adding one
 //! is a new file and its lines in [`catalog`].
 
+pub mod assert;
 pub mod catalog;
 pub mod collections;
+pub mod confirm_prompt;
 pub mod connections;
 pub mod executor;
 pub mod kind;
