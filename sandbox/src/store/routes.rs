@@ -163,8 +163,7 @@ async fn query(
     })?;
     let place = Place { corpus: &corpus, collection: &collection };
     let found = database.query(place, &query).await?.ok_or(Failure::Missing("corpus"))?;
-    let documents = found.documents.join(",");
-    let answer = format!("{{\"total\":{},\"documents\":[{documents}]}}", found.total);
+    let answer = format!("{{\"total\":{},\"documents\":[{}]}}", found.total, found.documents);
     Ok(json_text(answer))
 }
 
