@@ -23,6 +23,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{crypto, gateway::Profile, serve};
 use service::{Service, Services};
 
+const EXAMPLES: &str = "\
+Examples:
+  sandbox chatkit -- bash                                     a shell beside the servers
+  sandbox chatkit --attachments 200000 --tiny -- ./load.sh    very many attachments
+  sandbox chatkit --profile wire --dir /tmp/chatkit -- true   only make the files";
+
 /// Start a seeded FountainStore and a ChatKit gateway, and run COMMAND beside them.
 ///
 /// COMMAND gets, in its environment: SANDBOX_DIR, SANDBOX_CONTROL_URL, CHATKIT_GATEWAY_URL,
@@ -33,9 +39,7 @@ use service::{Service, Services};
 /// Without COMMAND, one JSON line with that environment goes to standard output, and the sandbox runs until
 /// SIGTERM, SIGINT, or the end of standard input. However it ends, its servers end with it.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example:\n  sandbox chatkit --attachments 50 -- sh -c 'runbook plan reset-chatkit --inputs \"$RUNBOOK_INPUTS\"'"
-)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// How the gateway behaves
     #[arg(long, value_enum, default_value_t = Profile::Documented)]
