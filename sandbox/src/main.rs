@@ -1,7 +1,7 @@
 //! The binary `sandbox`: stand-ins of the systems that the shipped runbooks act on.
 
 use clap::{Parser, Subcommand};
-use runbook_sandbox::{gateway, restart, store, supervisor};
+use runbook_sandbox::{demo, gateway, restart, store, supervisor};
 
 /// Stand-ins of the systems that the shipped runbooks act on, as real servers on this machine.
 ///
@@ -17,6 +17,7 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     Chatkit(supervisor::Args),
+    Demo(demo::Args),
     Restart(restart::Args),
     Store(store::Args),
     Gateway(gateway::Args),
@@ -26,6 +27,7 @@ enum Command {
 async fn main() {
     let outcome = match Args::parse().command {
         Command::Chatkit(args) => supervisor::run(args).await,
+        Command::Demo(args) => demo::run(args).await,
         Command::Restart(args) => restart::run(args).await.map(|()| 0),
         Command::Store(args) => store::run(args).await.map(|()| 0),
         Command::Gateway(args) => gateway::run(args).await.map(|()| 0),

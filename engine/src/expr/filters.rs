@@ -230,7 +230,11 @@ fn duration(text: &str) -> Result<Value, Error> {
     let duration: Duration = text.parse().map_err(|error| refuse(format!("{error}")))?;
     let millis = duration.as_millis();
     #[expect(clippy::cast_precision_loss, reason = "a fraction of a second in a duration that fits 53 bits")]
-    Ok(if millis.is_multiple_of(1000) { Value::from(millis / 1000) } else { Value::from(millis as f64 / 1000.0) })
+    Ok(if millis.is_multiple_of(1000) {
+        Value::from(millis / 1000)
+    } else {
+        Value::from(millis as f64 / 1000.0)
+    })
 }
 
 /// A moment from RFC 3339 text, or from seconds since 1970.
