@@ -1,5 +1,12 @@
 //! Where runs are kept. The memory store is the reference; the SQLite store must behave the same (one suite runs on both).
 
+pub mod memory;
+mod rules;
+pub mod sqlite;
+
+use std::path::Path;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -279,6 +286,9 @@ pub enum StoreError {
         /// What is wrong.
         reason: String,
     },
+    /// The store's address names no store there is.
+    #[error("`{0}` is no state store: give `sqlite:PATH` or `memory:`")]
+    Address(String),
     /// The database or the disk failed.
     #[error("the state store failed: {0}")]
     Io(String),
@@ -348,6 +358,24 @@ pub trait Store: Send + Sync {
 
     /// Waits for what is under way and closes the store.
     async fn close(&self);
+}
+
+/// Opens the store at `url`: `sqlite:PATH` (also `sqlite://PATH`), a file that is made when it is missing, or `memory:`, which
+/// is gone with the process. [`StoreError::Address`] for anything else.
+pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
+    // What follows the scheme may hold a password.
+    let unknown = || StoreError::Address(url.split_once(':').map_or(url, |(scheme, _)| scheme).to_owned());
+    match url.split_once(':') {
+        Some(("memory", "")) => Ok(Arc::new(memory::MemoryStore::new())),
+        Some(("sqlite", path)) => {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.is_empty() || path.starts_with(':') {
+                return Err(unknown());
+            }
+            Ok(Arc::new(sqlite::SqliteStore::open(Path::new(path)).await?))
+        }
+        _ => Err(unknown()),
+    }
 }
 
 /// The fold of a run's events.

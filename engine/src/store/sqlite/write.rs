@@ -1,0 +1,326 @@
+//! The changes, inside a transaction that holds the file's write lock: what is read here stays true until it commits.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use sqlx::sqlite::SqliteConnection;
+
+use super::read::{number, time};
+use super::{failed, stored};
+use crate::event::Event;
+use crate::state::RunStatus;
+use crate::store::{Charge, Fence, NewRun, StoreError, Write, rules};
+
+/// What of a run's row the changes look at.
+struct Head {
+    epoch: u64,
+    last_seq: u64,
+    lock: Option<String>,
+    owner: Option<String>,
+    lease_until: Option<Timestamp>,
+}
+
+pub async fn create(connection: &mut SqliteConnection, new: &NewRun) -> Result<(), StoreError> {
+    let present: Option<i64> = sqlx::query_scalar("select number from runs where id = ?")
+        .bind(&new.id)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(|error| failed(&error))?;
+    if present.is_some() {
+        return Err(StoreError::Conflict);
+    }
+    let last_seq = rules::check_append(0, 0, std::slice::from_ref(&new.first))?;
+    check_lock(connection, new.lock.as_deref(), &new.id).await?;
+    sqlx::query(
+        "insert into runs (id, runbook, created_at, plan, definition, source_name, seed, lock_key, status, last_seq, epoch) \
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+    )
+    .bind(&new.id)
+    .bind(&new.runbook)
+    .bind(stamp(new.first.at))
+    .bind(&new.plan)
+    .bind(&new.definition)
+    .bind(&new.source_name)
+    .bind(new.seed.cast_signed())
+    .bind(&new.lock)
+    .bind(RunStatus::Running.name())
+    .bind(stored(last_seq))
+    .execute(&mut *connection)
+    .await
+    .map_err(|error| failed(&error))?;
+    take_lock(connection, new.lock.as_deref(), &new.id).await?;
+    append(connection, &new.id, std::slice::from_ref(&new.first)).await
+}
+
+pub async fn claim(
+    connection: &mut SqliteConnection,
+    run: &str,
+    owner: &str,
+    now: Timestamp,
+    until: Timestamp,
+) -> Result<u64, StoreError> {
+    let head = head(connection, run).await?;
+    if let (Some(owner), Some(until)) = (head.owner, head.lease_until.filter(|until| *until > now)) {
+        return Err(StoreError::Busy { owner, until });
+    }
+    check_lock(connection, head.lock.as_deref(), run).await?;
+    take_lock(connection, head.lock.as_deref(), run).await?;
+    let epoch = head.epoch + 1;
+    sqlx::query("update runs set epoch = ?, owner = ?, lease_until = ? where id = ?")
+        .bind(stored(epoch))
+        .bind(owner)
+        .bind(stamp(until))
+        .bind(run)
+        .execute(&mut *connection)
+        .await
+        .map_err(|error| failed(&error))?;
+    Ok(epoch)
+}
+
+pub async fn commit(
+    connection: &mut SqliteConnection,
+    run: &str,
+    fence: Fence,
+    writes: &[Write],
+) -> Result<(), StoreError> {
+    let mut head = head(connection, run).await?;
+    rules::check_fence(fence, head.epoch, writes)?;
+    for write in writes {
+        apply(connection, run, &mut head, write, writes).await?;
+    }
+    Ok(())
+}
+
+async fn head(connection: &mut SqliteConnection, run: &str) -> Result<Head, StoreError> {
+    type Columns = (i64, i64, Option<String>, Option<String>, Option<String>);
+    let row: Option<Columns> =
+        sqlx::query_as("select epoch, last_seq, lock_key, owner, lease_until from runs where id = ?")
+            .bind(run)
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(|error| failed(&error))?;
+    let Some((epoch, last_seq, lock, owner, lease_until)) = row else {
+        return Err(StoreError::NoSuchRun(run.to_owned()));
+    };
+    let lease_until = lease_until.map(|until| time(run, &until)).transpose()?;
+    Ok(Head { epoch: number(run, epoch)?, last_seq: number(run, last_seq)?, lock, owner, lease_until })
+}
+
+async fn apply(
+    connection: &mut SqliteConnection,
+    run: &str,
+    head: &mut Head,
+    write: &Write,
+    all: &[Write],
+) -> Result<(), StoreError> {
+    let statement = match write {
+        Write::Append { after, events, status } => {
+            head.last_seq = rules::check_append(head.last_seq, *after, events)?;
+            append(connection, run, events).await?;
+            sqlx::query("update runs set last_seq = ?, status = ? where id = ?")
+                .bind(stored(head.last_seq))
+                .bind(status.name())
+                .bind(run)
+        }
+        Write::OpenObligation { .. } => return open_obligation(connection, run, write, all).await,
+        Write::CloseObligation { id } => {
+            sqlx::query("delete from obligations where run = ? and id = ?").bind(run).bind(id)
+        }
+        Write::Intend { .. } | Write::Settle { .. } => return batch(connection, run, write).await,
+        Write::Remember { step, name, value } => sqlx::query(
+            "insert into facts (run, step, name, value) values (?, ?, ?, ?) on conflict do nothing",
+        )
+        .bind(run)
+        .bind(step)
+        .bind(name)
+        .bind(json(value)?),
+        // A lease without an owner would say nothing.
+        Write::Renew { until } => {
+            sqlx::query("update runs set lease_until = ? where id = ? and owner is not null")
+                .bind(stamp(*until))
+                .bind(run)
+        }
+        Write::Leave => {
+            sqlx::query("update runs set owner = null, lease_until = null where id = ?").bind(run)
+        }
+        Write::Unlock => {
+            sqlx::query("delete from locks where key = ? and run = ?").bind(head.lock.clone()).bind(run)
+        }
+    };
+    statement.execute(&mut *connection).await.map(drop).map_err(|error| failed(&error))
+}
+
+async fn append(connection: &mut SqliteConnection, run: &str, events: &[Event]) -> Result<(), StoreError> {
+    for event in events {
+        sqlx::query("insert into events (run, seq, body) values (?, ?, ?)")
+            .bind(run)
+            .bind(stored(event.seq))
+            .bind(json(event)?)
+            .execute(&mut *connection)
+            .await
+            .map_err(|error| failed(&error))?;
+    }
+    Ok(())
+}
+
+async fn open_obligation(
+    connection: &mut SqliteConnection,
+    run: &str,
+    write: &Write,
+    all: &[Write],
+) -> Result<(), StoreError> {
+    let Write::OpenObligation { id, obligation, hold_until } = write else { return Ok(()) };
+    let in_the_way: Option<(String, String)> =
+        sqlx::query_as("select label, run from obligations where target = ? or (run = ? and id = ?) limit 1")
+            .bind(&obligation.target)
+            .bind(run)
+            .bind(id)
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(|error| failed(&error))?;
+    if let Some((label, run)) = in_the_way {
+        return Err(StoreError::Held { label, run });
+    }
+    sqlx::query(
+        "insert into obligations (run, id, target, label, step, body, opened_at, hold_until) \
+         values (?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(run)
+    .bind(id)
+    .bind(&obligation.target)
+    .bind(&obligation.label)
+    .bind(&obligation.step)
+    .bind(json(obligation)?)
+    .bind(stamp(rules::opened_at(all, id, obligation, *hold_until)))
+    .bind(stamp(*hold_until))
+    .execute(&mut *connection)
+    .await
+    .map(drop)
+    .map_err(|error| failed(&error))
+}
+
+/// Announces or settles a batch. A number that is taken, and a batch that is settled or was never announced, change no row.
+async fn batch(connection: &mut SqliteConnection, run: &str, write: &Write) -> Result<(), StoreError> {
+    let (statement, charges) = match write {
+        Write::Intend { batch, charges } => (
+            sqlx::query(
+                "insert into batches (run, step, batch, intent, items) values (?, ?, ?, ?, ?) on conflict do nothing",
+            )
+            .bind(run)
+            .bind(&batch.step)
+            .bind(stored(batch.batch))
+            .bind(json(&batch.intent)?)
+            .bind(stored(batch.items)),
+            charges,
+        ),
+        Write::Settle { step, batch, cursor, outcome, done, already, failed, charges } => (
+            sqlx::query(
+                "update batches set cursor = ?, outcome = ?, done = ?, already = ?, failed = ? \
+                 where run = ? and step = ? and batch = ? and outcome is null",
+            )
+            .bind(json(cursor)?)
+            .bind(json(outcome)?)
+            .bind(stored(*done))
+            .bind(stored(*already))
+            .bind(stored(*failed))
+            .bind(run)
+            .bind(step)
+            .bind(stored(*batch)),
+            charges,
+        ),
+        _ => return Ok(()),
+    };
+    let changed = statement.execute(&mut *connection).await.map_err(|error| failed(&error))?.rows_affected();
+    if changed == 0 {
+        return Err(StoreError::Conflict);
+    }
+    for one in charges {
+        charge(connection, run, one).await?;
+    }
+    Ok(())
+}
+
+async fn charge(connection: &mut SqliteConnection, run: &str, charge: &Charge) -> Result<(), StoreError> {
+    let present = super::read::counter(&mut *connection, run, &charge.counter).await?;
+    let total = rules::check_charge(present, charge)?;
+    sqlx::query(
+        "insert into counters (run, counter, amount) values (?, ?, ?) \
+         on conflict (run, counter) do update set amount = excluded.amount",
+    )
+    .bind(run)
+    .bind(&charge.counter)
+    .bind(stored(total))
+    .execute(&mut *connection)
+    .await
+    .map(drop)
+    .map_err(|error| failed(&error))
+}
+
+/// Refused when another run holds the key and has not ended for good. A status that can not be read counts as not ended.
+async fn check_lock(
+    connection: &mut SqliteConnection,
+    key: Option<&str>,
+    run: &str,
+) -> Result<(), StoreError> {
+    let Some(key) = key else { return Ok(()) };
+    let holder: Option<String> = sqlx::query_scalar(
+        "select run from locks join runs on runs.id = locks.run \
+         where key = ? and run <> ? and status not in (?, ?)",
+    )
+    .bind(key)
+    .bind(run)
+    .bind(RunStatus::Cancelled.name())
+    .bind(RunStatus::Succeeded.name())
+    .fetch_optional(&mut *connection)
+    .await
+    .map_err(|error| failed(&error))?;
+    match holder {
+        Some(run) => Err(StoreError::Locked { key: key.to_owned(), run }),
+        None => Ok(()),
+    }
+}
+
+async fn take_lock(
+    connection: &mut SqliteConnection,
+    key: Option<&str>,
+    run: &str,
+) -> Result<(), StoreError> {
+    let Some(key) = key else { return Ok(()) };
+    sqlx::query(
+        "insert into locks (key, run) values (?, ?) on conflict (key) do update set run = excluded.run",
+    )
+    .bind(key)
+    .bind(run)
+    .execute(&mut *connection)
+    .await
+    .map(drop)
+    .map_err(|error| failed(&error))
+}
+
+/// A time as text whose order is the order in time.
+fn stamp(time: Timestamp) -> String {
+    format!("{time:.9}")
+}
+
+fn json(value: &impl Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value)
+        .map_err(|error| StoreError::Io(format!("can not be written as JSON: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_keep_their_order_and_their_value_as_text() {
+        let times = ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00.000000001Z", "2026-01-01T00:00:00.5Z"];
+        let times = times.map(|time| time.parse::<Timestamp>().unwrap());
+        let texts = times.map(stamp);
+        assert!(texts.is_sorted(), "{texts:?}");
+        assert_eq!(texts.map(|text| text.parse::<Timestamp>().unwrap()), times);
+    }
+
+    #[test]
+    fn a_value_null_is_not_an_absent_one() {
+        assert_eq!(json(&serde_json::Value::Null).unwrap(), "null");
+    }
+}

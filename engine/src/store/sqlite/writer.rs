@@ -1,0 +1,109 @@
+//! The task that writes.
+
+use jiff::Timestamp;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{failed, write};
+use crate::store::{Fence, NewRun, StoreError, Write};
+
+/// How many writes share one transaction at most.
+const GROUP: usize = 128;
+
+/// A change that is asked for.
+#[derive(Debug)]
+pub enum Job {
+    /// Create a run.
+    Create(Box<NewRun>),
+    /// Take a run over.
+    Claim { run: String, owner: String, now: Timestamp, until: Timestamp },
+    /// Change a run.
+    Commit { run: String, fence: Fence, writes: Vec<Write> },
+}
+
+/// A change and who waits for it: a claim is answered with its epoch, the others with 0.
+#[derive(Debug)]
+pub struct Request {
+    /// What is asked for.
+    pub job: Job,
+    /// Where to answer. Nobody may be listening any more.
+    pub reply: oneshot::Sender<Result<u64, StoreError>>,
+}
+
+/// Works until nobody can ask any more and everything asked is answered.
+pub async fn work(
+    options: SqliteConnectOptions,
+    connection: SqliteConnection,
+    mut queue: mpsc::Receiver<Request>,
+) {
+    let mut connection = Some(connection);
+    let mut group = Vec::with_capacity(GROUP);
+    while queue.recv_many(&mut group, GROUP).await > 0 {
+        let (jobs, replies): (Vec<_>, Vec<_>) =
+            group.drain(..).map(|Request { job, reply }| (job, reply)).unzip();
+        let results = match attempt(&options, &mut connection, &jobs).await {
+            Ok(results) => results,
+            Err(error) => {
+                // Whatever the connection was in the middle of ends with it.
+                connection = None;
+                vec![Err(error); replies.len()]
+            }
+        };
+        for (reply, result) in replies.into_iter().zip(results) {
+            let _ = reply.send(result);
+        }
+    }
+    if let Some(connection) = connection
+        && let Err(error) = connection.close().await
+    {
+        tracing::warn!(%error, "the state database did not close cleanly; what was written is safe");
+    }
+}
+
+/// One result for each job, all of them durable; or an error, and none of them happened.
+async fn attempt(
+    options: &SqliteConnectOptions,
+    connection: &mut Option<SqliteConnection>,
+    jobs: &[Job],
+) -> Result<Vec<Result<u64, StoreError>>, StoreError> {
+    let connection = match connection {
+        Some(connection) => connection,
+        None => connection.insert(options.connect().await.map_err(|error| failed(&error))?),
+    };
+    commit_group(connection, jobs).await
+}
+
+async fn commit_group(
+    connection: &mut SqliteConnection,
+    jobs: &[Job],
+) -> Result<Vec<Result<u64, StoreError>>, StoreError> {
+    let broken = |error: sqlx::Error| failed(&error);
+    // Reading first and asking for the write lock later could be refused for what another process wrote in between.
+    let mut group = connection.begin_with("begin immediate").await.map_err(broken)?;
+    let mut results = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let mut savepoint = group.begin().await.map_err(broken)?;
+        let result = perform(&mut savepoint, job).await;
+        match result {
+            Ok(_) => savepoint.commit().await,
+            // When the database itself has given the whole transaction up, there is no savepoint to go back to: this
+            // fails, and so does the group.
+            Err(_) => savepoint.rollback().await,
+        }
+        .map_err(broken)?;
+        results.push(result);
+    }
+    group.commit().await.map_err(broken)?;
+    Ok(results)
+}
+
+async fn perform(connection: &mut SqliteConnection, job: &Job) -> Result<u64, StoreError> {
+    match job {
+        Job::Create(run) => write::create(connection, run).await.map(|()| 0),
+        Job::Claim { run, owner, now, until } => write::claim(connection, run, owner, *now, *until).await,
+        Job::Commit { run, fence, writes } => {
+            write::commit(connection, run, *fence, writes).await.map(|()| 0)
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The stores: one suite on all of them, and what only a file can show.
+
+mod suite;
+mod support;
