@@ -131,16 +131,12 @@ fn halted(view: View<'_>, decision: &mut Decision) -> Option<Halt> {
         }
     }
     // A freeze that was lifted because it had been held too long leaves the rest of the run without its ground.
-    let expired = state.obligations.values().find(|one| {
-        one.phase == ObligationPhase::Closed(Closed::Expired)
-            && state.step(&one.obligation.step).is_some_and(|step| step.status == StepStatus::Succeeded)
-    });
-    if let Some(expired) = expired
+    if let Some(expired) = state.lost_ground().next()
         && !all_over(view)
     {
         let message = format!(
             "{} was put back because it had been held for {}, before the run was done with it",
-            expired.obligation.label, expired.obligation.max_hold
+            expired.label, expired.max_hold
         );
         return Some(Halt::Ground(StepError::gate(message)));
     }
@@ -445,14 +441,10 @@ pub fn reopen(plan: &Plan, state: &RunState) -> Vec<EventKind> {
             reasons.insert(&step.id, "resumed after its failure".to_owned());
         }
     }
-    for obligation in state.obligations.values() {
-        let owner = &obligation.obligation.step;
-        let lifted = obligation.phase == ObligationPhase::Closed(Closed::Expired);
-        if lifted && state.step(owner).is_some_and(|one| one.status == StepStatus::Succeeded) {
-            let reason = format!("{} was put back meanwhile", obligation.obligation.label);
-            for step in plan.downstream(owner).into_iter().chain(plan.step(owner)) {
-                reasons.insert(&step.id, reason.clone());
-            }
+    for lost in state.lost_ground() {
+        let reason = format!("{} was put back meanwhile", lost.label);
+        for step in plan.downstream(&lost.step).into_iter().chain(plan.step(&lost.step)) {
+            reasons.insert(&step.id, reason.clone());
         }
     }
     for step in &plan.finally {

@@ -199,6 +199,22 @@ impl RunState {
         self.obligations.iter().filter(|(_, state)| state.is_open()).map(|(id, state)| (id.as_str(), state))
     }
 
+    /// The obligations that were put back because they had been held too long, while the step that took them on counts as done:
+    /// what comes after that step has lost its ground. One that was taken on anew since does not count.
+    pub fn lost_ground(&self) -> impl Iterator<Item = &Obligation> {
+        let newest = |one: &ObligationState| {
+            self.obligations
+                .values()
+                .filter(|other| other.obligation.step == one.obligation.step)
+                .all(|other| other.opened_at <= one.opened_at)
+        };
+        self.obligations
+            .values()
+            .filter(move |one| one.phase == ObligationPhase::Closed(Closed::Expired) && newest(one))
+            .map(|one| &one.obligation)
+            .filter(|one| self.step(&one.step).is_some_and(|step| step.status == StepStatus::Succeeded))
+    }
+
     /// Takes the next event in, or says why it is illegal; an illegal event changes nothing.
     pub fn apply(&mut self, plan: &Plan, event: &Event) -> Applied {
         if event.seq != self.seq + 1 {
