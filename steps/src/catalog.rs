@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use runbook_engine::kinds::Catalog;
 
 use crate::assert::Assert;
+use crate::command::Command;
 use crate::confirm_prompt::ConfirmPrompt;
 use crate::connections::http::HttpConnection;
 use crate::kind::{self, CollectionEntry, ConnectionEntry, StepEntry};
@@ -13,6 +14,7 @@ use crate::kind::{self, CollectionEntry, ConnectionEntry, StepEntry};
 pub static STEPS: &[StepEntry] = &[
     // Alphabetic, one a line.
     kind::step::<Assert>(),
+    kind::step::<Command>(),
     kind::step::<ConfirmPrompt>(),
 ];
 

@@ -6,8 +6,11 @@
 pub mod assert;
 pub mod catalog;
 pub mod collections;
+pub mod command;
 pub mod confirm_prompt;
 pub mod connections;
 pub mod executor;
 pub mod kind;
+pub mod process;
 pub mod resources;
+pub mod text;

@@ -1,0 +1,200 @@
+//! `command`: runs a program.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use runbook_engine::duration::Duration;
+use runbook_engine::error::{ErrorKind, StepError};
+use runbook_engine::kinds::{Effect, Repeat};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::kind::{Context, End, Step};
+use crate::process::{Ended, Finished, Process};
+use crate::text::Text;
+
+/// Runs a program, without a shell: `argv` is passed on as it is, and nothing in it is interpreted. Where a shell is needed, name
+/// it (`[sh, -c, "…"]`) and hand values over in `env`.
+///
+/// The program has no standard input and its own process group. When the run stops it is told to end (TERM), and killed with its
+/// children after `grace`. What it leaves running when it ends by itself is not touched; a server that it starts should send its
+/// output to a file, because nobody reads it any more.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    /// The program and its arguments, one item each.
+    #[schemars(length(min = 1))]
+    argv: Vec<Text>,
+    /// Variables in addition to those that runbook itself has. Secrets may be used here, and only here.
+    #[serde(default)]
+    env: BTreeMap<String, Text>,
+    /// The folder it starts in. Default: the one runbook was started in.
+    #[serde(default)]
+    cwd: Option<PathBuf>,
+    /// How long it may take before it is stopped. Default: no limit of its own.
+    #[serde(default)]
+    timeout: Option<Duration>,
+    /// How long it has to end by itself, once told to, before it is killed. Default: 10s.
+    #[serde(default = "grace")]
+    grace: Duration,
+    /// The exit codes that count as success. Default: `[0]`.
+    #[serde(default = "zero")]
+    expect_exit: Vec<i32>,
+    /// What it does to the world. Without it nobody knows: the step counts as able to do anything, and when it is not known
+    /// whether it ran, a person is asked.
+    #[serde(default)]
+    effect: Option<Effect>,
+    /// What its standard output is. Default: `none`.
+    #[serde(default)]
+    parse: Parse,
+}
+
+/// What the standard output of a program is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Parse {
+    /// Text for people.
+    #[default]
+    None,
+    /// One JSON value: the output `json`. At most 64 KiB.
+    Json,
+    /// A list of lines: the output `lines`. At most 64 KiB.
+    Lines,
+}
+
+fn grace() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn zero() -> Vec<i32> {
+    vec![0]
+}
+
+/// What a program left.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct CommandOutputs {
+    /// Its exit code.
+    pub exit_code: i32,
+    /// The end of its standard output, at most 64 KiB, without secrets.
+    pub stdout: String,
+    /// Its standard output as JSON, with `parse: json`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub json: Option<Value>,
+    /// The lines of its standard output, with `parse: lines`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lines: Option<Vec<String>>,
+    /// How long it ran, in milliseconds.
+    pub duration_ms: u64,
+}
+
+#[async_trait]
+impl Step for Command {
+    const NAME: &'static str = "command";
+    const SUMMARY: &'static str = "Runs a program, and stops it with its children when the run stops";
+    const EXAMPLE: &'static str = "\
+- id: reindex
+  uses: command
+  with:
+    argv: [reindexer, --corpus, chatkit]
+    env: { API_KEY: \"${{ secrets.store_key }}\" }
+    timeout: 10m
+    effect: { class: write, repeat: repeatable }
+";
+    const SECRET_FIELDS: &'static [&'static str] = &["/env/*"];
+    type Outputs = CommandOutputs;
+
+    fn effect(with: &Value) -> Effect {
+        declared(with).unwrap_or(Effect::UNDETERMINED)
+    }
+
+    async fn run(self, cx: &Context) -> Result<End<CommandOutputs>, StepError> {
+        cx.checkpoint()?;
+        let process = Process {
+            argv: self.argv.iter().map(|word| word.0.clone()).collect(),
+            env: self.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect(),
+            cwd: self.cwd.clone(),
+            timeout: self.timeout.map(|timeout| timeout.0),
+            grace: self.grace.0,
+        };
+        let finished = process.run(&cx.engine, &cx.stop).await?;
+        self.judge(&process, &finished).map(End::Done)
+    }
+}
+
+/// The effect that the author declares under `effect`, when it can be read before expressions have values.
+pub(crate) fn declared(with: &Value) -> Option<Effect> {
+    serde_json::from_value(with.get("effect")?.clone()).ok()
+}
+
+impl Command {
+    fn judge(&self, process: &Process, finished: &Finished) -> Result<CommandOutputs, StepError> {
+        let program = process.program();
+        let once = self.effect.unwrap_or(Effect::UNDETERMINED).repeat == Repeat::Once;
+        let ended_early = |kind, message: String| {
+            let error = StepError::new(kind, message);
+            if once { error.unknown() } else { error }
+        };
+        match finished.ended {
+            Ended::Exited => {}
+            Ended::TimedOut => {
+                let limit = self.timeout.unwrap_or_default();
+                let message = format!("`{program}` did not end within {limit} and was stopped");
+                return Err(with_last_line(ended_early(ErrorKind::Timeout, message), finished));
+            }
+            Ended::Stopped if once => {
+                let message = format!("`{program}` was stopped before its end");
+                return Err(with_last_line(ended_early(ErrorKind::Interrupted, message), finished));
+            }
+            Ended::Stopped => return Err(StepError::interrupted()),
+        }
+        let exit_code = finished.code().filter(|code| self.expect_exit.contains(code)).ok_or_else(|| {
+            let error = StepError::refused(format!("`{program}` {}", finished.how()));
+            with_last_line(error, finished)
+        })?;
+        let mut outputs = CommandOutputs {
+            exit_code,
+            stdout: finished.stdout.text.clone(),
+            json: None,
+            lines: None,
+            duration_ms: u64::try_from(finished.took.as_millis()).unwrap_or(u64::MAX),
+        };
+        if self.parse != Parse::None && finished.stdout.cut {
+            let message = format!("the output of `{program}` is longer than the 64 KiB that are parsed");
+            return Err(StepError::refused(message).with_help("let it write to a file, and print less"));
+        }
+        match self.parse {
+            Parse::None => {}
+            Parse::Lines => outputs.lines = Some(outputs.stdout.lines().map(str::to_owned).collect()),
+            Parse::Json => {
+                let parsed = serde_json::from_str(&outputs.stdout).map_err(|error| {
+                    StepError::refused(format!("the output of `{program}` is not JSON")).with_source(&error)
+                })?;
+                outputs.json = Some(parsed);
+            }
+        }
+        Ok(outputs)
+    }
+}
+
+fn with_last_line(mut error: StepError, finished: &Finished) -> StepError {
+    error.causes.extend(finished.last_line());
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_nobody_declared_is_undetermined() {
+        assert_eq!(Command::effect(&json!({"argv": ["x"]})), Effect::UNDETERMINED);
+        let read = json!({"argv": ["x"], "effect": {"class": "read", "repeat": "repeatable"}});
+        assert_eq!(Command::effect(&read), Effect::READ);
+        let unreadable = json!({"argv": ["x"], "effect": "${{ inputs.effect }}"});
+        assert_eq!(Command::effect(&unreadable), Effect::UNDETERMINED);
+    }
+}
