@@ -5,8 +5,10 @@
 //! loop that does it. The engine never names a step kind, a connection kind or a database.
 
 pub mod artifact;
+pub mod check;
 pub mod decide;
 pub mod diagnostic;
+pub mod document;
 pub mod drive;
 pub mod duration;
 pub mod error;

@@ -1,0 +1,196 @@
+//! Checks settings against a Rust type: every mistake rather than the first, each with its JSON pointer.
+//!
+//! Serde stops at the first mistake. So a mistake is written down, its value is made a *hole* that gives whatever the type asks
+//! for, and the type is read again. A text with an expression is a hole from the beginning, since it fits any type.
+
+mod errors;
+mod read;
+
+use std::collections::HashMap;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::expr::{escape, is_template};
+use crate::kinds::SettingProblem;
+use crate::suggest::{closest, listed};
+
+use errors::{Fault, What};
+
+/// How often the type is read at most.
+const ROUNDS: usize = 200;
+
+/// Every mistake in the settings of a type that refuses unknown fields. A text that holds `${{` fits anything.
+pub fn check_settings<T: DeserializeOwned>(value: &Value) -> Vec<SettingProblem> {
+    let mut patched = value.clone();
+    let mut holes = Holes::default();
+    find_templates(value, &mut String::new(), &mut holes);
+    let mut problems = Vec::new();
+    for _ in 0..ROUNDS {
+        let Err(fault) = T::deserialize(read::Reader::root(&patched, &holes)) else { break };
+        let pointer = fault.pointer.clone().unwrap_or_default();
+        if let Some(hole) = holes.covering(&pointer) {
+            // Nothing is known of what will stand here; another stand-in may get further.
+            if !holes.next_try(&hole) && !give_up(&mut patched, &mut holes, &hole) {
+                break;
+            }
+            continue;
+        }
+        if matches!(fault.what, What::Type { .. } | What::Custom(_)) && holes.buffered_below(&pointer) {
+            // The type took a copy of the whole value, and an expression in it does not say what it will be.
+            holes.dig(pointer);
+            continue;
+        }
+        let repaired = repair(&fault, &pointer, &mut patched, &mut holes);
+        problems.push(describe(&fault, pointer, value));
+        if !repaired {
+            break;
+        }
+    }
+    problems
+}
+
+/// Which values stand for anything, and which stand-in is tried for each.
+#[derive(Debug, Default)]
+struct Holes {
+    tries: HashMap<String, usize>,
+    /// Fields to add to maps, by the pointer of the map.
+    added: HashMap<String, Vec<&'static str>>,
+}
+
+/// How many stand-ins there are.
+const STAND_INS: usize = 8;
+
+impl Holes {
+    fn dig(&mut self, pointer: String) {
+        self.tries.entry(pointer).or_insert(0);
+    }
+
+    fn at(&self, pointer: &str) -> Option<usize> {
+        self.tries.get(pointer).copied()
+    }
+
+    /// The innermost hole that is this place or above it.
+    fn covering(&self, pointer: &str) -> Option<String> {
+        let mut at = pointer;
+        loop {
+            if self.tries.contains_key(at) {
+                return Some(at.to_owned());
+            }
+            at = &at[..at.rfind('/')?];
+        }
+    }
+
+    fn next_try(&mut self, pointer: &str) -> bool {
+        self.tries.get_mut(pointer).is_some_and(|tries| {
+            *tries += 1;
+            *tries < STAND_INS
+        })
+    }
+
+    fn buffered_below(&self, pointer: &str) -> bool {
+        let below = format!("{pointer}/");
+        self.tries.keys().any(|hole| hole.starts_with(&below))
+    }
+}
+
+fn find_templates(value: &Value, pointer: &mut String, holes: &mut Holes) {
+    let length = pointer.len();
+    let mut below = |key: &str, inner: &Value, pointer: &mut String| {
+        pointer.push('/');
+        pointer.push_str(&escape(key));
+        find_templates(inner, pointer, holes);
+        pointer.truncate(length);
+    };
+    match value {
+        Value::String(text) if is_template(text) => holes.dig(pointer.clone()),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(at, item)| below(&at.to_string(), item, pointer));
+        }
+        Value::Object(map) => map.iter().for_each(|(key, item)| below(key, item, pointer)),
+        _ => {}
+    }
+}
+
+/// Takes a value for which no stand-in is good out of its map; false when it stands in no map.
+fn give_up(patched: &mut Value, holes: &mut Holes, pointer: &str) -> bool {
+    let Some((parent, key)) = pointer.rsplit_once('/') else { return false };
+    holes.tries.remove(pointer);
+    remove(patched, parent, key)
+}
+
+fn remove(patched: &mut Value, parent: &str, key: &str) -> bool {
+    let name = key.replace("~1", "/").replace("~0", "~");
+    patched
+        .pointer_mut(parent)
+        .and_then(Value::as_object_mut)
+        .is_some_and(|map| map.shift_remove(&name).is_some())
+}
+
+/// Makes the value pass next time; false when that cannot be done.
+fn repair(fault: &Fault, pointer: &str, patched: &mut Value, holes: &mut Holes) -> bool {
+    match &fault.what {
+        What::UnknownField { field, .. } => remove(patched, pointer, &escape(field)),
+        What::MissingField(field) => {
+            let fields = holes.added.entry(pointer.to_owned()).or_default();
+            if fields.contains(field) {
+                return false;
+            }
+            fields.push(field);
+            holes.dig(format!("{pointer}/{}", escape(field)));
+            true
+        }
+        What::Type { .. } | What::Value { .. } | What::Variant { .. } | What::Custom(_) => {
+            if pointer.is_empty() {
+                return false;
+            }
+            holes.dig(pointer.to_owned());
+            true
+        }
+    }
+}
+
+fn describe(fault: &Fault, pointer: String, value: &Value) -> SettingProblem {
+    let (at_key, pointer, message, help) = match &fault.what {
+        What::UnknownField { field, expected } => {
+            let help = match (closest(field, expected.iter().copied()), expected.is_empty()) {
+                (Some(close), _) => format!("did you mean `{close}`?"),
+                (None, true) => "nothing can be set here".to_owned(),
+                (None, false) => format!("what can be set: {}", listed(expected.iter().copied())),
+            };
+            let message = format!("there is no setting `{field}`");
+            (true, format!("{pointer}/{}", escape(field)), message, Some(help))
+        }
+        What::MissingField(field) => (false, pointer, format!("the setting `{field}` is missing"), None),
+        What::Variant { variant, expected } => {
+            let close =
+                closest(variant, expected.iter().copied()).map(|close| format!("did you mean `{close}`?"));
+            let message = format!("`{variant}` is not one of {}", listed(expected.iter().copied()));
+            (false, pointer, message, close)
+        }
+        What::Type { expected } | What::Value { expected } => {
+            let got = value.pointer(&pointer).map_or("something else".to_owned(), errors::shown);
+            let help = quoting(expected, value.pointer(&pointer));
+            (false, pointer, format!("expected {expected}, got {got}"), help)
+        }
+        What::Custom(message) => (false, pointer, message.clone(), None),
+    };
+    SettingProblem { pointer, at_key, message, help }
+}
+
+/// A number or a flag where a text is wanted, or the other way round.
+fn quoting(expected: &str, got: Option<&Value>) -> Option<String> {
+    match got? {
+        Value::Number(number) if expected == "a text" => {
+            Some(format!("write \"{number}\", or with a unit such as {number}s if it is a duration"))
+        }
+        Value::Bool(flag) if expected == "a text" => Some(format!("write \"{flag}\"")),
+        Value::String(text) if expected.contains("number") && text.parse::<f64>().is_ok() => {
+            Some(format!("write {text} without quotes"))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
