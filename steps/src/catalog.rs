@@ -9,6 +9,7 @@ use crate::command::Command;
 use crate::confirm_prompt::ConfirmPrompt;
 use crate::connections::http::HttpConnection;
 use crate::kind::{self, CollectionEntry, ConnectionEntry, StepEntry};
+use crate::notify::Notify;
 
 /// The step kinds.
 pub static STEPS: &[StepEntry] = &[
@@ -16,6 +17,7 @@ pub static STEPS: &[StepEntry] = &[
     kind::step::<Assert>(),
     kind::step::<Command>(),
     kind::step::<ConfirmPrompt>(),
+    kind::step::<Notify>(),
 ];
 
 /// The connection kinds.

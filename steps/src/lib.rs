@@ -4,13 +4,17 @@
 //! is a new file and its lines in [`catalog`].
 
 pub mod assert;
+pub mod backoff;
 pub mod catalog;
 pub mod collections;
 pub mod command;
 pub mod confirm_prompt;
 pub mod connections;
+pub mod digest;
 pub mod executor;
 pub mod kind;
+pub mod notify;
 pub mod process;
+pub mod records;
 pub mod resources;
 pub mod text;

@@ -1,0 +1,197 @@
+//! Step kind `notify`: tells another system by a signed webhook, or leaves a dead letter.
+
+mod delivery;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use runbook_engine::artifact::Artifact;
+use runbook_engine::duration::Duration;
+use runbook_engine::error::StepError;
+use runbook_engine::kinds::Effect;
+use runbook_engine::plan::Backoff;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::kind::{Context, End, Step};
+use delivery::{Delivery, Ended};
+
+/// Posts JSON to a webhook, at most five times. 2xx is delivered; 408, 429, 5xx and a broken connection are tried again; every
+/// other answer is final. An attempt that a crash cut off counts as one of the five.
+///
+/// Each request carries `X-Runbook-Delivery` (the same for every attempt of this step, so that a receiver can drop what it has
+/// already), `X-Runbook-Timestamp` (when it was sent, RFC 3339) and, with a secret, `X-Runbook-Signature: sha256=<hex>`, the
+/// HMAC-SHA256 of the raw body.
+///
+/// What can not be delivered is kept as the artifact `dead-letter.json`.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Notify {
+    /// Where to post, `http` or `https`. Give this, or `connection` and `path`.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// A connection of type `http`, with its headers and timeout.
+    #[serde(default)]
+    pub connection: Option<String>,
+    /// The path below the connection's URL.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// What to post. Default: the run's id, the runbook, the step and `message`.
+    #[serde(default)]
+    pub payload: Option<Value>,
+    /// The text of the default payload.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// The key that the body is signed with. May be a secret.
+    #[serde(default)]
+    pub secret: Option<String>,
+    /// How often it is tried, 1 to 5. Default 5.
+    #[serde(default = "default_attempts")]
+    #[schemars(range(min = 1, max = 5))]
+    pub max_attempts: u32,
+    /// How long to wait after the first attempt. Default `1s`.
+    #[serde(default = "default_delay")]
+    pub delay: Duration,
+    /// Whether the wait doubles after each attempt (`exponential`, the default) or stays (`constant`).
+    #[serde(default = "default_backoff")]
+    pub backoff: Backoff,
+    /// The longest wait, also when the receiver asks for more. Default `30s`.
+    #[serde(default = "default_max_delay")]
+    pub max_delay: Duration,
+    /// How long one attempt may take. Default `10s`; with `connection`, that connection's timeout.
+    #[serde(default)]
+    pub timeout: Option<Duration>,
+    /// Whether the step fails when nothing was delivered. Default true; with false it succeeds with `delivered: false`.
+    #[serde(default = "default_required")]
+    pub required: bool,
+}
+
+/// How many attempts there are at most, whatever the runbook says.
+const MOST_ATTEMPTS: u32 = 5;
+
+fn default_attempts() -> u32 {
+    MOST_ATTEMPTS
+}
+
+fn default_delay() -> Duration {
+    Duration::from_secs(1)
+}
+
+fn default_backoff() -> Backoff {
+    Backoff::Exponential
+}
+
+fn default_max_delay() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn default_required() -> bool {
+    true
+}
+
+/// What a step of kind `notify` leaves.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Notified {
+    /// Whether the receiver took it.
+    pub delivered: bool,
+    /// Every attempt, oldest first.
+    pub attempts: Vec<Attempt>,
+    /// The body and the attempts, when it was not delivered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_letter: Option<Artifact>,
+}
+
+/// One attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Attempt {
+    /// When it began, RFC 3339, UTC.
+    #[schemars(with = "String")]
+    pub at: Timestamp,
+    /// The status that was answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Why there was no answer, or what was wrong with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// How many milliseconds it was waited before it.
+    pub waited_ms: u64,
+}
+
+#[async_trait]
+impl Step for Notify {
+    const NAME: &'static str = "notify";
+    const SUMMARY: &'static str =
+        "Tell another system by a signed webhook, with bounded retries and a dead letter";
+    const EXAMPLE: &'static str = r#"id: teams_told
+uses: notify
+with:
+  url: http://127.0.0.1:9000/webhook
+  message: Attachments are frozen for 30 minutes.
+  required: false
+"#;
+    const SECRET_FIELDS: &'static [&'static str] = &["/secret", "/url"];
+    type Outputs = Notified;
+
+    fn effect(_: &Value) -> Effect {
+        Effect::WRITE
+    }
+
+    async fn run(self, cx: &Context) -> Result<End<Notified>, StepError> {
+        if !(1..=MOST_ATTEMPTS).contains(&self.max_attempts) {
+            return Err(StepError::invalid(format!("`max_attempts` is {}, not 1 to 5", self.max_attempts)));
+        }
+        let body = self.body(cx)?;
+        let mut delivery = Delivery::enter(&self, cx, body).await?;
+        let ended = delivery.go_on().await?;
+        let attempts = delivery.attempts().to_vec();
+        if ended == Ended::Delivered {
+            return Ok(End::Done(Notified { delivered: true, attempts, dead_letter: None }));
+        }
+        let dead_letter = delivery.dead_letter().await?;
+        let last = attempts.last().map(said).unwrap_or_default();
+        let many = if attempts.len() == 1 { "attempt" } else { "attempts" };
+        let what = format!(
+            "{} did not take the notification after {} {many}: {last}",
+            delivery.to(),
+            attempts.len()
+        );
+        if self.required {
+            return Err(StepError::gate(what).with_help(format!(
+                "the body and every attempt are in the artifact {} ({})",
+                dead_letter.name, dead_letter.sha256
+            )));
+        }
+        cx.live.say(&what);
+        Ok(End::Done(Notified { delivered: false, attempts, dead_letter: Some(dead_letter) }))
+    }
+}
+
+fn said(attempt: &Attempt) -> String {
+    match (&attempt.error, attempt.status) {
+        (Some(error), _) => error.clone(),
+        (None, Some(status)) => format!("status {status}"),
+        (None, None) => "no answer".to_owned(),
+    }
+}
+
+impl Notify {
+    /// The raw body: the same bytes at every attempt and after every crash.
+    fn body(&self, cx: &Context) -> Result<Vec<u8>, StepError> {
+        let payload = match (&self.payload, &self.message) {
+            (Some(_), Some(_)) => {
+                return Err(StepError::invalid(
+                    "`message` is part of the default payload; write it into `payload`",
+                ));
+            }
+            (Some(payload), None) => payload.clone(),
+            (None, message) => json!({
+                "run": cx.run.id,
+                "runbook": cx.run.runbook,
+                "step": cx.step,
+                "message": message.as_deref().unwrap_or_default(),
+            }),
+        };
+        Ok(payload.to_string().into_bytes())
+    }
+}

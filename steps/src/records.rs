@@ -1,0 +1,80 @@
+//! Artifacts of one JSON record a line, written without secrets and read back.
+
+use std::io::{self, BufRead as _, BufReader, Write as _};
+
+use runbook_engine::artifact::Artifact;
+use runbook_engine::error::{ErrorKind, StepError};
+use runbook_engine::step::StepContext;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Writes an artifact of one record a line, each without secrets.
+pub async fn write_records<T: Serialize>(
+    cx: &StepContext,
+    name: &str,
+    records: &[T],
+) -> Result<Artifact, StepError> {
+    let mut text = Vec::new();
+    for record in records {
+        let value = serde_json::to_value(record)
+            .map_err(|error| StepError::new(ErrorKind::Bug, "a record is no JSON").with_source(&error))?;
+        text.extend_from_slice(cx.redactor.value(&value).to_string().as_bytes());
+        text.push(b'\n');
+    }
+    write_bytes(cx, name, text).await
+}
+
+/// Writes an artifact with this text, without secrets.
+pub async fn write_text(cx: &StepContext, name: &str, text: &str) -> Result<Artifact, StepError> {
+    write_bytes(cx, name, cx.redactor.text(text).into_bytes()).await
+}
+
+async fn write_bytes(cx: &StepContext, name: &str, bytes: Vec<u8>) -> Result<Artifact, StepError> {
+    let (artifacts, file) = (cx.artifacts.clone(), name.to_owned());
+    blocking(&format!("writing the artifact {name}"), move || {
+        let mut writer = artifacts.create(&file)?;
+        writer.write_all(&bytes)?;
+        writer.finish()
+    })
+    .await
+}
+
+/// Reads an artifact of one record a line.
+pub async fn read_records<T: DeserializeOwned + Send + 'static>(
+    cx: &StepContext,
+    artifact: &Artifact,
+) -> Result<Vec<T>, StepError> {
+    let (artifacts, artifact) = (cx.artifacts.clone(), artifact.clone());
+    let what = format!("reading the artifact {}", artifact.name);
+    blocking(&what, move || {
+        let mut records = Vec::new();
+        for (index, line) in BufReader::new(artifacts.open(&artifact)?).lines().enumerate() {
+            let line = line?;
+            if line.trim().is_empty() {
+                continue;
+            }
+            let record = serde_json::from_str(&line).map_err(|error| {
+                io::Error::new(io::ErrorKind::InvalidData, format!("line {}: {error}", index + 1))
+            })?;
+            records.push(record);
+        }
+        Ok(records)
+    })
+    .await
+}
+
+/// Runs disk work where it holds nothing up. Not found and invalid data are refused, everything else may work in a moment.
+pub async fn blocking<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, StepError> {
+    let failed = |error: &io::Error| {
+        let lasting = [io::ErrorKind::NotFound, io::ErrorKind::InvalidData, io::ErrorKind::PermissionDenied];
+        let kind = if lasting.contains(&error.kind()) { ErrorKind::Refused } else { ErrorKind::Transient };
+        StepError::new(kind, format!("{what} failed")).with_source(error)
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| failed(&error)),
+        Err(error) => Err(StepError::new(ErrorKind::Bug, format!("{what} stopped")).with_source(&error)),
+    }
+}
