@@ -8,8 +8,12 @@ use crate::assert::Assert;
 use crate::command::Command;
 use crate::confirm_prompt::ConfirmPrompt;
 use crate::connections::http::HttpConnection;
+use crate::freeze::Freeze;
+use crate::http::HttpRequest;
 use crate::kind::{self, CollectionEntry, ConnectionEntry, StepEntry};
 use crate::notify::Notify;
+use crate::unfreeze::Unfreeze;
+use crate::wait_for::WaitFor;
 
 /// The step kinds.
 pub static STEPS: &[StepEntry] = &[
@@ -17,7 +21,11 @@ pub static STEPS: &[StepEntry] = &[
     kind::step::<Assert>(),
     kind::step::<Command>(),
     kind::step::<ConfirmPrompt>(),
+    kind::step::<Freeze>(),
+    kind::step::<HttpRequest>(),
     kind::step::<Notify>(),
+    kind::step::<Unfreeze>(),
+    kind::step::<WaitFor>(),
 ];
 
 /// The connection kinds.

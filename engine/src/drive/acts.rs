@@ -341,7 +341,9 @@ async fn keep_releasing(
 ) -> Result<Release, StepError> {
     let mut attempt = 1;
     loop {
-        let result = executor.release(call.clone(), obligation, applied, cx.clone()).await;
+        // An attempt that failed may have put the original back already: from then on it counts as begun.
+        let begun = applied || attempt > 1;
+        let result = executor.release(call.clone(), obligation, begun, cx.clone()).await;
         match result {
             Err(error) if error.kind.retryable() && attempt < RELEASE_ATTEMPTS => {
                 cx.live.say(&format!("{error}; trying again"));

@@ -1,0 +1,111 @@
+//! Freezing by commands that read, apply and release a value.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use runbook_engine::duration::Duration;
+use runbook_engine::error::StepError;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::way::Way;
+use crate::kind::Context;
+use crate::process::{Ended, Kept, Process};
+use crate::text::Text;
+
+/// Commands that read, apply and release a value. Each gets the variable `RUNBOOK_VALUE`, the value that freezes; `apply` and
+/// `release` also get `RUNBOOK_ORIGINAL`, the value that was read first. Both of these may be run twice.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CommandWay {
+    /// A name for what is frozen, the same in every runbook that freezes it.
+    target: String,
+    /// Prints the present value. Spaces and line breaks around it do not count.
+    #[schemars(length(min = 1))]
+    read: Vec<Text>,
+    /// Puts the value that freezes there. It ends when the value is in force.
+    #[schemars(length(min = 1))]
+    apply: Vec<Text>,
+    /// Puts the original value back. It ends when the value is in force.
+    #[schemars(length(min = 1))]
+    release: Vec<Text>,
+    /// The value that freezes, as `read` prints it.
+    value: Text,
+    /// How long each command may take. Default: 5m.
+    #[serde(default = "timeout")]
+    timeout: Duration,
+}
+
+fn timeout() -> Duration {
+    Duration::from_secs(300)
+}
+
+impl CommandWay {
+    async fn command(
+        &self,
+        cx: &Context,
+        what: &str,
+        argv: &[Text],
+        original: Option<&Value>,
+    ) -> Result<Kept, StepError> {
+        let mut env = BTreeMap::from([("RUNBOOK_VALUE".to_owned(), self.value.0.clone())]);
+        if let Some(original) = original {
+            env.insert("RUNBOOK_ORIGINAL".to_owned(), self.text(original));
+        }
+        let argv: Vec<String> = argv.iter().map(|word| word.0.clone()).collect();
+        let process = Process { env, timeout: Some(self.timeout.0), ..Process::new(&argv) };
+        // A change that was begun is finished; the time-out bounds it.
+        let finished = process.run(&cx.engine, &CancellationToken::new()).await?;
+        let how = match finished.ended {
+            Ended::Exited if finished.code() == Some(0) => return Ok(finished.stdout),
+            Ended::TimedOut => format!("did not end within {}", self.timeout),
+            Ended::Exited | Ended::Stopped => finished.how(),
+        };
+        let mut error = StepError::transient(format!("{}: the {what} command {how}", self.target));
+        error.causes.extend(finished.last_line());
+        Err(error.with_help(format!("the command is `{}`", process.line())))
+    }
+}
+
+#[async_trait]
+impl Way for CommandWay {
+    fn target(&self) -> String {
+        format!("command:{}", self.target)
+    }
+
+    fn label(&self) -> String {
+        self.target.clone()
+    }
+
+    fn replacement(&self) -> Value {
+        Value::from(self.value.as_str().trim())
+    }
+
+    async fn read(&self, cx: &Context) -> Result<Value, StepError> {
+        let kept = self.command(cx, "read", &self.read, None).await?;
+        let text = kept.text.trim();
+        if text.is_empty() || kept.cut {
+            let what = if kept.cut { "more than 64 KiB" } else { "nothing" };
+            return Err(StepError::refused(format!("{}: the read command printed {what}", self.target)));
+        }
+        Ok(Value::from(text))
+    }
+
+    fn text(&self, present: &Value) -> String {
+        present.as_str().unwrap_or_default().to_owned()
+    }
+
+    fn frozen(&self, present: &Value) -> bool {
+        *present == self.replacement()
+    }
+
+    async fn apply(&self, cx: &Context, original: &Value) -> Result<(), StepError> {
+        self.command(cx, "apply", &self.apply, Some(original)).await.map(drop)
+    }
+
+    async fn put_back(&self, cx: &Context, original: &Value) -> Result<(), StepError> {
+        self.command(cx, "release", &self.release, Some(original)).await.map(drop)
+    }
+}

@@ -1,0 +1,181 @@
+//! Freezing by requests that read, apply and release a value.
+
+use async_trait::async_trait;
+use runbook_engine::error::StepError;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::way::{Side, Way};
+use crate::connections::http::{check_status, http_of, read_json, transport_error};
+use crate::http::Method;
+use crate::kind::Context;
+
+/// The largest answer that a value is read from, in bytes.
+const ANSWER: usize = 1024 * 1024;
+
+/// Requests that read, apply and release a value. In the JSON bodies the text `$ORIGINAL`, as a whole string, stands for the
+/// value that was read first and `$VALUE` for the value that freezes, each with its JSON type.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpWay {
+    /// The connection, of a type that speaks HTTP.
+    connection: String,
+    /// A name for what is frozen, the same in every runbook that freezes it.
+    target: String,
+    /// How the present value is read.
+    read: Read,
+    /// How the value that freezes is put there. It may be sent twice.
+    apply: Write,
+    /// How the original value is put back. It may be sent twice.
+    release: Write,
+    /// The value that freezes, as `read` finds it.
+    value: Value,
+}
+
+/// A request that reads a value.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Read {
+    /// The method. Default: `GET`.
+    #[serde(default)]
+    method: Method,
+    /// The path below the connection's URL.
+    path: String,
+    /// JSON pointer to the value in the answer, such as `/settings/max_mb`; empty for the whole answer.
+    field: String,
+}
+
+/// A request that changes a value.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Write {
+    /// The method. Default: `PUT`.
+    #[serde(default = "put")]
+    method: Method,
+    /// The path below the connection's URL.
+    path: String,
+    /// The JSON body. Default: none.
+    #[serde(default)]
+    json: Option<Value>,
+}
+
+fn put() -> Method {
+    Method::Put
+}
+
+impl HttpWay {
+    async fn write(&self, cx: &Context, write: &Write, original: &Value) -> Result<(), StepError> {
+        let what = format!("{} {}", write.method.name(), write.path);
+        let http = http_of(&cx.resources, &self.connection)?;
+        let mut request = http.request(write.method.into(), &write.path)?;
+        if let Some(json) = &write.json {
+            request = request.json(&filled_in(json, original, &self.value));
+        }
+        let response = request.send().await.map_err(|error| transport_error(&what, error))?;
+        check_status(&what, response).await.map(drop)
+    }
+}
+
+/// The body with the values in the places of their names.
+fn filled_in(json: &Value, original: &Value, value: &Value) -> Value {
+    match json {
+        Value::String(text) if text == "$ORIGINAL" => original.clone(),
+        Value::String(text) if text == "$VALUE" => value.clone(),
+        Value::Array(items) => items.iter().map(|item| filled_in(item, original, value)).collect(),
+        Value::Object(members) => {
+            members.iter().map(|(name, item)| (name.clone(), filled_in(item, original, value))).collect()
+        }
+        other => other.clone(),
+    }
+}
+
+/// Whether two JSON values are the same, however their numbers are written.
+fn same(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Number(left), Value::Number(right)) => left == right || left.as_f64() == right.as_f64(),
+        (Value::Array(left), Value::Array(right)) => {
+            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same(left, right))
+        }
+        (Value::Object(left), Value::Object(right)) => {
+            left.len() == right.len()
+                && left.iter().all(|(name, left)| right.get(name).is_some_and(|right| same(left, right)))
+        }
+        _ => left == right,
+    }
+}
+
+#[async_trait]
+impl Way for HttpWay {
+    fn target(&self) -> String {
+        format!("http:{}", self.target)
+    }
+
+    fn label(&self) -> String {
+        self.target.clone()
+    }
+
+    fn replacement(&self) -> Value {
+        self.value.clone()
+    }
+
+    async fn read(&self, cx: &Context) -> Result<Value, StepError> {
+        let what = format!("{} {}", self.read.method.name(), self.read.path);
+        let http = http_of(&cx.resources, &self.connection)?;
+        let request = http.request(self.read.method.into(), &self.read.path)?;
+        let response = request.send().await.map_err(|error| transport_error(&what, error))?;
+        let body: Value = read_json(&what, check_status(&what, response).await?, ANSWER).await?;
+        body.pointer(&self.read.field).cloned().ok_or_else(|| {
+            StepError::refused(format!("{what}: the answer has nothing at `{}`", self.read.field))
+        })
+    }
+
+    fn text(&self, present: &Value) -> String {
+        present.as_str().map_or_else(|| present.to_string(), str::to_owned)
+    }
+
+    fn frozen(&self, present: &Value) -> bool {
+        same(present, &self.value)
+    }
+
+    fn side(&self, present: &Value, original: &Value) -> Side {
+        if same(present, original) {
+            Side::Original
+        } else if self.frozen(present) {
+            Side::Ours
+        } else {
+            Side::Foreign
+        }
+    }
+
+    async fn apply(&self, cx: &Context, original: &Value) -> Result<(), StepError> {
+        self.write(cx, &self.apply, original).await
+    }
+
+    async fn put_back(&self, cx: &Context, original: &Value) -> Result<(), StepError> {
+        self.write(cx, &self.release, original).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_go_in_with_their_type_and_only_as_whole_strings() {
+        let body = json!({"set": {"max": "$ORIGINAL", "was": ["$VALUE", "x $ORIGINAL"]}, "$VALUE": 1});
+        assert_eq!(
+            filled_in(&body, &json!({"mb": 25}), &json!(0)),
+            json!({"set": {"max": {"mb": 25}, "was": [0, "x $ORIGINAL"]}, "$VALUE": 1})
+        );
+    }
+
+    #[test]
+    fn numbers_are_compared_as_numbers() {
+        assert!(same(&json!({"a": [25, 1.5]}), &json!({"a": [25.0, 1.5]})));
+        assert!(!same(&json!("25"), &json!(25)));
+        assert!(!same(&json!({"a": 1}), &json!({"a": 1, "b": 2})));
+    }
+}

@@ -1,0 +1,333 @@
+//! `freeze`: changes one value of a system so that it takes no more writes, and makes sure that the value comes back.
+
+mod command;
+mod env_file;
+mod env_line;
+mod http;
+mod probe;
+mod way;
+
+use std::time::Duration as StdDuration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use runbook_engine::drive::obligations::Standing;
+use runbook_engine::duration::Duration;
+use runbook_engine::error::{ErrorKind, StepError};
+use runbook_engine::event::{Closed, Obligation};
+use runbook_engine::kinds::Effect;
+use runbook_engine::step::Release;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+pub use self::command::CommandWay;
+pub use self::env_file::{EnvFile, Restart};
+pub use self::http::HttpWay;
+pub use self::probe::{Answered, Probe};
+use self::way::{Freezing, Releasing, Side, Way, freezing, releasing};
+use crate::kind::{Context, End, Step};
+
+/// Changes one value of a system, so that it stays as it is while the run works on it. The original value is read and recorded
+/// before it is changed, and it is put back by an `unfreeze` step, at the latest when the run ends, is cancelled, or has held it
+/// for `max_hold`; whatever happens to this process.
+///
+/// Exactly one of `env_file`, `command` and `http` says how. With `probe` the freeze is proven by a request that a frozen system
+/// refuses; a freeze that turns out not to be effective is lifted at once, and the step fails.
+///
+/// A value that equals the replacement already is refused: somebody else froze the target, and the original value is not known.
+/// A value that is neither the original nor the replacement is never overwritten.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{"required": ["env_file"]}, {"required": ["command"]}, {"required": ["http"]}]))]
+pub struct Freeze {
+    /// By a variable in an env file and a restart.
+    #[serde(default)]
+    env_file: Option<EnvFile>,
+    /// By commands.
+    #[serde(default)]
+    command: Option<CommandWay>,
+    /// By requests.
+    #[serde(default)]
+    http: Option<HttpWay>,
+    /// The proof that it is effective. Default: none; the value alone is checked.
+    #[serde(default)]
+    probe: Option<Probe>,
+    /// The longest that it may be held. Then it is lifted, and the run fails. Default: 2h.
+    #[serde(default = "max_hold")]
+    max_hold: Duration,
+    /// How long the system may take to come up with a new value. Default: 60s.
+    #[serde(default = "settle")]
+    settle: Duration,
+}
+
+fn max_hold() -> Duration {
+    Duration::from_secs(7200)
+}
+
+fn settle() -> Duration {
+    Duration::from_secs(60)
+}
+
+/// What is frozen, and how that is known.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct FreezeOutputs {
+    /// What is frozen, unique among everything that can be.
+    pub target: String,
+    /// The original value, for people.
+    pub original: String,
+    /// The value that freezes.
+    pub replacement: Value,
+    /// Whether a probe has proven it.
+    pub proven: bool,
+    /// What the system answered to the probe.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Answered>,
+    /// When the change had been made.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub frozen_at: Timestamp,
+}
+
+/// The form in which the original value is recorded.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Original {
+    /// For people.
+    text: String,
+    /// For the way, to put it back exactly.
+    state: Value,
+}
+
+impl Original {
+    fn of(obligation: &Obligation) -> Result<Self, StepError> {
+        Self::deserialize(&obligation.original).map_err(|error| {
+            let message =
+                format!("the original value of {} can not be read from the record", obligation.label);
+            StepError::new(ErrorKind::Bug, message).with_source(&error)
+        })
+    }
+}
+
+/// The original value that an obligation of a freeze recorded, for people.
+pub(crate) fn original_text(obligation: &Obligation) -> String {
+    Original::of(obligation).map_or_else(|_| obligation.original.to_string(), |original| original.text)
+}
+
+#[async_trait]
+impl Step for Freeze {
+    const NAME: &'static str = "freeze";
+    const SUMMARY: &'static str =
+        "Changes one value of a system for the time of the run, and makes sure that it comes back";
+    const EXAMPLE: &'static str = "\
+- id: freeze_uploads
+  uses: freeze
+  with:
+    env_file:
+      path: /etc/chatkit/gateway.env
+      variable: CHATKIT_ATTACHMENT_MAX_MB
+      value: \"0.0000001\"
+      restart: { argv: [systemctl, restart, chatkit-gateway] }
+    probe:
+      connection: gateway
+      path: /chatkit/upload
+      multipart: { file_name: probe.txt, content_type: text/plain }
+      expect: [{ status: 413 }, { status: 400, contains: attachment_too_large }]
+      undo: { field: attachment_id, collections: [blobs, metadata], find_by: fileName }
+    max_hold: 2h
+";
+    type Outputs = FreezeOutputs;
+
+    fn effect(_: &Value) -> Effect {
+        Effect::WRITE
+    }
+
+    async fn run(self, cx: &Context) -> Result<End<FreezeOutputs>, StepError> {
+        cx.checkpoint()?;
+        if let Some(probe) = &self.probe {
+            probe.check(cx)?;
+        }
+        let (standing, way) = match cx.obligations.standing().await? {
+            Some(standing) => {
+                let way = self.way(Some(&Original::of(&standing.obligation)?.state))?;
+                (standing, way)
+            }
+            None => {
+                let way = self.way(None)?;
+                (self.take_on(&*way, cx).await?, way)
+            }
+        };
+        self.bring_about(&*way, &standing, cx).await?;
+        let frozen_at =
+            cx.ledger.remember(&format!("frozen_at {}", standing.id), json!(Timestamp::now())).await?;
+        let answered = self.proof(&*way, cx).await?;
+        Ok(End::Done(FreezeOutputs {
+            target: standing.obligation.target.clone(),
+            original: original_text(&standing.obligation),
+            replacement: standing.obligation.replacement.clone(),
+            proven: answered.is_some(),
+            probe: answered,
+            frozen_at: serde_json::from_value(frozen_at).unwrap_or_else(|_| Timestamp::now()),
+        }))
+    }
+
+    async fn release(
+        self,
+        obligation: &Obligation,
+        applied: bool,
+        cx: &Context,
+    ) -> Result<Release, StepError> {
+        let original = Original::of(obligation)?.state;
+        let way = self.way(Some(&original))?;
+        let present = way.read(cx).await?;
+        let what = releasing(applied, way.side(&present, &original));
+        if what == Releasing::Leave {
+            return Ok(Release::Foreign(way.text(&present)));
+        }
+        if what == Releasing::PutBack {
+            way.put_back(cx, &original).await?;
+        }
+        if what != Releasing::Nothing {
+            way.restart(cx).await?;
+            self.seen(&*way, cx, &original, Side::Original).await?;
+        }
+        if let Some(probe) = &self.probe
+            && let Err(error) = probe.settle_earlier(cx).await
+        {
+            cx.live.say(&format!("what an earlier probe may have created could not be looked for: {error}"));
+        }
+        Ok(if what == Releasing::Nothing { Release::Untouched } else { Release::Restored })
+    }
+}
+
+impl Freeze {
+    fn way(&self, original: Option<&Value>) -> Result<Box<dyn Way>, StepError> {
+        match (&self.env_file, &self.command, &self.http) {
+            (Some(env_file), None, None) => Ok(Box::new(env_file.way(original)?)),
+            (None, Some(command), None) => Ok(Box::new(command.clone())),
+            (None, None, Some(http)) => Ok(Box::new(http.clone())),
+            _ => Err(StepError::invalid("exactly one of `env_file`, `command` and `http` is needed")),
+        }
+    }
+
+    /// Reads the original value and records the obligation to put it back. Nothing is changed.
+    async fn take_on(&self, way: &dyn Way, cx: &Context) -> Result<Standing, StepError> {
+        let state = way.read(cx).await.map_err(|error| {
+            let message =
+                format!("the original value can not be read, so nothing was changed: {}", error.message);
+            StepError { message, ..error }
+        })?;
+        if way.frozen(&state) {
+            let message = format!("{} is already {}", way.label(), way.text(&state));
+            return Err(StepError::gate(message).with_help(
+                "another run or somebody by hand froze it, and the original value is not known here: find out what it was, put \
+                 it back, and start again",
+            ));
+        }
+        way.possible(&state)?;
+        let original = Original { text: way.text(&state), state };
+        let obligation = Obligation {
+            step: cx.step.clone(),
+            target: way.target(),
+            label: way.label(),
+            original: json!(original),
+            replacement: way.replacement(),
+            max_hold: self.max_hold,
+        };
+        let id = cx.obligations.open(obligation.clone()).await?;
+        Ok(Standing { id, obligation, applied: false })
+    }
+
+    /// Makes the replacement be there and in force, from wherever an earlier attempt left it.
+    async fn bring_about(&self, way: &dyn Way, standing: &Standing, cx: &Context) -> Result<(), StepError> {
+        let original = Original::of(&standing.obligation)?;
+        let present = way.read(cx).await?;
+        let what = freezing(standing.applied, way.side(&present, &original.state));
+        if what == Freezing::Refuse {
+            let message = format!(
+                "{} was changed by somebody else to {}: it is neither the original value {} nor the one that freezes",
+                way.label(),
+                way.text(&present),
+                original.text
+            );
+            return Err(
+                StepError::gate(message).with_help("nothing was overwritten; talk to whoever changed it")
+            );
+        }
+        if what == Freezing::Keep {
+            return Ok(());
+        }
+        cx.live.say(&format!(
+            "{}: from {} to {}",
+            way.label(),
+            original.text,
+            standing.obligation.replacement
+        ));
+        if what == Freezing::Apply {
+            way.apply(cx, &original.state).await?;
+        }
+        way.restart(cx).await?;
+        self.seen(way, cx, &original.state, Side::Ours).await?;
+        cx.obligations.applied(&standing.id).await
+    }
+
+    /// Waits until the value that is read is `side`'s.
+    async fn seen(&self, way: &dyn Way, cx: &Context, original: &Value, side: Side) -> Result<(), StepError> {
+        let deadline = Instant::now() + self.settle.0;
+        let mut pause = StdDuration::from_millis(100);
+        loop {
+            let problem = match way.read(cx).await {
+                Ok(present) if way.side(&present, original) == side => return Ok(()),
+                Ok(present) => {
+                    StepError::transient(format!("{} still reads {}", way.label(), way.text(&present)))
+                }
+                Err(error) if error.kind == ErrorKind::Transient => error,
+                Err(error) => return Err(error),
+            };
+            if Instant::now() + pause >= deadline {
+                return Err(problem);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(StdDuration::from_secs(2));
+        }
+    }
+
+    /// Proves the freeze, or lifts it and says why.
+    async fn proof(&self, way: &dyn Way, cx: &Context) -> Result<Option<Answered>, StepError> {
+        let Some(probe) = &self.probe else { return Ok(None) };
+        probe.settle_earlier(cx).await?;
+        match probe.prove(cx, self.settle).await {
+            Ok(answered) => Ok(Some(answered)),
+            Err(error) if matches!(error.kind, ErrorKind::Gate | ErrorKind::Invalid) => {
+                Err(lifted(error, way, cx).await)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Lifts a freeze that is not proven; the error says what became of it.
+async fn lifted(mut error: StepError, way: &dyn Way, cx: &Context) -> StepError {
+    let label = way.label();
+    let mut help = match cx.obligations.release(&cx.step).await {
+        Ok(released) => match released.into_iter().map(|one| one.how).find(|how| *how != Closed::Restored) {
+            None => format!("{label} is back at its original value"),
+            Some(Closed::Foreign { present }) => {
+                format!("{label} was changed by somebody else to {present} and was left alone")
+            }
+            Some(_) => format!("{label} is at its original value"),
+        },
+        Err(release) => {
+            error.causes.push(format!("lifting the freeze failed: {release}"));
+            error.causes.extend(release.causes);
+            format!(
+                "{label} is STILL CHANGED: {}",
+                release.help.unwrap_or_else(|| "resume or cancel".to_owned())
+            )
+        }
+    };
+    if let Some(advice) = way.advice() {
+        help = format!("{advice}; {help}");
+    }
+    error.with_help(help)
+}

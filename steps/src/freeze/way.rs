@@ -1,0 +1,222 @@
+//! What freezing a system means, whatever the way: one small trait, and what follows from whose value is found.
+
+use async_trait::async_trait;
+use runbook_engine::error::StepError;
+use serde_json::Value;
+
+use crate::kind::Context;
+
+/// Whose value is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The one that was there before the freeze.
+    Original,
+    /// The one that the freeze puts there.
+    Ours,
+    /// Neither.
+    Foreign,
+}
+
+/// A way to freeze one target. It keeps no state: what must survive a crash is in the obligation.
+#[async_trait]
+pub(super) trait Way: Send + Sync {
+    /// The target, unique among everything that can be frozen.
+    fn target(&self) -> String;
+
+    /// The target in words.
+    fn label(&self) -> String;
+
+    /// What is put there.
+    fn replacement(&self) -> Value;
+
+    /// What is there now, in the form that `release` needs to put it back exactly.
+    async fn read(&self, cx: &Context) -> Result<Value, StepError>;
+
+    /// What was read, for people.
+    fn text(&self, present: &Value) -> String;
+
+    /// Whether what was read means the same as the replacement, in whatever notation.
+    fn frozen(&self, present: &Value) -> bool;
+
+    /// Whose value it is, given the original.
+    fn side(&self, present: &Value, original: &Value) -> Side {
+        if present == original {
+            Side::Original
+        } else if self.frozen(present) {
+            Side::Ours
+        } else {
+            Side::Foreign
+        }
+    }
+
+    /// Whether the replacement can be put in the place of the original, asked before anything is recorded or changed.
+    fn possible(&self, original: &Value) -> Result<(), StepError> {
+        let _ = original;
+        Ok(())
+    }
+
+    /// Puts the replacement in the place of the original.
+    async fn apply(&self, cx: &Context, original: &Value) -> Result<(), StepError>;
+
+    /// Puts the original in the place of the replacement.
+    async fn put_back(&self, cx: &Context, original: &Value) -> Result<(), StepError>;
+
+    /// Makes the system see what was put there; for ways that do not take effect by themselves.
+    async fn restart(&self, cx: &Context) -> Result<(), StepError> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// What to say when the probe shows that the system is not frozen although the value is there.
+    fn advice(&self) -> Option<String> {
+        None
+    }
+}
+
+/// What a freeze does with what it finds when it holds an obligation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Freezing {
+    /// Put the replacement there, then restart.
+    Apply,
+    /// The replacement is there, but nobody knows whether the system sees it: restart.
+    Restart,
+    /// It is all there.
+    Keep,
+    /// Somebody else's value: nothing may be overwritten.
+    Refuse,
+}
+
+/// What a freeze does, given whether the change was recorded as made and whose value is there.
+pub(super) fn freezing(applied: bool, side: Side) -> Freezing {
+    match (side, applied) {
+        (Side::Original, _) => Freezing::Apply,
+        (Side::Ours, false) => Freezing::Restart,
+        (Side::Ours, true) => Freezing::Keep,
+        (Side::Foreign, _) => Freezing::Refuse,
+    }
+}
+
+/// What a release does with what it finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Releasing {
+    /// The change was never made: there is nothing to do.
+    Nothing,
+    /// Put the original there, then restart.
+    PutBack,
+    /// The original is there, but nobody knows whether the system sees it: restart.
+    Restart,
+    /// Somebody else's value: it is left alone.
+    Leave,
+}
+
+/// What a release does, given whether the change was recorded as made (or a release begun) and whose value is there.
+pub(super) fn releasing(applied: bool, side: Side) -> Releasing {
+    match (side, applied) {
+        (Side::Ours, _) => Releasing::PutBack,
+        (Side::Original, true) => Releasing::Restart,
+        (Side::Original, false) => Releasing::Nothing,
+        (Side::Foreign, _) => Releasing::Leave,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file, what the running system has read of it, and what is recorded; each freeze and release is a list of writes, and
+    /// a crash can come before any of them.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    struct World {
+        file: Side,
+        running: Side,
+        applied: bool,
+        open: bool,
+    }
+
+    const BEFORE: World =
+        World { file: Side::Original, running: Side::Original, applied: false, open: false };
+
+    type Write = fn(&mut World);
+
+    fn freeze(world: World) -> Vec<Write> {
+        let mut writes: Vec<Write> = Vec::new();
+        if !world.open {
+            writes.push(|world| world.open = true);
+        }
+        let what = freezing(world.applied, world.file);
+        if what == Freezing::Apply {
+            writes.push(|world| world.file = Side::Ours);
+        }
+        if matches!(what, Freezing::Apply | Freezing::Restart) {
+            writes.push(|world| world.running = world.file);
+        }
+        if what != Freezing::Refuse {
+            writes.push(|world| world.applied = true);
+        }
+        writes
+    }
+
+    /// `applied` is handed over before the release is recorded as begun, which counts as applied from then on.
+    fn release(world: World) -> Vec<Write> {
+        let mut writes: Vec<Write> = vec![|world| world.applied = true];
+        let what = releasing(world.applied, world.file);
+        if what == Releasing::PutBack {
+            writes.push(|world| world.file = Side::Original);
+        }
+        if matches!(what, Releasing::PutBack | Releasing::Restart) {
+            writes.push(|world| world.running = world.file);
+        }
+        writes.push(|world| {
+            world.open = false;
+            world.applied = false;
+        });
+        writes
+    }
+
+    fn crashed_after(mut world: World, writes: &[Write], count: usize) -> World {
+        for write in &writes[..count] {
+            write(&mut world);
+        }
+        world
+    }
+
+    fn outcomes(world: World, script: fn(World) -> Vec<Write>) -> Vec<World> {
+        let writes = script(world);
+        (0..=writes.len()).map(|count| crashed_after(world, &writes, count)).collect()
+    }
+
+    #[test]
+    fn every_crash_order_ends_with_the_original_in_force() {
+        let mut seen = 0;
+        for first in outcomes(BEFORE, freeze) {
+            for second in outcomes(first, freeze) {
+                for third in outcomes(second, release) {
+                    for fourth in outcomes(third, release) {
+                        let end =
+                            if fourth.open { *outcomes(fourth, release).last().unwrap() } else { fourth };
+                        assert_eq!((end.file, end.running), (Side::Original, Side::Original), "{fourth:?}");
+                        seen += 1;
+                    }
+                }
+            }
+        }
+        assert!(seen > 100, "{seen}");
+    }
+
+    #[test]
+    fn a_freeze_entered_after_any_crash_is_in_force_at_its_end() {
+        for first in outcomes(BEFORE, freeze) {
+            let end = *outcomes(first, freeze).last().unwrap();
+            assert_eq!(end, World { file: Side::Ours, running: Side::Ours, applied: true, open: true });
+        }
+    }
+
+    #[test]
+    fn what_is_foreign_is_never_overwritten() {
+        for applied in [false, true] {
+            assert_eq!(freezing(applied, Side::Foreign), Freezing::Refuse);
+            assert_eq!(releasing(applied, Side::Foreign), Releasing::Leave);
+        }
+        assert_eq!(releasing(false, Side::Original), Releasing::Nothing);
+    }
+}

@@ -1,0 +1,482 @@
+//! `http`: sends one request and checks the answer.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{RequestBuilder, Response};
+use runbook_engine::error::{ErrorKind, Outcome, StepError};
+use runbook_engine::kinds::{Effect, Repeat};
+use runbook_engine::redact::Redactor;
+use runbook_engine::step::{Intent, Settlement};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::command::declared;
+use crate::connections::http::{Http, check_status, http_of, transport_error};
+use crate::kind::{Context, End, Step};
+use crate::process::shortened;
+use crate::text::Text;
+
+/// How much of an answer is kept to be looked at, in bytes.
+const BODY: usize = 1024 * 1024;
+
+/// How much of an answer's text is an output, in characters.
+const SHOWN: usize = 64 * 1024;
+
+/// The headers of an answer that become outputs.
+const HEADERS: [&str; 9] = [
+    "cache-control",
+    "content-disposition",
+    "content-length",
+    "content-type",
+    "etag",
+    "last-modified",
+    "location",
+    "retry-after",
+    "x-request-id",
+];
+
+/// Sends one request to a system and checks its answer. Redirects are not followed.
+///
+/// `GET`, `HEAD` and `OPTIONS` only look. `PUT` and `DELETE` may be sent twice. Of `POST` and `PATCH` nobody knows: when no answer
+/// came, a person is asked whether it happened, unless `check` says how to find out, or `effect` says that it may be repeated.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpRequest {
+    /// The connection, of a type that speaks HTTP.
+    connection: String,
+    /// The method. Default: `GET`.
+    #[serde(default)]
+    method: Method,
+    /// The path below the connection's URL, such as `/threads`.
+    path: String,
+    /// Parameters of the query; they are encoded as needed.
+    #[serde(default)]
+    query: BTreeMap<String, Text>,
+    /// Headers in addition to the connection's. Secrets may be used here.
+    #[serde(default)]
+    headers: BTreeMap<String, Text>,
+    /// A JSON body. At most one of `json`, `form` and `text`.
+    #[serde(default)]
+    json: Option<Value>,
+    /// A body of form fields, URL-encoded. Secrets may be used here.
+    #[serde(default)]
+    form: Option<BTreeMap<String, Text>>,
+    /// A body of plain text; a header `Content-Type` may say what it is.
+    #[serde(default)]
+    text: Option<String>,
+    /// Whether the connection's session goes along: as a field of `form`, else in the query. Default: whether it has one.
+    #[serde(default)]
+    session: Option<bool>,
+    /// What the answer must be. Default: any status from 200 to 299.
+    #[serde(default)]
+    expect: Expect,
+    /// A look that tells whether the request has taken effect. With it the step may be entered again after any crash: it looks
+    /// first, and sends nothing when the effect is there.
+    #[serde(default)]
+    check: Option<Check>,
+    /// What it does to the world, when that is not what its method says.
+    #[serde(default)]
+    effect: Option<Effect>,
+}
+
+/// An HTTP method.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+#[schemars(rename = "HttpMethod")]
+#[expect(missing_docs, reason = "they are named as the standard names them")]
+pub enum Method {
+    #[default]
+    Get,
+    Head,
+    Options,
+    Post,
+    Put,
+    Patch,
+    Delete,
+}
+
+impl Method {
+    /// Its name, upper-case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Options => "OPTIONS",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+
+    fn effect(self) -> Effect {
+        match self {
+            Self::Get | Self::Head | Self::Options => Effect::READ,
+            Self::Put | Self::Delete => Effect::WRITE,
+            Self::Post | Self::Patch => Effect::WRITE_ONCE,
+        }
+    }
+}
+
+impl From<Method> for reqwest::Method {
+    fn from(method: Method) -> Self {
+        match method {
+            Method::Get => Self::GET,
+            Method::Head => Self::HEAD,
+            Method::Options => Self::OPTIONS,
+            Method::Post => Self::POST,
+            Method::Put => Self::PUT,
+            Method::Patch => Self::PATCH,
+            Method::Delete => Self::DELETE,
+        }
+    }
+}
+
+/// What an answer must be.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    /// The statuses that are right. Default: 200 to 299.
+    #[serde(default)]
+    status: Option<Vec<u16>>,
+    /// Values in a JSON body, by JSON pointer.
+    #[serde(default)]
+    json: BTreeMap<String, Value>,
+    /// A text in the body.
+    #[serde(default)]
+    contains: Option<String>,
+}
+
+/// A look that tells whether an effect is there.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// The method. Default: `GET`.
+    #[serde(default)]
+    method: Method,
+    /// The path below the connection's URL.
+    path: String,
+    /// The answer when the effect is there. Default: any status from 200 to 299.
+    #[serde(default)]
+    expect: Expect,
+}
+
+/// What came back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HttpOutputs {
+    /// The status.
+    pub status: u16,
+    /// The headers that say what the body is, by lower-case name, without secrets.
+    pub headers: BTreeMap<String, String>,
+    /// The body, when it is JSON of at most 1 MiB, without secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json: Option<Value>,
+    /// The body otherwise: its first 65,536 characters, without secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// From sending to the end of the answer, in milliseconds.
+    pub duration_ms: u64,
+    /// Whether nothing was sent because `check` found the effect there; the rest is the check's answer then.
+    pub settled_by_check: bool,
+}
+
+#[async_trait]
+impl Step for HttpRequest {
+    const NAME: &'static str = "http";
+    const SUMMARY: &'static str = "Sends one HTTP request and checks the answer";
+    const EXAMPLE: &'static str = "\
+- id: close_thread
+  uses: http
+  with:
+    connection: gateway
+    method: POST
+    path: /threads/42/close
+    json: { reason: maintenance }
+    check: { path: /threads/42, expect: { json: { /state: closed } } }
+";
+    const SECRET_FIELDS: &'static [&'static str] = &["/headers/*", "/form/*"];
+    type Outputs = HttpOutputs;
+
+    fn effect(with: &Value) -> Effect {
+        if let Some(effect) = declared(with) {
+            return effect;
+        }
+        let method = with.get("method").map_or(Ok(Method::Get), Method::deserialize);
+        let Ok(method) = method else { return Effect::UNDETERMINED };
+        let effect = method.effect();
+        match with.get("check") {
+            Some(check) if !check.is_null() => Effect { repeat: Repeat::Repeatable, ..effect },
+            _ => effect,
+        }
+    }
+
+    async fn run(self, cx: &Context) -> Result<End<HttpOutputs>, StepError> {
+        if [self.json.is_some(), self.form.is_some(), self.text.is_some()].iter().filter(|one| **one).count()
+            > 1
+        {
+            return Err(StepError::invalid("only one of `json`, `form` and `text` can be the body"));
+        }
+        cx.checkpoint()?;
+        if self.method.effect() == Effect::READ {
+            return self.send(cx).await.map(End::Done);
+        }
+        if let Some(outputs) = self.settled(cx).await? {
+            return Ok(End::Done(outputs));
+        }
+        let what = json!({ "method": self.method.name(), "path": self.path });
+        let intent = Intent { what, items: 1, charged_items: 0, charged_bytes: 0 };
+        let batch = cx.ledger.intend(intent).await?.number;
+        let result = self.send(cx).await;
+        let settlement = match &result {
+            Ok(outputs) => done(outputs)?,
+            Err(error) if error.outcome == Outcome::Unknown => return result.map(End::Done),
+            Err(error) => Settlement { outcome: json!({ "failed": error.message }), ..Settlement::default() },
+        };
+        cx.ledger.settle(batch, settlement).await?;
+        result.map(End::Done)
+    }
+}
+
+fn done(outputs: &HttpOutputs) -> Result<Settlement, StepError> {
+    let cursor =
+        serde_json::to_value(outputs).map_err(|error| StepError::new(ErrorKind::Bug, error.to_string()))?;
+    Ok(Settlement { cursor, outcome: json!({ "status": outputs.status }), done: 1, ..Settlement::default() })
+}
+
+impl HttpRequest {
+    /// What an earlier attempt came to, when it took effect.
+    async fn settled(&self, cx: &Context) -> Result<Option<HttpOutputs>, StepError> {
+        let view = cx.ledger.view().await?;
+        if let Some(outputs) = view.cursor.and_then(|cursor| HttpOutputs::deserialize(cursor).ok()) {
+            return Ok(Some(outputs));
+        }
+        if view.unsettled.is_empty() {
+            return Ok(None);
+        }
+        let found = match &self.check {
+            Some(check) => self.look(check, cx).await?,
+            None => None,
+        };
+        let settlement = match &found {
+            Some(outputs) => Settlement { done: 0, already: 1, ..done(outputs)? },
+            None => Settlement { outcome: json!({ "unknown": true }), ..Settlement::default() },
+        };
+        for batch in &view.unsettled {
+            cx.ledger.settle(batch.number, settlement.clone()).await?;
+        }
+        Ok(found)
+    }
+
+    /// Looks whether the effect is there.
+    async fn look(&self, check: &Check, cx: &Context) -> Result<Option<HttpOutputs>, StepError> {
+        let what = format!("the check {} {}", check.method.name(), check.path);
+        let http = http_of(&cx.resources, &self.connection)?;
+        let mut request = http.request(check.method.into(), &check.path)?;
+        if let Some((field, secret)) = self.session(&http).await? {
+            request = request.query(&[(field, secret)]);
+        }
+        let answer = Answer::of(&what, request).await?;
+        if matches!(answer.status, 408 | 429 | 500..) && !answer.has_status(&check.expect) {
+            // Nothing is known yet, neither that it happened nor that it did not.
+            return Err(StepError::transient(format!("{what}: status {}", answer.status)));
+        }
+        Ok(answer.problem(&check.expect).is_none().then(|| answer.outputs(&cx.redactor, true)))
+    }
+
+    async fn session(&self, http: &Http) -> Result<Option<(String, String)>, StepError> {
+        match (http.session(), self.session) {
+            (_, Some(false)) | (None, None) => Ok(None),
+            (None, Some(true)) => {
+                Err(StepError::invalid(format!("connection `{}` has no session", self.connection)))
+            }
+            (Some(session), _) => Ok(Some((session.field().to_owned(), session.get().await?.secret))),
+        }
+    }
+
+    async fn send(&self, cx: &Context) -> Result<HttpOutputs, StepError> {
+        let what = format!("{} {}", self.method.name(), self.path);
+        let http = http_of(&cx.resources, &self.connection)?;
+        let session = self.session(&http).await?;
+        let request = self.request(&http, session)?;
+        let begun = Instant::now();
+        let response = request.send().await.map_err(|error| transport_error(&what, error))?;
+        let right = self.expect.has_status(response.status().as_u16());
+        let response = if right {
+            response
+        } else {
+            check_status(&what, response).await.map_err(|error| self.judged(error))?
+        };
+        let answer = Answer::read(&what, response, begun).await?;
+        if let Some(problem) = answer.problem(&self.expect) {
+            return Err(StepError::gate(cx.redactor.text(&format!("{what}: {problem}"))));
+        }
+        Ok(answer.outputs(&cx.redactor, false))
+    }
+
+    fn request(&self, http: &Http, session: Option<(String, String)>) -> Result<RequestBuilder, StepError> {
+        let mut request = http.request(self.method.into(), &self.path)?;
+        let mut query: Vec<(&str, &str)> =
+            self.query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        if let Some(json) = &self.json {
+            request = request.json(json);
+        }
+        if let Some(text) = &self.text {
+            request = request.header(CONTENT_TYPE, "text/plain; charset=utf-8").body(text.clone());
+        }
+        if let Some(form) = &self.form {
+            let mut body = url::form_urlencoded::Serializer::new(String::new());
+            body.extend_pairs(form.iter().map(|(name, value)| (name, value.as_str())));
+            if let Some((field, secret)) = &session {
+                body.append_pair(field, secret);
+            }
+            request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body.finish());
+        } else if let Some((field, secret)) = &session {
+            query.push((field, secret));
+        }
+        if !query.is_empty() {
+            request = request.query(&query);
+        }
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.headers {
+            let header = HeaderName::from_bytes(name.as_bytes())
+                .map_err(|_| StepError::invalid(format!("`{name}` is no header name")))?;
+            let mut value = HeaderValue::from_str(value.as_str()).map_err(|_| {
+                StepError::invalid(format!("the value of the header `{name}` can not be sent"))
+            })?;
+            value.set_sensitive(true);
+            headers.append(header, value);
+        }
+        // Takes the place of what the body set by itself.
+        Ok(request.headers(headers))
+    }
+
+    /// A server's error after a request that must not be repeated leaves open whether it happened.
+    fn judged(&self, error: StepError) -> StepError {
+        let effect = self.effect.unwrap_or(self.method.effect());
+        let once = effect.repeat == Repeat::Once && self.check.is_none();
+        let refused_early = error.retry_after_ms.is_some();
+        if once && error.kind == ErrorKind::Transient && !refused_early { error.unknown() } else { error }
+    }
+}
+
+impl Expect {
+    pub(crate) fn has_status(&self, status: u16) -> bool {
+        match &self.status {
+            Some(statuses) => statuses.contains(&status),
+            None => (200..300).contains(&status),
+        }
+    }
+}
+
+/// The beginning of a body.
+pub(crate) struct Body {
+    pub bytes: Vec<u8>,
+    pub cut: bool,
+}
+
+/// The first bytes of a body, at most `limit`; the rest is not read.
+pub(crate) async fn head_of_body(mut response: Response, limit: usize) -> Result<Body, reqwest::Error> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        let room = limit - bytes.len();
+        bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if chunk.len() > room {
+            return Ok(Body { bytes, cut: true });
+        }
+    }
+    Ok(Body { bytes, cut: false })
+}
+
+/// An answer with what is kept of its body.
+pub(crate) struct Answer {
+    pub status: u16,
+    headers: HeaderMap,
+    body: Body,
+    json: Option<Value>,
+    duration_ms: u64,
+}
+
+impl Answer {
+    /// Sends a request that only looks.
+    pub(crate) async fn of(what: &str, request: RequestBuilder) -> Result<Self, StepError> {
+        let begun = Instant::now();
+        let response = request.send().await.map_err(|error| transport_error(what, error))?;
+        Self::read(what, response, begun).await
+    }
+
+    async fn read(what: &str, response: Response, begun: Instant) -> Result<Self, StepError> {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body = head_of_body(response, BODY).await.map_err(|error| transport_error(what, error))?;
+        let json = if body.cut { None } else { serde_json::from_slice(&body.bytes).ok() };
+        let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok(Self { status, headers, body, json, duration_ms })
+    }
+
+    pub(crate) fn has_status(&self, expect: &Expect) -> bool {
+        expect.has_status(self.status)
+    }
+
+    /// What is not as it should be, as a fragment.
+    pub(crate) fn problem(&self, expect: &Expect) -> Option<String> {
+        if !self.has_status(expect) {
+            return Some(format!("status {} is not one that is expected", self.status));
+        }
+        for (pointer, value) in &expect.json {
+            let Some(json) = &self.json else { return Some("the answer is not JSON".to_owned()) };
+            match json.pointer(pointer) {
+                Some(present) if present == value => {}
+                Some(present) => {
+                    let present = shortened(&present.to_string(), 200);
+                    return Some(format!("`{pointer}` is {present}, and {value} is expected"));
+                }
+                None => return Some(format!("the answer has nothing at `{pointer}`")),
+            }
+        }
+        let text = expect.contains.as_ref().filter(|text| !self.contains(text));
+        text.map(|text| format!("the answer does not contain {text:?}"))
+    }
+
+    fn contains(&self, text: &str) -> bool {
+        text.is_empty() || self.body.bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    }
+
+    fn outputs(self, redactor: &Redactor, settled_by_check: bool) -> HttpOutputs {
+        let header = |name: &&str| {
+            let value = self.headers.get(*name)?.to_str().ok()?;
+            Some(((*name).to_owned(), redactor.text(value)))
+        };
+        let text = || shortened(&redactor.text(&String::from_utf8_lossy(&self.body.bytes)), SHOWN);
+        let text = (self.json.is_none() && !self.body.bytes.is_empty()).then(text);
+        HttpOutputs {
+            status: self.status,
+            headers: HEADERS.iter().filter_map(header).collect(),
+            json: self.json.as_ref().map(|json| redactor.value(json)),
+            text,
+            duration_ms: self.duration_ms,
+            settled_by_check,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_effect_follows_from_the_method_the_check_and_the_author() {
+        let of = |with: Value| HttpRequest::effect(&with);
+        assert_eq!(of(json!({})), Effect::READ);
+        assert_eq!(of(json!({"method": "HEAD"})), Effect::READ);
+        assert_eq!(of(json!({"method": "PUT"})), Effect::WRITE);
+        assert_eq!(of(json!({"method": "POST"})), Effect::WRITE_ONCE);
+        assert_eq!(of(json!({"method": "POST", "check": {"path": "/x"}})), Effect::WRITE);
+        assert_eq!(of(json!({"method": "${{ inputs.method }}"})), Effect::UNDETERMINED);
+        let destroy = json!({"class": "destroy", "repeat": "once"});
+        let declared = of(json!({"method": "POST", "check": {"path": "/x"}, "effect": destroy}));
+        assert_eq!(declared, Effect { class: runbook_engine::kinds::Class::Destroy, repeat: Repeat::Once });
+    }
+}
