@@ -5,8 +5,12 @@ use std::sync::LazyLock;
 use runbook_engine::kinds::Catalog;
 
 use crate::assert::Assert;
+use crate::collections::files::FilesCollection;
+use crate::collections::fountainstore_documents::FountainStoreDocuments;
 use crate::command::Command;
 use crate::confirm_prompt::ConfirmPrompt;
+use crate::connections::directory::DirectoryConnection;
+use crate::connections::fountainstore::FountainStoreConnection;
 use crate::connections::http::HttpConnection;
 use crate::freeze::Freeze;
 use crate::http::HttpRequest;
@@ -31,12 +35,16 @@ pub static STEPS: &[StepEntry] = &[
 /// The connection kinds.
 pub static CONNECTIONS: &[ConnectionEntry] = &[
     // Alphabetic, one a line.
+    kind::connection::<DirectoryConnection>(),
+    kind::connection::<FountainStoreConnection>(),
     kind::connection::<HttpConnection>(),
 ];
 
 /// The collection kinds.
 pub static COLLECTIONS: &[CollectionEntry] = &[
     // Alphabetic, one a line.
+    kind::collection::<FilesCollection>(),
+    kind::collection::<FountainStoreDocuments>(),
 ];
 
 /// What the engine knows of all of them.

@@ -1,6 +1,9 @@
 //! Collections: typed sets of items in a system that can be counted, scanned, read, deleted in batches and put back. Step kinds
 //! work on any of them.
 
+pub mod files;
+pub mod fountainstore_documents;
+
 use async_trait::async_trait;
 use runbook_engine::error::StepError;
 use serde_json::Value;
@@ -25,6 +28,9 @@ pub struct Page {
     pub next: Option<Value>,
     /// How many items the system says there are in all.
     pub total: Option<u64>,
+    /// Whether the collection was seen to change since the scan began, so that items may be missing from it or stand in it twice:
+    /// begin the scan again.
+    pub moved: bool,
 }
 
 /// What became of one key of a batch.

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
+use super::fountainstore::FountainStore;
 use super::session::{Session, SessionSettings};
 use crate::kind::{ConnectionKind, OpenContext};
 use crate::resources::Resources;
@@ -86,7 +87,10 @@ impl Http {
 
 /// The HTTP client of a connection of kind `http`, or of one that contains such a client (`fountainstore`).
 pub fn http_of(resources: &Resources, name: &str) -> Result<Arc<Http>, StepError> {
-    resources.connection::<Http>(name)
+    match resources.connection::<FountainStore>(name) {
+        Ok(store) => Ok(Arc::clone(store.http())),
+        Err(_) => resources.connection::<Http>(name),
+    }
 }
 
 /// Where requests go: shared by a connection and its session.

@@ -1,0 +1,350 @@
+//! Collection kind `files`: the files of a directory.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use runbook_engine::error::{ErrorKind, StepError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Collection, Content, Item, KeyOutcome, Page};
+use crate::connections::directory::Directory;
+use crate::kind::CollectionKind;
+use crate::resources::Resources;
+
+/// The files of a directory and of the folders in it. A file's key is its path below the directory, with `/`. Symbolic links are left
+/// out.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FilesCollection {
+    /// The name of a connection of type `directory`.
+    pub connection: String,
+    /// Only files whose path matches: `?` is any one character but `/`, `*` any number of them, `**` any number of any characters.
+    /// Default: every file. With it, a delete takes matching keys only.
+    #[serde(default)]
+    pub pattern: Option<String>,
+}
+
+impl CollectionKind for FilesCollection {
+    const NAME: &'static str = "files";
+    const SUMMARY: &'static str = "The files of a directory";
+
+    fn open(self, _: &str, resources: &Resources) -> Result<Arc<dyn Collection>, StepError> {
+        let directory = resources.connection::<Directory>(&self.connection)?;
+        Ok(Arc::new(Files {
+            directory: (*directory).clone(),
+            pattern: self.pattern,
+            listing: Arc::default(),
+        }))
+    }
+}
+
+#[derive(Clone)]
+struct Files {
+    directory: Directory,
+    pattern: Option<String>,
+    /// The names of the scan under way, so that a page does not list the directory again.
+    listing: Arc<Mutex<Option<Arc<Vec<String>>>>>,
+}
+
+/// The most keys of one batch.
+const MAX_BATCH: usize = 1000;
+
+/// The largest file that a record can hold, in bytes.
+const LARGEST: u64 = 256 * 1024 * 1024;
+
+/// How many bytes of files one page holds before it ends early.
+const PAGE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Where a scan goes on.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cursor {
+    last: String,
+    total: u64,
+}
+
+impl Files {
+    fn wants(&self, path: &str) -> bool {
+        self.pattern.as_ref().is_none_or(|pattern| matches(pattern.as_bytes(), path.as_bytes()))
+    }
+
+    fn list(&self) -> Result<Vec<String>, StepError> {
+        self.directory.list(&|path| self.wants(path))
+    }
+
+    fn load(&self, key: &str) -> Result<Option<Item>, StepError> {
+        let path = self.directory.path(key)?;
+        let failed = |error: std::io::Error| {
+            StepError::refused(format!("reading {} failed", path.display())).with_source(&error)
+        };
+        let meta = match fs::symlink_metadata(&path) {
+            Ok(meta) if meta.is_file() && self.wants(key) => meta,
+            Ok(_) => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        if meta.len() > LARGEST {
+            let message = format!("{} has {} bytes; {LARGEST} are the most", path.display(), meta.len());
+            return Err(StepError::refused(message));
+        }
+        let Some(bytes) = self.directory.read(key)? else { return Ok(None) };
+        let modified = jiff::Timestamp::new(meta.mtime(), 0).map(|at| at.to_string()).unwrap_or_default();
+        let size = bytes.len() as u64;
+        let record = json!({
+            "path": key, "bytes": size, "modified_at": modified, "content": STANDARD.encode(&bytes),
+        });
+        Ok(Some(Item { key: key.to_owned(), record, bytes: Some(size) }))
+    }
+
+    fn page(&self, at: Option<&Cursor>, limit: usize) -> Result<Page, StepError> {
+        let mut listing = self.listing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let names = match listing.as_ref().filter(|_| at.is_some()) {
+            Some(names) => Arc::clone(names),
+            None => Arc::clone(listing.insert(Arc::new(self.list()?))),
+        };
+        drop(listing);
+        let total = names.len() as u64;
+        let first = at.map_or(0, |at| names.partition_point(|name| *name <= at.last));
+        let mut moved = at.is_some_and(|at| at.total != total);
+        let (mut items, mut held, mut next) = (Vec::new(), 0, first);
+        while next < names.len() && items.len() < limit.max(1) && held < PAGE_BYTES {
+            match self.load(&names[next])? {
+                Some(item) => {
+                    held += item.bytes.unwrap_or(0);
+                    items.push(item);
+                }
+                None => moved = true,
+            }
+            next += 1;
+        }
+        let next = match names.get(next.wrapping_sub(1)) {
+            Some(last) if next < names.len() => Some(json!({ "last": last, "total": total })),
+            _ => None,
+        };
+        Ok(Page { items, next, total: Some(total), moved })
+    }
+
+    fn remove(&self, key: &str) -> KeyOutcome {
+        if !self.wants(key) {
+            return KeyOutcome::Failed(StepError::refused(format!("`{key}` does not match the pattern")));
+        }
+        match self.directory.remove(key) {
+            Ok(true) => KeyOutcome::Done,
+            Ok(false) => KeyOutcome::Already,
+            Err(error) => KeyOutcome::Failed(error),
+        }
+    }
+
+    fn restore(&self, item: &Item) -> KeyOutcome {
+        let bytes = match self.content(item) {
+            Ok(content) => content.bytes,
+            Err(error) => return KeyOutcome::Failed(error),
+        };
+        match self.directory.write(&item.key, &bytes) {
+            Ok(_) => KeyOutcome::Done,
+            Err(error) => KeyOutcome::Failed(error),
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, StepError> + Send + 'static,
+    ) -> Result<T, StepError> {
+        let files = self.clone();
+        tokio::task::spawn_blocking(move || work(&files))
+            .await
+            .map_err(|error| StepError::new(ErrorKind::Bug, error.to_string()))?
+    }
+}
+
+/// Whether a path matches a pattern of `?`, `*` and `**`.
+fn matches(pattern: &[u8], path: &[u8]) -> bool {
+    // One row of a table over the path: quick for any pattern, where backtracking would not be.
+    let mut reached = vec![false; path.len() + 1];
+    reached[0] = true;
+    let mut at = 0;
+    while at < pattern.len() {
+        let any = pattern[at] == b'*';
+        let deep = any && pattern.get(at + 1) == Some(&b'*');
+        let mut next = vec![false; path.len() + 1];
+        for end in 0..=path.len() {
+            next[end] = if any {
+                reached[end] || (end > 0 && next[end - 1] && (deep || path[end - 1] != b'/'))
+            } else {
+                // A character of several bytes is matched by `?` byte by byte: continuation bytes ride along.
+                end > 0
+                    && ((reached[end - 1] && fits(pattern[at], path[end - 1]))
+                        || (pattern[at] == b'?' && next[end - 1] && path[end - 1] & 0xC0 == 0x80))
+            };
+        }
+        reached = next;
+        at += if deep { 2 } else { 1 };
+    }
+    reached[path.len()]
+}
+
+fn fits(pattern: u8, byte: u8) -> bool {
+    if pattern == b'?' { byte != b'/' && byte & 0xC0 != 0x80 } else { pattern == byte }
+}
+
+#[async_trait]
+impl Collection for Files {
+    fn describe(&self) -> String {
+        match &self.pattern {
+            Some(pattern) => format!("files {pattern} of {}", self.directory.root().display()),
+            None => format!("files of {}", self.directory.root().display()),
+        }
+    }
+
+    fn max_batch(&self) -> usize {
+        MAX_BATCH
+    }
+
+    async fn count(&self) -> Result<u64, StepError> {
+        self.blocking(|files| Ok(files.list()?.len() as u64)).await
+    }
+
+    async fn scan(&self, cursor: Option<&Value>, limit: usize) -> Result<Page, StepError> {
+        let at: Option<Cursor> = cursor
+            .map(|cursor| serde_json::from_value(cursor.clone()))
+            .transpose()
+            .map_err(|error| StepError::invalid(format!("the place in a listing is unreadable: {error}")))?;
+        self.blocking(move |files| files.page(at.as_ref(), limit)).await
+    }
+
+    async fn read(&self, key: &str) -> Result<Option<Item>, StepError> {
+        let key = key.to_owned();
+        self.blocking(move |files| files.load(&key)).await
+    }
+
+    async fn find(&self, fields: &[(&str, &str)], limit: usize) -> Result<Vec<Item>, StepError> {
+        let fields: Vec<_> =
+            fields.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        self.blocking(move |files| {
+            let mut found = Vec::new();
+            for key in files.list()? {
+                if found.len() >= limit {
+                    break;
+                }
+                let Some(item) = files.load(&key)? else { continue };
+                let equal = |(name, text): &(String, String)| match item.record.get(name) {
+                    Some(Value::String(held)) => held == text,
+                    Some(held) => serde_json::from_str(text).is_ok_and(|value: Value| value == *held),
+                    None => false,
+                };
+                if fields.iter().all(equal) {
+                    found.push(item);
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    fn content(&self, item: &Item) -> Result<Content, StepError> {
+        let bytes = item
+            .record
+            .get("content")
+            .and_then(Value::as_str)
+            .and_then(|text| STANDARD.decode(text).ok())
+            .ok_or_else(|| StepError::gate(format!("the record of `{}` holds no content", item.key)))?;
+        let name = item.key.rsplit('/').next().map(str::to_owned);
+        let size = item.record.get("bytes").and_then(Value::as_u64);
+        Ok(Content { bytes, name, mime_type: None, sha256: None, size })
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<Vec<KeyOutcome>, StepError> {
+        let keys = keys.to_vec();
+        self.blocking(move |files| Ok(keys.iter().map(|key| files.remove(key)).collect())).await
+    }
+
+    async fn put(&self, items: &[Item]) -> Result<Vec<KeyOutcome>, StepError> {
+        let items = items.to_vec();
+        self.blocking(move |files| Ok(items.iter().map(|item| files.restore(item)).collect())).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        let of = |pattern: &str, path: &str| matches(pattern.as_bytes(), path.as_bytes());
+        for (pattern, path) in [
+            ("*", "a.txt"),
+            ("*.txt", "a.txt"),
+            ("a?c", "abc"),
+            ("a?c", "aüc"),
+            ("**", "a/b/c"),
+            ("**/*.txt", "a/b/c.txt"),
+            ("*/b", "a/b"),
+            ("", ""),
+            ("a*b*c", "axxbxxc"),
+        ] {
+            assert!(of(pattern, path), "{pattern} {path}");
+        }
+        for (pattern, path) in [
+            ("*", "a/b"),
+            ("*.txt", "a.txt.gz"),
+            ("a?c", "a/c"),
+            ("a?c", "ac"),
+            ("", "a"),
+            ("b", "a"),
+            ("??", "ü"),
+        ] {
+            assert!(!of(pattern, path), "{pattern} {path}");
+        }
+    }
+
+    async fn collect(files: &Files, limit: usize) -> Vec<String> {
+        let (mut cursor, mut keys) = (None, Vec::new());
+        loop {
+            let page = files.scan(cursor.as_ref(), limit).await.unwrap();
+            assert!(!page.moved && page.items.len() <= limit);
+            keys.extend(page.items.into_iter().map(|item| item.key));
+            match page.next {
+                Some(next) => cursor = Some(next),
+                None => return keys,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn files_are_scanned_deleted_and_put_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::new(folder.path().to_str().unwrap()).unwrap();
+        for at in 0..25 {
+            directory
+                .write(&format!("d{}/f{at:02}.txt", at % 3), format!("content {at}").as_bytes())
+                .unwrap();
+        }
+        directory.write("other.bin", b"kept").unwrap();
+        let pattern = Some("*/*.txt".to_owned());
+        let files = Files { directory, pattern, listing: Arc::default() };
+        assert_eq!(files.count().await.unwrap(), 25);
+        let keys = collect(&files, 7).await;
+        assert_eq!(keys, collect(&files, 100).await);
+        assert_eq!(keys.len(), 25);
+        assert!(keys.is_sorted());
+
+        let item = files.read(&keys[0]).await.unwrap().unwrap();
+        assert_eq!(files.content(&item).unwrap().bytes, b"content 0");
+        assert_eq!(files.delete(&keys[..1]).await.unwrap(), [KeyOutcome::Done]);
+        assert_eq!(files.delete(&keys[..1]).await.unwrap(), [KeyOutcome::Already]);
+        assert!(matches!(
+            files.delete(&["other.bin".to_owned(), "../x".to_owned()]).await.unwrap()[..],
+            [KeyOutcome::Failed(_), KeyOutcome::Failed(_)]
+        ));
+        assert_eq!(files.read(&keys[0]).await.unwrap(), None);
+        assert_eq!(files.put(std::slice::from_ref(&item)).await.unwrap(), [KeyOutcome::Done]);
+        let again = files.read(&keys[0]).await.unwrap().unwrap();
+        assert_eq!(files.content(&again).unwrap(), files.content(&item).unwrap());
+    }
+}

@@ -1,0 +1,63 @@
+//! Patience with transient failures inside one batch. Between attempts of a whole step it is the engine that waits.
+
+use std::time::Duration;
+
+use runbook_engine::error::{ErrorKind, StepError};
+
+/// How often one call is tried.
+const TRIES: u32 = 3;
+
+/// The wait after the first failure; it doubles.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+
+/// The longest wait, whatever the server asks for.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Calls `call` until it succeeds, fails other than transiently, or has been tried three times. Waits between tries, as long as the
+/// server asked for when it did. Only for calls that may be repeated.
+pub async fn patiently<T, F: Future<Output = Result<T, StepError>>>(
+    mut call: impl FnMut() -> F,
+) -> Result<T, StepError> {
+    let mut wait = FIRST_WAIT;
+    for _ in 1..TRIES {
+        match call().await {
+            Err(error) if error.kind == ErrorKind::Transient => {
+                let asked = error.retry_after_ms.map_or(wait, Duration::from_millis);
+                tokio::time::sleep(asked.min(LONGEST_WAIT)).await;
+                wait *= 2;
+            }
+            end => return end,
+        }
+    }
+    call().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn transient_failures_are_tried_again_and_others_are_not() {
+        let calls = Cell::new(0);
+        let mut short = StepError::transient("busy");
+        short.retry_after_ms = Some(1);
+        let end = run(patiently(async || {
+            calls.set(calls.get() + 1);
+            if calls.get() < 3 { Err(short.clone()) } else { Ok(calls.get()) }
+        }));
+        assert_eq!(end, Ok(3));
+        calls.set(0);
+        let end: Result<(), _> = run(patiently(async || {
+            calls.set(calls.get() + 1);
+            Err(StepError::refused("no"))
+        }));
+        assert!(end.is_err());
+        assert_eq!(calls.get(), 1);
+    }
+}
