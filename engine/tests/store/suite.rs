@@ -185,7 +185,8 @@ async fn keeps_all_or_none(kind: &Kind) {
     commit(store, "a", fence, start).await.unwrap();
     let before = picture(store).await;
     // Everything a commit can do, and then something that is refused.
-    let refusals: [(Write, fn(&StoreError) -> bool); 5] = [
+    type Expected = fn(&StoreError) -> bool;
+    let refusals: [(Write, Expected); 5] = [
         (append(7, RunStatus::Running), |e| *e == StoreError::Conflict),
         (intend("s", 1, Vec::new()), |e| *e == StoreError::Conflict),
         (settle("s", 9, Value::Null, 0), |e| *e == StoreError::Conflict),
