@@ -1,2 +1,54 @@
-//! placeholder
-fn main() {}
+//! `runbook`: runs operational procedures that are dangerous to run by hand.
+
+mod app;
+mod args;
+mod banner;
+mod commands;
+mod diagnostics;
+mod exit;
+mod find;
+mod format;
+mod inputs;
+mod log;
+mod prompt;
+mod redacted_panic;
+mod report;
+mod secrets;
+mod session;
+mod signals;
+mod state;
+
+use clap::Parser;
+
+use crate::app::App;
+use crate::args::Cli;
+use crate::exit::Exit;
+
+fn main() {
+    redacted_panic::install();
+    prompt::remember_terminal();
+    // The first to be installed wins; there is none before.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let cli = Cli::parse();
+    let exit = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(cli)),
+        Err(error) => {
+            eprintln!("error: the runtime does not start: {error}");
+            Exit::Bug
+        }
+    };
+    // A prompt may still be blocked on the terminal: it must not keep the process.
+    prompt::restore_terminal();
+    std::process::exit(exit.code());
+}
+
+async fn run(cli: Cli) -> Exit {
+    let app = App::new(cli.state.as_deref(), cli.json);
+    match commands::run(app, cli.command).await {
+        Ok(exit) => exit,
+        Err(failure) => {
+            format::failure(&failure);
+            failure.exit
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::builder::Styles;
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+const ABOUT: &str = "Runs dangerous operational procedures, written as YAML, to the end: frozen, snapshotted, confirmed, resumable.";
+
+const AFTER: &str = "\
+Examples:
+  runbook check reset-chatkit.yaml          look for mistakes, do nothing
+  runbook exec reset-chatkit -i environment=staging
+  runbook resume                            go on with the unfinished run
+  runbook cancel                            end it, and put back what it froze
+
+Exit codes:
+  0 succeeded       4 a step or gate failed      8 busy: owned by another
+  1 a bug           5 waiting for a person      10 a limit was reached
+  2 usage, inputs   6 cancelled                130 stopped by Ctrl-C, resumable
+  3 runbook invalid 7 the state store failed   143 stopped by SIGTERM, resumable";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "runbook", version, about = ABOUT, after_help = AFTER, styles = Styles::plain())]
+#[command(disable_help_subcommand = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Where runs are kept: `sqlite:PATH`. The default is a file in the XDG state directory.
+    #[arg(long, global = true, value_name = "URL", env = "RUNBOOK_STATE", hide_env_values = true)]
+    pub state: Option<String>,
+
+    /// Print machine-readable data on stdout: one event a line while a run goes on, one document otherwise.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Exec(Exec),
+    Resume(Resume),
+    Answer(Answer),
+    Cancel(Cancel),
+    Runs(Runs),
+    Show(Show),
+    Logs(Logs),
+    Check(Check),
+    Steps(Steps),
+    Schema(Schema),
+    Reconcile(Reconcile),
+    Completions(Completions),
+}
+
+/// Run a runbook from its first step.
+///
+/// The run keeps its own copy of the definition and of the inputs. Whatever happens to this process, `runbook resume` goes on where
+/// it stopped. Without a terminal a question makes the run wait (exit 5) until `runbook answer`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  runbook exec runbooks/reset-chatkit.yaml -i environment=staging
+  runbook exec reset-chatkit --inputs staging.yaml -i batch_size=50
+  runbook exec reset-chatkit --json > events.jsonl")]
+pub struct Exec {
+    /// A file, or the name of one in `runbooks/` here or in a folder above, with or without `.yaml`.
+    #[arg(value_name = "FILE|NAME")]
+    pub runbook: String,
+
+    /// The value of an input; may be repeated. It wins over the inputs file.
+    #[arg(short = 'i', long = "input", value_name = "KEY=VALUE")]
+    pub input: Vec<String>,
+
+    /// A YAML or JSON file with the values of inputs.
+    #[arg(long, value_name = "FILE", env = "RUNBOOK_INPUTS")]
+    pub inputs: Option<PathBuf>,
+}
+
+/// Go on with a run from where it stands.
+///
+/// Finished steps keep their outputs, a batch whose result is unknown is settled by reading the world, and a step that failed is
+/// tried again. The run's own copy of the definition is used, even if the file has changed since.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  runbook resume            the only unfinished run
+  runbook resume x7k2       the run whose id ends like this")]
+pub struct Resume {
+    /// The run: its id, or the beginning or end of it. Without it, the only unfinished run.
+    pub run: Option<String>,
+}
+
+/// Answer what a run asks, and go on with it.
+///
+/// A phrase is compared before anything is recorded: a wrong one changes nothing. A question about a step whose outcome is not
+/// known is answered with `done`, `retry` or `abort`. When another process works on the run it takes the answer up; otherwise this
+/// one goes on with the run.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  runbook answer x7k2 'RESET CHATKIT'
+  runbook answer x7k2 confirm 'RESET CHATKIT'
+  runbook answer x7k2 restart done")]
+pub struct Answer {
+    /// The run: its id, or the beginning or end of it.
+    pub run: String,
+
+    /// The step that asks, when several do, and the answer. Without an answer it is asked for on the terminal.
+    #[arg(value_name = "[STEP] TEXT", num_args = 0..=2)]
+    pub words: Vec<String>,
+}
+
+/// End a run without going on, and put back everything it changed for its own time.
+///
+/// A process that works on the run is told and waited for; otherwise this one does it. What somebody else changed meanwhile is left
+/// alone and said (exit 4).
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  runbook cancel            the only unfinished run
+  runbook cancel x7k2       the run whose id ends like this")]
+pub struct Cancel {
+    /// The run: its id, or the beginning or end of it. Without it, the only unfinished run.
+    pub run: Option<String>,
+}
+
+/// List the runs, newest first.
+#[derive(Debug, Args)]
+pub struct Runs {
+    /// How many at most.
+    #[arg(short = 'n', long, default_value_t = 20)]
+    pub limit: usize,
+
+    /// Only those that are not finished.
+    #[arg(long)]
+    pub unfinished: bool,
+}
+
+/// Show a run: its steps, what it holds, and what to type next.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The run: its id, or the beginning or end of it. Without it, the newest run.
+    pub run: Option<String>,
+}
+
+/// Print what a run did and said, line by line.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  runbook logs              of the newest run
+  runbook logs x7k2 -f      and what comes, until it ends
+  runbook logs --step purge --json")]
+pub struct Logs {
+    /// The run: its id, or the beginning or end of it. Without it, the newest run.
+    pub run: Option<String>,
+
+    /// Go on printing until the run ends.
+    #[arg(short, long)]
+    pub follow: bool,
+
+    /// Only what concerns this step.
+    #[arg(long, value_name = "ID")]
+    pub step: Option<String>,
+}
+
+/// Look for every mistake in runbooks without doing anything.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  runbook check runbooks/*.yaml
+  runbook check reset-chatkit --json")]
+pub struct Check {
+    /// Files, or names of runbooks.
+    #[arg(required = true, value_name = "FILE|NAME")]
+    pub runbooks: Vec<String>,
+}
+
+/// List the step kinds, or explain one.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  runbook steps
+  runbook steps delete-batch")]
+pub struct Steps {
+    /// A step kind.
+    pub kind: Option<String>,
+}
+
+/// Print the JSON Schema of runbooks, for editors.
+#[derive(Debug, Args)]
+pub struct Schema {}
+
+/// Put back what was held longer than its `max_hold`, in every run that no process works on.
+#[derive(Debug, Args)]
+pub struct Reconcile {}
+
+/// Print a completion script for a shell.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  runbook completions bash > ~/.local/share/bash-completion/completions/runbook")]
+pub struct Completions {
+    /// The shell.
+    pub shell: Shell,
+}

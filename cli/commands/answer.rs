@@ -1,0 +1,186 @@
+//! `runbook answer`.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use runbook_engine::drive::Purpose;
+use runbook_engine::event::{Answer, EventKind, Question};
+use runbook_engine::state::{RunState, StepStatus};
+use runbook_engine::store::StoreError;
+
+use super::wait;
+use crate::app::{App, State};
+use crate::args;
+use crate::banner;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::prompt::{self, Reply, SETTLE};
+use crate::report::describe;
+use crate::session::{self, Needs, Prepared};
+use crate::state::{self, Prefer};
+
+/// How long the process that works on the run has to show that it still does.
+const TAKEN_UP: Duration = Duration::from_secs(2);
+
+/// Records the answer and goes on with the run, unless another process does.
+pub async fn run(app: &App, args: &args::Answer) -> Outcome {
+    let state = app.state().await?;
+    let row = state::run_named(&*state.store, &args.run, Prefer::Unfinished).await?;
+    banner::show(&*state.store, Some(&row.id)).await;
+    let (plan, stands) = session::load(&state, &row).await?;
+    let (step, question, text) = choose(&stands, &args.words)?;
+    let Some(text) = text.or_else(|| typed(&step, &question)) else {
+        eprintln!("nothing was recorded; the run still waits");
+        return Ok(Exit::Waiting);
+    };
+    check(&question, &text)?;
+    let owner = session::live_owner(&state, &row).await?;
+    // Whatever keeps this process from going on is found out before the answer is recorded.
+    let prepared = match &owner {
+        Some(_) => None,
+        None => Some(Prepared::new(&state, &row.id, plan.clone(), Needs::All)?),
+    };
+    let answer = |stands: &RunState| {
+        let asking = stands.step(&step).filter(|one| one.status == StepStatus::Asking);
+        if asking.and_then(|one| one.question.as_ref()) != Some(&question) {
+            return Err(Failure::usage(format!("`{step}` does not ask that any more; nothing was recorded")));
+        }
+        let answer = Answer { text: text.clone(), by: session::person(), at: Timestamp::now() };
+        Ok(EventKind::Answered { step: step.clone(), answer })
+    };
+    wait::append(&state, &row.id, &plan, app.json, answer).await?;
+    if let Some((owner, _)) = owner
+        && still_owned(&state, &row.id).await?
+    {
+        eprintln!("the answer is recorded; {owner} goes on with the run");
+        return Ok(Exit::Succeeded);
+    }
+    let row = state.store.run(&row.id).await?.ok_or(StoreError::NoSuchRun(row.id))?;
+    let prepared = match prepared {
+        Some(prepared) => prepared,
+        None => Prepared::new(&state, &row.id, plan, Needs::All)?,
+    };
+    session::announce(&row.id);
+    session::drive(&state, &row, prepared, Purpose::GoOn, app.json).await
+}
+
+/// The process may have been about to leave when the answer came.
+async fn still_owned(state: &State, run: &str) -> Outcome<bool> {
+    tokio::time::sleep(TAKEN_UP).await;
+    let row = state.store.run(run).await?.ok_or_else(|| StoreError::NoSuchRun(run.to_owned()))?;
+    Ok(row.status.is_final() || session::live_owner(state, &row).await?.is_some())
+}
+
+/// Which question is meant, and the answer if it was given.
+fn choose(stands: &RunState, words: &[String]) -> Outcome<(String, Question, Option<String>)> {
+    let asking: Vec<(&String, &Question)> = stands
+        .steps
+        .iter()
+        .filter(|(_, one)| one.status == StepStatus::Asking)
+        .filter_map(|(id, one)| Some((id, one.question.as_ref()?)))
+        .collect();
+    let list = |failure: Failure| {
+        asking.iter().fold(failure, |failure, (id, question)| {
+            failure.help(format!("{id}: {}", describe::question_line(question)))
+        })
+    };
+    let found = |step: &str| asking.iter().find(|(id, _)| *id == step);
+    let own = |one: &(&String, &Question), text| (one.0.clone(), one.1.clone(), text);
+    match (asking.as_slice(), words) {
+        ([], _) => Err(Failure::usage("the run asks nothing")),
+        (_, [step, text]) => match found(step) {
+            Some(one) => Ok(own(one, Some(text.clone()))),
+            None => Err(list(Failure::usage(format!(
+                "`{step}` asks nothing; an answer of several words needs quotes"
+            )))),
+        },
+        ([one], []) => Ok(own(one, None)),
+        (_, [step]) if found(step).is_some_and(|one| !fits(one.1, step)) => {
+            found(step).map(|one| own(one, None)).ok_or_else(|| Failure::usage("the run asks nothing"))
+        }
+        ([one], [text]) => Ok(own(one, Some(text.clone()))),
+        _ => Err(list(Failure::usage("several steps ask: name one"))),
+    }
+}
+
+fn typed(step: &str, question: &Question) -> Option<String> {
+    if !prompt::attended() {
+        eprintln!("{step}: {}", describe::question_line(question));
+        return None;
+    }
+    match prompt::ask(step, question) {
+        Reply::Text(text) => Some(text),
+        Reply::Left | Reply::Stop => None,
+    }
+}
+
+fn fits(question: &Question, text: &str) -> bool {
+    match question {
+        Question::Phrase { phrase, .. } => phrase == text,
+        Question::Settle { .. } => SETTLE.iter().any(|(word, _)| *word == text),
+    }
+}
+
+fn check(question: &Question, text: &str) -> Outcome<()> {
+    if fits(question, text) {
+        return Ok(());
+    }
+    let failure = Failure::usage("that is not the answer; nothing was recorded, and the run still waits");
+    Err(match question {
+        Question::Phrase { phrase, .. } => {
+            failure.help(format!("the phrase is  {phrase}  and must be typed exactly"))
+        }
+        Question::Settle { .. } => SETTLE
+            .iter()
+            .fold(failure, |failure, (word, meaning)| failure.help(format!("{word:<5}  {meaning}"))),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use runbook_engine::state::StepState;
+
+    use super::*;
+
+    fn asking(ids: &[&str]) -> RunState {
+        let mut state = RunState::default();
+        for id in ids {
+            let question = Question::Phrase {
+                message: "Sure?".to_owned(),
+                phrase: "RESET IT".to_owned(),
+                facts: Vec::new(),
+            };
+            let step =
+                StepState { status: StepStatus::Asking, question: Some(question), ..StepState::default() };
+            state.steps.insert((*id).to_owned(), step);
+        }
+        state
+    }
+
+    fn chosen(ids: &[&str], words: &[&str]) -> Option<(String, Option<String>)> {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        choose(&asking(ids), &words).ok().map(|(step, _, text)| (step, text))
+    }
+
+    #[test]
+    fn the_step_may_be_left_out_when_only_one_asks() {
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(chosen(&["a"], &["RESET IT"]), Some(("a".to_owned(), text("RESET IT"))));
+        assert_eq!(chosen(&["a"], &["a"]), Some(("a".to_owned(), None)));
+        assert_eq!(chosen(&["a"], &["a", "x"]), Some(("a".to_owned(), text("x"))));
+        assert_eq!(chosen(&["a"], &["RESET", "IT"]), None);
+        assert_eq!(chosen(&["a", "b"], &["RESET IT"]), None);
+        assert_eq!(chosen(&["a", "b"], &["b", "RESET IT"]), Some(("b".to_owned(), text("RESET IT"))));
+        assert_eq!(chosen(&[], &["RESET IT"]), None);
+    }
+
+    #[test]
+    fn a_wrong_phrase_is_a_usage_error() {
+        let state = asking(&["a"]);
+        let question = state.steps["a"].question.clone().unwrap();
+        assert_eq!(check(&question, "reset it").unwrap_err().exit, Exit::Usage);
+        assert!(check(&question, "RESET IT").is_ok());
+        let settle = Question::Settle { message: "?".to_owned() };
+        assert!(check(&settle, "retry").is_ok());
+        assert_eq!(check(&settle, "yes").unwrap_err().help.len(), 3);
+    }
+}

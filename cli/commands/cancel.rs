@@ -1,0 +1,45 @@
+//! `runbook cancel`.
+
+use runbook_engine::drive::Purpose;
+use runbook_engine::event::EventKind;
+use runbook_engine::store::decode_plan;
+
+use super::wait::{self, Watched};
+use crate::app::App;
+use crate::args::Cancel;
+use crate::banner;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::session::{self, Needs, Prepared};
+use crate::state::{self, Prefer};
+
+/// Ends the run, in the process that works on it or in this one.
+pub async fn run(app: &App, args: &Cancel) -> Outcome {
+    let state = app.state().await?;
+    let row = match &args.run {
+        Some(named) => state::run_named(&*state.store, named, Prefer::Unfinished).await?,
+        None => state::only_unfinished(&*state.store).await?,
+    };
+    banner::show(&*state.store, Some(&row.id)).await;
+    if row.status.is_final() {
+        return Err(Failure::usage(format!("run {} has {} already", row.id, row.status.name())));
+    }
+    let plan = decode_plan(&row)?;
+    let by = session::person();
+    if let Some((owner, _)) = session::live_owner(&state, &row).await? {
+        eprintln!("{owner} works on {}: asking it to cancel, and waiting for it", row.id);
+        let request = |_: &_| Ok(EventKind::CancelRequested { by: by.clone() });
+        let event = wait::append(&state, &row.id, &plan, app.json, request).await?;
+        match wait::watch(&state, &row.id, &plan, event.seq, app.json).await? {
+            Watched::Ended(stands) => return Ok(wait::tell(&state, &row.id, &plan, &stands)),
+            Watched::Left => eprintln!("{owner} is gone: this process cancels the run"),
+            Watched::Stuck => {
+                let message =
+                    format!("run {} was asked to cancel, and {owner} does not get on with it", row.id);
+                let help = format!("when that process has ended, type  runbook cancel {}", row.id);
+                return Err(Failure::new(Exit::Busy, message).help(help));
+            }
+        }
+    }
+    let prepared = Prepared::new(&state, &row.id, plan, Needs::WhatThereIs)?;
+    session::drive(&state, &row, prepared, Purpose::Cancel(by), app.json).await
+}

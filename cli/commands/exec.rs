@@ -1,0 +1,107 @@
+//! `runbook exec`.
+
+use jiff::Timestamp;
+use runbook_engine::drive::Purpose;
+use runbook_engine::event::{Event, EventKind};
+use runbook_engine::plan::Plan;
+use runbook_engine::store::{NewRun, RunRow, StoreError};
+
+use crate::app::{App, State};
+use crate::args::Exec;
+use crate::banner;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::find::{self, Source};
+use crate::inputs;
+use crate::report;
+use crate::session::{self, Needs, Prepared};
+use crate::state::stands;
+
+/// The letters of a run id's last part: none that is taken for another.
+const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+
+/// Creates a run and drives it.
+pub async fn run(app: &App, args: &Exec) -> Outcome {
+    let source = find::runbook(&args.runbook)?;
+    let plan = inputs::plan(&source, args)?;
+    let state = app.state().await?;
+    banner::show(&*state.store, None).await;
+    let now = Timestamp::now();
+    let id = run_id(&plan.runbook, now, draw()?);
+    let prepared = Prepared::new(&state, &id, plan.clone(), Needs::All)?;
+    let row = create(&state, &id, &plan, source, now, app.json).await?;
+    session::announce(&id);
+    session::drive(&state, &row, prepared, Purpose::GoOn, app.json).await
+}
+
+fn draw() -> Outcome<u64> {
+    getrandom::u64().map_err(|error| Failure::new(Exit::Bug, format!("no random numbers: {error}")))
+}
+
+/// `reset-chatkit-20261121-0226-x7k2`: what, when (UTC), and four letters against two at the same minute.
+fn run_id(runbook: &str, now: Timestamp, lot: u64) -> String {
+    let letters = (0..4).map(|at| char::from(LETTERS[(lot >> (at * 5)) as usize % LETTERS.len()]));
+    format!("{runbook}-{}-{}", now.strftime("%Y%m%d-%H%M"), letters.collect::<String>())
+}
+
+async fn create(
+    state: &State,
+    id: &str,
+    plan: &Plan,
+    source: Source,
+    now: Timestamp,
+    json: bool,
+) -> Outcome<RunRow> {
+    let by = session::person();
+    let first = Event { seq: 1, at: now, what: EventKind::RunCreated { by } };
+    let text = serde_json::to_string(plan)
+        .map_err(|error| Failure::new(Exit::Bug, format!("the plan can not be written: {error}")))?;
+    let new = NewRun {
+        id: id.to_owned(),
+        runbook: plan.runbook.clone(),
+        plan: text,
+        definition: source.text,
+        source_name: source.path.display().to_string(),
+        seed: draw()?,
+        lock: plan.lock.clone(),
+        first: first.clone(),
+    };
+    match state.store.create(new).await {
+        Ok(()) => {}
+        Err(StoreError::Locked { key, run }) => return Err(locked(state, &key, &run, now).await),
+        Err(error) => return Err(error.into()),
+    }
+    if json {
+        report::print_event(id, &first);
+    }
+    let row = state.store.run(id).await?;
+    row.ok_or_else(|| StoreError::NoSuchRun(id.to_owned()).into())
+}
+
+/// Another unfinished run has the lock: which, how it stands, and what to type.
+async fn locked(state: &State, key: &str, run: &str, now: Timestamp) -> Failure {
+    let failure = Failure::new(Exit::Busy, format!("run {run} holds the lock `{key}`; nothing was done"));
+    let Ok(Some(row)) = state.store.run(run).await else { return failure };
+    if let Ok(Some((owner, _))) = session::live_owner(state, &row).await {
+        return failure
+            .help(format!("it is running, by {owner}"))
+            .help(format!("runbook logs {run} -f   to watch it"));
+    }
+    failure
+        .help(format!("it is {}", stands(&row, now)))
+        .help(format!("runbook show {run}     what it did"))
+        .help(format!("runbook resume {run}   go on with it"))
+        .help(format!("runbook cancel {run}   put back what it changed for its own time, and end it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_id_says_what_and_when() {
+        let now = "2026-11-21T02:26:59Z".parse().unwrap();
+        assert_eq!(run_id("reset-chatkit", now, 0), "reset-chatkit-20261121-0226-aaaa");
+        let id = run_id("reset-chatkit", now, u64::MAX);
+        assert!(id.ends_with("-9999"), "{id}");
+    }
+}

@@ -1,0 +1,80 @@
+//! `runbook resume`.
+
+use runbook_engine::drive::Purpose;
+use runbook_engine::store::{RunRow, decode_plan};
+
+use crate::app::App;
+use crate::args::Resume;
+use crate::banner;
+use crate::exit::{Failure, Outcome};
+use crate::session::{self, Needs, Prepared};
+use crate::state::{self, Prefer};
+
+/// How many changed lines are shown.
+const SHOWN: usize = 6;
+
+/// Goes on with the run.
+pub async fn run(app: &App, args: &Resume) -> Outcome {
+    let state = app.state().await?;
+    let row = match &args.run {
+        Some(named) => state::run_named(&*state.store, named, Prefer::Unfinished).await?,
+        None => state::only_unfinished(&*state.store).await?,
+    };
+    banner::show(&*state.store, Some(&row.id)).await;
+    if row.status.is_final() {
+        let failure =
+            Failure::usage(format!("run {} has {}: there is nothing to resume", row.id, row.status.name()));
+        return Err(failure.help(format!("runbook show {}   shows what it did", row.id)));
+    }
+    if let Some((owner, until)) = session::live_owner(&state, &row).await? {
+        return Err(session::busy(&row.id, &owner, until));
+    }
+    let plan = decode_plan(&row)?;
+    let prepared = Prepared::new(&state, &row.id, plan, Needs::All)?;
+    session::announce(&row.id);
+    tell_difference(&row);
+    session::drive(&state, &row, prepared, Purpose::Resume, app.json).await
+}
+
+/// Says when the file has changed since the run was created; the run keeps to its own copy.
+fn tell_difference(row: &RunRow) {
+    let Ok(text) = std::fs::read_to_string(&row.source_name) else {
+        eprintln!("{} can not be read any more: the run uses its own copy", row.source_name);
+        return;
+    };
+    if text != row.definition {
+        eprintln!("{} has changed since the run was created: the run uses its own copy", row.source_name);
+        difference(&row.definition, &text).iter().for_each(|line| eprintln!("  {line}"));
+    }
+}
+
+/// The lines between the first and the last difference: what the run has, what the file has.
+fn difference(own: &str, file: &str) -> Vec<String> {
+    let (own, file): (Vec<&str>, Vec<&str>) = (own.lines().collect(), file.lines().collect());
+    let same = own.iter().zip(&file).take_while(|(a, b)| a == b).count();
+    let rest = own.len().min(file.len()) - same;
+    let tail = own.iter().rev().zip(file.iter().rev()).take(rest).take_while(|(a, b)| a == b).count();
+    let mut lines = vec![format!("from line {}:", same + 1)];
+    for (sign, all) in [('-', &own), ('+', &file)] {
+        let changed = &all[same..all.len() - tail];
+        lines.extend(changed.iter().take(SHOWN).map(|line| format!("{sign} {line}")));
+        if changed.len() > SHOWN {
+            lines.push(format!("{sign} ... {} more lines", changed.len() - SHOWN));
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_only_what_differs() {
+        assert_eq!(difference("a\nb\nc\n", "a\nx\ny\nc\n"), ["from line 2:", "- b", "+ x", "+ y"]);
+        assert_eq!(difference("a\n", "a\nb\n"), ["from line 2:", "+ b"]);
+        assert_eq!(difference("a\na\n", "a\n"), ["from line 2:", "- a"]);
+        let long = "x\n".repeat(40);
+        assert_eq!(difference("", &long).last().unwrap(), "+ ... 34 more lines");
+    }
+}

@@ -1,0 +1,133 @@
+//! `runbook show`.
+
+use std::io::IsTerminal;
+
+use jiff::Timestamp;
+use runbook_engine::plan::Plan;
+use runbook_engine::state::{ObligationPhase, RunState, StepStatus};
+use runbook_engine::store::RunRow;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::args::Show;
+use crate::banner;
+use crate::exit::Outcome;
+use crate::format;
+use crate::report::describe;
+use crate::report::summary::{self, Facts};
+use crate::session;
+use crate::state::{self, Prefer};
+
+/// Shows the run.
+pub async fn run(app: &App, args: &Show) -> Outcome {
+    let state = app.state().await?;
+    let row = match &args.run {
+        Some(named) => state::run_named(&*state.store, named, Prefer::Newest).await?,
+        None => state::newest(&*state.store).await?,
+    };
+    banner::show(&*state.store, Some(&row.id)).await;
+    let (plan, stands) = session::load(&state, &row).await?;
+    if app.json {
+        return super::print_json(&document(&row, &plan, &stands));
+    }
+    let on_terminal = std::io::stdout().is_terminal();
+    if !on_terminal {
+        format::without_colours();
+    }
+    let width = format::width().filter(|_| on_terminal);
+    let now = Timestamp::now();
+    let artifacts = state.location.artifacts();
+    let owned = session::live_owner(&state, &row).await?.is_some();
+    let facts = Facts { run: &row.id, plan: &plan, state: &stands, artifacts: &artifacts, owned, now, width };
+    let mut lines = vec![
+        format!("{}  {}", row.id, state::stands(&row, now)),
+        format!("created {} by {}, from {}", format::ago(row.created_at, now), stands.by, row.source_name),
+        String::new(),
+    ];
+    lines.extend(steps(&plan, &stands));
+    lines.extend(summary::lines(&facts));
+    super::print(&lines.join("\n"))
+}
+
+fn steps(plan: &Plan, stands: &RunState) -> Vec<String> {
+    let width = plan.all_steps().map(|step| step.id.len()).max().unwrap_or(0);
+    let line = |id: &str| {
+        let one = stands.step(id)?;
+        let word = status(one.status);
+        let text = match one.status {
+            StepStatus::Succeeded => one.outputs().map(describe::facts).unwrap_or_default(),
+            StepStatus::Failed => one.error.as_ref().map(describe::error_line).unwrap_or_default(),
+            StepStatus::Asking => one.question.as_ref().map(describe::question_line).unwrap_or_default(),
+            StepStatus::Skipped => one.skipped.clone().unwrap_or_default(),
+            _ => String::new(),
+        };
+        let took = if one.ended_at.is_some() { describe::took(stands, id) } else { String::new() };
+        Some(format!("  {id:width$}  {word:<11}  {took:>7}  {text}").trim_end().to_owned())
+    };
+    plan.all_steps().filter_map(|step| line(&step.id)).collect()
+}
+
+fn status(status: StepStatus) -> &'static str {
+    match status {
+        StepStatus::Pending => "-",
+        StepStatus::Running => "running",
+        StepStatus::Asking => "asks",
+        StepStatus::Answered => "answered",
+        StepStatus::Interrupted => "interrupted",
+        StepStatus::Succeeded => "succeeded",
+        StepStatus::Failed => "failed",
+        StepStatus::Skipped => "skipped",
+    }
+}
+
+fn document(row: &RunRow, plan: &Plan, stands: &RunState) -> Value {
+    let now = Timestamp::now();
+    let step = |id: &str, uses: &str| {
+        let one = stands.step(id)?;
+        Some(json!({
+            "id": id,
+            "uses": uses,
+            "status": one.status,
+            "attempts": one.attempt,
+            "started_at": one.started_at,
+            "ended_at": one.ended_at,
+            "outputs": one.outputs(),
+            "error": one.error,
+            "question": one.question.as_ref().filter(|_| one.status == StepStatus::Asking),
+            "skipped": one.skipped,
+        }))
+    };
+    let obligation = |(id, one): (&String, &runbook_engine::state::ObligationState)| {
+        let (phase, how) = match &one.phase {
+            ObligationPhase::Opened => ("opened", None),
+            ObligationPhase::Applied => ("applied", None),
+            ObligationPhase::Releasing => ("releasing", None),
+            ObligationPhase::Closed(how) => ("closed", Some(how)),
+        };
+        json!({
+            "id": id,
+            "step": one.obligation.step,
+            "label": one.obligation.label,
+            "opened_at": one.opened_at,
+            "hold_until": one.hold_until(),
+            "phase": phase,
+            "how": how,
+        })
+    };
+    json!({
+        "id": row.id,
+        "runbook": row.runbook,
+        "status": state::stands(row, now),
+        "created_at": row.created_at,
+        "started_at": stands.started_at,
+        "ended_at": stands.ended_at,
+        "by": stands.by,
+        "source": row.source_name,
+        "lock": row.lock,
+        "owner": row.live_owner(now).map(|(owner, _)| owner),
+        "inputs": plan.inputs,
+        "error": stands.error,
+        "steps": plan.all_steps().filter_map(|one| step(&one.id, &one.uses)).collect::<Vec<_>>(),
+        "obligations": stands.obligations.iter().map(obligation).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,257 @@
+//! Asks the person at the terminal. Only when there is one: stdin and stderr are terminals, and this process is in the foreground.
+
+mod line;
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use async_trait::async_trait;
+use console::{Style, Term, measure_text_width};
+use dialoguer::Select;
+use dialoguer::theme::{ColorfulTheme, SimpleTheme, Theme};
+use runbook_engine::drive::People;
+use runbook_engine::event::Question;
+use rustix::termios::{self, OptionalActions, Termios};
+use tokio::sync::Notify;
+
+use crate::exit::Exit;
+use crate::format;
+use crate::report::Views;
+use crate::report::describe::{one_line, wrap};
+use crate::signals::Stopper;
+
+pub use self::line::Reply;
+
+/// How often a phrase may be mistyped before the wrong one is taken for the answer.
+const TRIES: u32 = 3;
+
+/// The answers to the question whether a step took effect.
+pub const SETTLE: [(&str, &str); 3] = [
+    ("done", "it did take effect: go on after it"),
+    ("retry", "it did not: do it again"),
+    ("abort", "stop here: the run fails, and can be resumed"),
+];
+
+static TERMINAL: OnceLock<Termios> = OnceLock::new();
+static PROMPTED: AtomicBool = AtomicBool::new(false);
+
+/// Remembers how the terminal is set, before anything changes it.
+pub fn remember_terminal() {
+    if let Ok(settings) = termios::tcgetattr(io::stdin()) {
+        let _ = TERMINAL.set(settings);
+    }
+}
+
+/// Sets the terminal as it was, when somebody was asked: a prompt that is still open has it in another mode.
+pub fn restore_terminal() {
+    if PROMPTED.load(Ordering::SeqCst)
+        && let Some(settings) = TERMINAL.get()
+    {
+        let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, settings);
+        let _ = Term::stderr().show_cursor();
+    }
+}
+
+/// Whether there is a person to ask.
+pub fn attended() -> bool {
+    let terminals = io::stdin().is_terminal() && io::stderr().is_terminal();
+    terminals && termios::tcgetpgrp(io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp())
+}
+
+/// The person at the terminal of a run.
+pub struct AtTerminal {
+    views: Views,
+    stopper: Stopper,
+    name: String,
+    /// The step that asks, with the way to tell its prompt that it is of no use any more.
+    asking: Mutex<Option<(String, Arc<Notify>)>>,
+    /// Held while a prompt reads the terminal, also one that nobody waits for any more.
+    terminal: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl AtTerminal {
+    /// The person called `name`, in front of these views.
+    pub fn new(views: Views, stopper: Stopper, name: String) -> Self {
+        Self { views, stopper, name, asking: Mutex::default(), terminal: Arc::default() }
+    }
+
+    /// What `step` asks was answered elsewhere, or the run is cancelled when there is no step: the prompt is of no use any more.
+    pub fn withdraw(&self, step: Option<&str>) {
+        let asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((asks, withdrawn)) = &*asking
+            && step.is_none_or(|step| step == asks)
+        {
+            withdrawn.notify_one();
+        }
+    }
+
+    fn set_asking(&self, asking: Option<(String, Arc<Notify>)>) {
+        *self.asking.lock().unwrap_or_else(PoisonError::into_inner) = asking;
+    }
+}
+
+#[async_trait]
+impl People for AtTerminal {
+    async fn ask(&self, step: &str, question: &Question) -> Option<String> {
+        if !attended() {
+            return None;
+        }
+        let terminal = Arc::clone(&self.terminal).lock_owned().await;
+        let withdrawn = Arc::new(Notify::new());
+        self.set_asking(Some((step.to_owned(), Arc::clone(&withdrawn))));
+        self.views.each(|view| view.pause());
+        let (name, question) = (step.to_owned(), question.clone());
+        let prompt = tokio::task::spawn_blocking(move || {
+            let _terminal = terminal;
+            ask(&name, &question)
+        });
+        let reply = tokio::select! {
+            reply = prompt => reply.ok(),
+            () = withdrawn.notified() => {
+                eprintln!("\r\n\r\n  This question is settled. (If the terminal does not react, press Enter.)\r");
+                restore_terminal();
+                None
+            }
+        };
+        self.set_asking(None);
+        self.views.each(|view| view.resume());
+        match reply {
+            Some(Reply::Text(text)) => Some(text),
+            // Nobody's answer: it is dropped, because the step asks no more.
+            None => Some(String::new()),
+            Some(Reply::Left) => None,
+            Some(Reply::Stop) => {
+                self.stopper.ask(Exit::Interrupted);
+                None
+            }
+        }
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+/// Puts a question to the terminal and waits for the answer.
+pub fn ask(step: &str, question: &Question) -> Reply {
+    PROMPTED.store(true, Ordering::SeqCst);
+    let result = match question {
+        Question::Phrase { message, phrase, facts } => phrase_prompt(step, message, phrase, facts),
+        Question::Settle { message } => settle_prompt(step, message),
+    };
+    // A terminal that can not be read is nobody's answer.
+    result.unwrap_or(Reply::Left)
+}
+
+fn width() -> usize {
+    format::width().unwrap_or(80)
+}
+
+fn theme() -> Box<dyn Theme> {
+    if format::colours() && format::unicode() {
+        Box::new(ColorfulTheme::default())
+    } else {
+        Box::new(SimpleTheme)
+    }
+}
+
+/// What is about to happen, then the facts, aligned.
+fn block(step: &str, message: &str, facts: &[(String, String)], width: usize) -> Vec<String> {
+    let mut lines = vec![
+        String::new(),
+        format!("  {}", format::paint(Style::new().yellow().bold(), step)),
+        String::new(),
+    ];
+    for paragraph in message.lines() {
+        lines.extend(wrap(paragraph, width.saturating_sub(3)).into_iter().map(|line| format!("  {line}")));
+    }
+    if !facts.is_empty() {
+        lines.push(String::new());
+    }
+    let label = facts.iter().map(|(label, _)| measure_text_width(label)).max().unwrap_or(0).min(width / 3);
+    for (name, value) in facts {
+        let name = console::pad_str(name, label, console::Alignment::Left, Some("."));
+        let mut below = wrap(&one_line(value), width.saturating_sub(label + 8)).into_iter();
+        lines.push(format!(
+            "    {}  {}",
+            format::paint(Style::new().dim(), &name),
+            below.next().unwrap_or_default()
+        ));
+        lines.extend(below.map(|line| format!("    {:label$}  {line}", "")));
+    }
+    lines.push(String::new());
+    lines
+}
+
+fn phrase_prompt(step: &str, message: &str, phrase: &str, facts: &[(String, String)]) -> io::Result<Reply> {
+    let width = width();
+    let mut err = io::stderr().lock();
+    for line in block(step, message, facts, width) {
+        writeln!(err, "{line}")?;
+    }
+    writeln!(err, "  To go on, type  {}", format::paint(Style::new().bold(), phrase))?;
+    for line in
+        wrap("Ctrl-D leaves the run waiting, Ctrl-C stops it; nothing happens then.", width.saturating_sub(3))
+    {
+        writeln!(err, "  {}", format::paint(Style::new().dim(), &line))?;
+    }
+    drop(err);
+    let mut prompt = String::from("  ");
+    theme().format_input_prompt(&mut prompt, step, None).map_err(io::Error::other)?;
+    let mut wrong = 0;
+    loop {
+        let text = match line::read(&Term::stderr(), &prompt)? {
+            Reply::Text(text) => text.trim().to_owned(),
+            other => return Ok(other),
+        };
+        if text.is_empty() {
+            continue;
+        }
+        if text == phrase {
+            return Ok(Reply::Text(text));
+        }
+        wrong += 1;
+        if wrong == TRIES {
+            eprintln!("  That was not the phrase either. Nothing happens.");
+            return Ok(Reply::Text(text));
+        }
+        let left = TRIES - wrong;
+        eprintln!(
+            "  That is not the phrase: it must be typed exactly. {left} more tr{}.",
+            if left == 1 { "y" } else { "ies" }
+        );
+    }
+}
+
+fn settle_prompt(step: &str, message: &str) -> io::Result<Reply> {
+    for line in block(step, message, &[], width()) {
+        eprintln!("{line}");
+    }
+    eprintln!("  Look at the system, then choose. Esc leaves the run waiting.");
+    let items: Vec<String> = SETTLE.iter().map(|(word, meaning)| format!("{word:<5}  {meaning}")).collect();
+    let theme = theme();
+    let chosen = Select::with_theme(&*theme).with_prompt(step).items(&items).default(0).interact_opt();
+    match chosen {
+        Ok(Some(index)) => Ok(Reply::Text(SETTLE[index].0.to_owned())),
+        Ok(None) => Ok(Reply::Left),
+        // Ctrl-C has raised SIGINT already.
+        Err(dialoguer::Error::IO(error)) if error.kind() == io::ErrorKind::Interrupted => Ok(Reply::Left),
+        Err(dialoguer::Error::IO(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_are_aligned_and_long_ones_go_on_below() {
+        let facts =
+            [("Gateway".to_owned(), "http://127.0.0.1:8010".to_owned()), ("Ids".to_owned(), "a ".repeat(40))];
+        let lines = block("confirm", "Delete 212 attachments?", &facts, 50);
+        assert!(lines.contains(&"  Delete 212 attachments?".to_owned()), "{lines:?}");
+        assert!(lines.contains(&"    Gateway  http://127.0.0.1:8010".to_owned()), "{lines:?}");
+        assert!(lines.iter().all(|line| measure_text_width(line) <= 50), "{lines:?}");
+    }
+}

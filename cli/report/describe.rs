@@ -1,0 +1,208 @@
+//! What an event means, in words: one vocabulary for every view, the logs and the summary.
+
+use console::measure_text_width;
+use runbook_engine::artifact::Artifact;
+use runbook_engine::error::{Outcome, StepError};
+use runbook_engine::event::{Closed, EventKind, ObligationChange, Question, RunOutcome};
+use runbook_engine::state::RunState;
+use serde_json::Value;
+
+use crate::format;
+
+/// How many outputs of a step are worth a line.
+const FACTS: usize = 6;
+
+/// The kind of an event, as it is stored.
+pub fn kind(event: &EventKind) -> &'static str {
+    match event {
+        EventKind::RunCreated { .. } => "run-created",
+        EventKind::RunClaimed { .. } => "run-claimed",
+        EventKind::StepStarted { .. } => "step-started",
+        EventKind::StepSucceeded { .. } => "step-succeeded",
+        EventKind::StepFailed { .. } => "step-failed",
+        EventKind::StepInterrupted { .. } => "step-interrupted",
+        EventKind::StepSkipped { .. } => "step-skipped",
+        EventKind::StepReopened { .. } => "step-reopened",
+        EventKind::Asked { .. } => "asked",
+        EventKind::Answered { .. } => "answered",
+        EventKind::Obligation { .. } => "obligation",
+        EventKind::CancelRequested { .. } => "cancel-requested",
+        EventKind::RunEnded { .. } => "run-ended",
+    }
+}
+
+/// The step an event is about.
+pub fn step(event: &EventKind) -> Option<&str> {
+    match event {
+        EventKind::StepStarted { step, .. }
+        | EventKind::StepSucceeded { step, .. }
+        | EventKind::StepFailed { step, .. }
+        | EventKind::StepInterrupted { step }
+        | EventKind::StepSkipped { step, .. }
+        | EventKind::StepReopened { step, .. }
+        | EventKind::Asked { step, .. }
+        | EventKind::Answered { step, .. } => Some(step),
+        EventKind::Obligation { change: ObligationChange::Opened(obligation), .. } => Some(&obligation.step),
+        _ => None,
+    }
+}
+
+/// What happened, beside the kind and the step, on one line.
+pub fn detail(event: &EventKind, state: &RunState) -> String {
+    let text = match event {
+        EventKind::RunCreated { by } | EventKind::CancelRequested { by } => format!("by {by}"),
+        EventKind::RunClaimed { owner, epoch } => format!("by {owner}, epoch {epoch}"),
+        EventKind::StepStarted { attempt, .. } => format!("attempt {attempt}"),
+        EventKind::StepSucceeded { step, outputs } => {
+            let facts = facts(outputs);
+            let took = took(state, step);
+            if facts.is_empty() { took } else { format!("{took}, {facts}") }
+        }
+        EventKind::StepFailed { error, .. } => error_line(error),
+        EventKind::StepInterrupted { .. } => "stopped at a safe place".to_owned(),
+        EventKind::StepSkipped { reason, .. } | EventKind::StepReopened { reason, .. } => reason.clone(),
+        EventKind::Asked { question, .. } => question_line(question),
+        EventKind::Answered { answer, .. } => format!("`{}` by {}", answer.text, answer.by),
+        EventKind::Obligation { id, change } => obligation(id, change, state),
+        EventKind::RunEnded { outcome, error } => {
+            let outcome = outcome_name(*outcome);
+            error
+                .as_ref()
+                .map_or_else(|| outcome.to_owned(), |error| format!("{outcome}: {}", error_line(error)))
+        }
+    };
+    one_line(&text)
+}
+
+fn outcome_name(outcome: RunOutcome) -> &'static str {
+    match outcome {
+        RunOutcome::Succeeded => "succeeded",
+        RunOutcome::Failed => "failed",
+        RunOutcome::Cancelled => "cancelled",
+    }
+}
+
+/// How long a step's last attempt took.
+pub fn took(state: &RunState, step: &str) -> String {
+    let times = state.step(step).and_then(|step| step.started_at.zip(step.ended_at));
+    times.map_or_else(String::new, |(start, end)| format::length(format::between(start, end)))
+}
+
+/// An error with its kind and causes, on one line.
+pub fn error_line(error: &StepError) -> String {
+    let mut text = format!("{}: {}", error.kind.name(), error.message);
+    for cause in &error.causes {
+        text.push_str(": ");
+        text.push_str(cause);
+    }
+    if error.outcome == Outcome::Unknown {
+        text.push_str(" (it is not known whether it took effect)");
+    }
+    one_line(&text)
+}
+
+/// What a question asks, on one line.
+pub fn question_line(question: &Question) -> String {
+    match question {
+        Question::Phrase { message, phrase, .. } => one_line(&format!("{message} (type `{phrase}`)")),
+        Question::Settle { message } => one_line(&format!("{message} (done, retry or abort)")),
+    }
+}
+
+fn obligation(id: &str, change: &ObligationChange, state: &RunState) -> String {
+    let label = match change {
+        ObligationChange::Opened(obligation) => obligation.label.as_str(),
+        _ => state.obligations.get(id).map_or(id, |one| one.obligation.label.as_str()),
+    };
+    match change {
+        ObligationChange::Opened(obligation) => {
+            format!(
+                "about to hold {label}, for {} at most; its original value is recorded",
+                obligation.max_hold
+            )
+        }
+        ObligationChange::Applied => format!("{label} is held"),
+        ObligationChange::Releasing => format!("putting {label} back"),
+        ObligationChange::Closed { how } => closed(label, how),
+    }
+}
+
+/// How an obligation ended.
+pub fn closed(label: &str, how: &Closed) -> String {
+    match how {
+        Closed::Restored => format!("{label} is back at its original value"),
+        Closed::Untouched => format!("{label} had never been changed"),
+        Closed::Expired => format!("{label} is back at its original value, because it was held too long"),
+        Closed::Foreign { present } => format!(
+            "{label} was changed by somebody else to {present}; it was left alone and is NOT back at its original value"
+        ),
+    }
+}
+
+/// The countable outputs of a step: `deleted 412, failed 0`.
+pub fn facts(outputs: &Value) -> String {
+    let Some(fields) = outputs.as_object() else { return String::new() };
+    let counts = fields.iter().filter_map(|(name, value)| {
+        // How long it took has its own column, and an exit code is no count.
+        let number = value.as_u64().filter(|_| !name.ends_with("_ms") && name != "exit_code")?;
+        Some(format!("{} {}", name.replace('_', " "), format::count(number)))
+    });
+    counts.take(FACTS).collect::<Vec<_>>().join(", ")
+}
+
+/// The artifact that a step wrote for people.
+pub fn report(outputs: &Value) -> Option<Artifact> {
+    serde_json::from_value(outputs.get("markdown")?.clone()).ok()
+}
+
+/// The text without line breaks and control characters.
+pub fn one_line(text: &str) -> String {
+    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    clean.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The text in lines of at most so many columns, broken at spaces.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    let (mut lines, mut line) = (Vec::new(), String::new());
+    for word in text.split_whitespace() {
+        if !line.is_empty() && measure_text_width(&line) + 1 + measure_text_width(word) > width {
+            lines.push(std::mem::take(&mut line));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn facts_are_the_counts_among_the_outputs() {
+        let outputs = json!({ "deleted": 1412, "already_gone": 3, "ok": true, "manifest": { "bytes": 4 }, "rate": 0.5 });
+        assert_eq!(facts(&outputs), "deleted 1,412, already gone 3");
+        assert_eq!(facts(&json!(null)), "");
+    }
+
+    #[test]
+    fn an_error_is_one_line_with_its_causes() {
+        let mut error = StepError::transient("the gateway\ndoes not answer").unknown();
+        error.causes.push("connection reset".to_owned());
+        let text = error_line(&error);
+        assert!(
+            text.starts_with("transient: the gateway does not answer: connection reset (it is not known"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(one_line("a\x1b[2Jb\r\nc"), "a [2Jb c");
+    }
+}

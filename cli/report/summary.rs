@@ -1,0 +1,228 @@
+//! What a person reads at the end: the verdict, what was done, what was not, what is still held, and what to type next.
+
+use console::{Style, measure_text_width};
+use jiff::Timestamp;
+use runbook_engine::artifact::Artifacts;
+use runbook_engine::error::Outcome;
+use runbook_engine::event::Question;
+use runbook_engine::kinds::Class;
+use runbook_engine::plan::{Plan, PlannedStep};
+use runbook_engine::state::{ObligationPhase, RunState, RunStatus, StepState, StepStatus};
+
+use super::describe;
+use crate::format;
+
+/// What is summed up.
+pub struct Facts<'a> {
+    /// The run's id.
+    pub run: &'a str,
+    /// Its plan.
+    pub plan: &'a Plan,
+    /// Its state.
+    pub state: &'a RunState,
+    /// Where reports are.
+    pub artifacts: &'a Artifacts,
+    /// Whether a process works on it.
+    pub owned: bool,
+    /// The time.
+    pub now: Timestamp,
+    /// The columns there are; none when lines may be as long as they like.
+    pub width: Option<usize>,
+}
+
+/// Columns before the text of a row.
+const INDENT: usize = 12;
+
+/// The lines.
+pub fn lines(facts: &Facts<'_>) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    lines.extend(verdict(facts));
+    failures(facts, &mut lines);
+    lines.push(String::new());
+    done(facts, &mut lines);
+    not_done(facts, &mut lines);
+    holds(facts, &mut lines);
+    if let Some(path) = report(facts) {
+        row(facts, &mut lines, "Report", &path);
+    }
+    next(facts, &mut lines);
+    lines
+}
+
+fn verdict(facts: &Facts<'_>) -> Vec<String> {
+    let state = facts.state;
+    let (word, style) = match state.status {
+        RunStatus::Succeeded => ("Succeeded", Style::new().green().bold()),
+        RunStatus::Failed => ("Failed", Style::new().red().bold()),
+        RunStatus::Cancelled if state.error.is_some() => {
+            ("Cancelled, and not everything is back", Style::new().red().bold())
+        }
+        RunStatus::Cancelled => ("Cancelled", Style::new().yellow().bold()),
+        RunStatus::Running if facts.owned => ("Running", Style::new().cyan().bold()),
+        RunStatus::Running if asking(facts).next().is_none() => {
+            ("Stopped before its end", Style::new().yellow().bold())
+        }
+        RunStatus::Running | RunStatus::Waiting => ("Waits for a person", Style::new().yellow().bold()),
+    };
+    let took = state.started_at.map(|start| format::between(start, state.ended_at.unwrap_or(facts.now)));
+    let took = took.map_or_else(String::new, |took| format!(" after {}", format::length(took)));
+    vec![format!("{}{took}", format::paint(style, word)), format!("  run {}", facts.run)]
+}
+
+/// The text in lines that fit, the first one less indented than the others.
+fn fit(facts: &Facts<'_>, first: &str, below: &str, text: &str) -> Vec<String> {
+    let room = facts.width.map_or(usize::MAX, |width| {
+        width.saturating_sub(measure_text_width(below).max(measure_text_width(first)) + 1)
+    });
+    let lines = describe::wrap(text, room.max(16)).into_iter().enumerate();
+    lines.map(|(at, line)| format!("{}{line}", if at == 0 { first } else { below })).collect()
+}
+
+fn failures(facts: &Facts<'_>, lines: &mut Vec<String>) {
+    let steps = facts.plan.all_steps().filter_map(|step| Some((step, facts.state.step(&step.id)?)));
+    let failed = steps.filter(|(_, state)| state.status == StepStatus::Failed);
+    let errors = failed.filter_map(|(step, state)| Some((step.id.as_str(), state.error.as_ref()?)));
+    for (who, error) in errors.chain(facts.state.error.as_ref().map(|error| ("run", error))) {
+        let head = format!("  {} ", format::paint(Style::new().red(), &format!("{who}:")));
+        lines.extend(fit(facts, &head, "    ", &describe::one_line(&error.message)));
+        for cause in &error.causes {
+            lines.extend(fit(facts, "    caused by: ", "      ", &describe::one_line(cause)));
+        }
+        if error.outcome == Outcome::Unknown {
+            lines.push("    it is not known whether it took effect".to_owned());
+        }
+        if let Some(help) = &error.help {
+            lines.extend(fit(facts, "    ", "    ", &describe::one_line(help)));
+        }
+    }
+}
+
+/// A label in its column, then text.
+fn row(facts: &Facts<'_>, lines: &mut Vec<String>, label: &str, text: &str) {
+    let first = format!("  {} ", format::paint(Style::new().bold(), &format!("{label:<9}")));
+    lines.extend(fit(facts, &first, &" ".repeat(INDENT), text));
+}
+
+/// What to type, one command a line, never broken so that it can be copied; what it does only where there is room.
+fn commands(facts: &Facts<'_>, lines: &mut Vec<String>, commands: &[(String, &str)]) {
+    let width = commands.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
+    for (at, (command, about)) in commands.iter().enumerate() {
+        let label = format!("{:<9}", if at == 0 { "Next" } else { "" });
+        let line = format!("  {} {command:<width$}   {about}", format::paint(Style::new().bold(), &label));
+        let fits = facts.width.is_none_or(|width| measure_text_width(&line) < width);
+        let line =
+            if fits { line } else { format!("  {} {command}", format::paint(Style::new().bold(), &label)) };
+        lines.push(line.trim_end().to_owned());
+    }
+}
+
+fn with(facts: &Facts<'_>, fits: impl Fn(&PlannedStep, &StepState) -> bool) -> Vec<String> {
+    let steps = facts.plan.all_steps();
+    steps
+        .filter(|step| facts.state.step(&step.id).is_some_and(|state| fits(step, state)))
+        .map(|step| step.id.clone())
+        .collect()
+}
+
+/// Steps that changed something get a line with their counts; the others are only named.
+fn done(facts: &Facts<'_>, lines: &mut Vec<String>) {
+    let over = |_: &PlannedStep, state: &StepState| state.status == StepStatus::Succeeded;
+    let ids = with(facts, over);
+    if ids.is_empty() {
+        row(facts, lines, "Done", "nothing");
+        return;
+    }
+    let counts = |id: &str| {
+        let outputs = facts.state.step(id).and_then(StepState::outputs)?;
+        let text = describe::facts(outputs);
+        let counted = text.contains(", ") || facts.plan.step(id)?.effect.class == Class::Destroy;
+        (counted && !text.is_empty()).then_some(text)
+    };
+    let width =
+        ids.iter().filter(|id| counts(id).is_some()).map(|id| measure_text_width(id)).max().unwrap_or(0);
+    let counted = ids.iter().filter_map(|id| Some((id, counts(id)?)));
+    for (at, (id, text)) in counted.enumerate() {
+        let label = if at == 0 { "Done" } else { "" };
+        let first =
+            format!("  {} {id:<width$}  ", format::paint(Style::new().bold(), &format!("{label:<9}")));
+        lines.extend(fit(facts, &first, &" ".repeat(INDENT + 2), &text));
+    }
+    let silent: Vec<&str> = ids.iter().filter(|id| counts(id).is_none()).map(String::as_str).collect();
+    if !silent.is_empty() {
+        let label = if silent.len() == ids.len() { "Done" } else { "" };
+        row(facts, lines, label, &silent.join(", "));
+    }
+    let skipped = with(facts, |_, state| state.status == StepStatus::Skipped);
+    if !skipped.is_empty() {
+        row(facts, lines, "Skipped", &skipped.join(", "));
+    }
+}
+
+fn not_done(facts: &Facts<'_>, lines: &mut Vec<String>) {
+    let begun = with(facts, |_, state| !state.is_over() && state.attempt > 0);
+    let untouched = with(facts, |_, state| !state.is_over() && state.attempt == 0);
+    if !begun.is_empty() {
+        row(facts, lines, "Begun", &begun.join(", "));
+    }
+    if !untouched.is_empty() {
+        row(facts, lines, "Not done", &untouched.join(", "));
+    } else if begun.is_empty() && facts.state.status == RunStatus::Failed {
+        row(facts, lines, "Not done", "nothing: every step has ended");
+    }
+}
+
+fn holds(facts: &Facts<'_>, lines: &mut Vec<String>) {
+    for one in facts.state.obligations.values() {
+        let label = &one.obligation.label;
+        match &one.phase {
+            ObligationPhase::Closed(how) => row(facts, lines, "Released", &describe::closed(label, how)),
+            _ => {
+                let until = one.hold_until();
+                let until = if until > facts.now {
+                    format!("until {} at most", format::clock(until, facts.now))
+                } else {
+                    "OVERDUE".to_owned()
+                };
+                let text = format!("{label} is NOT back, {until}");
+                row(facts, lines, "HELD", &format::paint(Style::new().yellow().bold(), &text));
+            }
+        }
+    }
+}
+
+fn report(facts: &Facts<'_>) -> Option<String> {
+    let artifact = facts.state.steps.values().filter_map(StepState::outputs).find_map(describe::report)?;
+    Some(facts.artifacts.path(&artifact).display().to_string())
+}
+
+fn asking<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = (&'a str, &'a Question)> {
+    let asking = facts.state.steps.iter().filter(|(_, state)| state.status == StepStatus::Asking);
+    asking.filter_map(|(id, state)| Some((id.as_str(), state.question.as_ref()?)))
+}
+
+fn next(facts: &Facts<'_>, lines: &mut Vec<String>) {
+    let (state, run) = (facts.state, facts.run);
+    let held = state.open_obligations().next().is_some();
+    if state.status.is_final() {
+        return;
+    }
+    if facts.owned {
+        commands(facts, lines, &[(format!("runbook logs {run} -f"), "watch it")]);
+        return;
+    }
+    let mut next = Vec::new();
+    for (step, question) in asking(facts) {
+        let answer = match question {
+            Question::Phrase { phrase, .. } => format!("'{}'", phrase.replace('\'', r"'\''")),
+            Question::Settle { .. } => "done|retry|abort".to_owned(),
+        };
+        row(facts, lines, "Asks", &format!("{step}: {}", describe::question_line(question)));
+        next.push((format!("runbook answer {run} {step} {answer}"), ""));
+    }
+    next.push((format!("runbook resume {run}"), "go on from where it stands"));
+    next.push((
+        format!("runbook cancel {run}"),
+        if held { "put everything back, and end it" } else { "end it" },
+    ));
+    commands(facts, lines, &next);
+}

@@ -1,0 +1,236 @@
+//! Everything between a stored run and the loop that drives it: shared by every command that makes a run go on or end.
+
+mod checks;
+mod recorder;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::{Arc, Mutex};
+
+use jiff::Timestamp;
+use runbook_engine::drive::{DriveError, Driver, Finish, Halt, LiveHub, Purpose, SystemClock};
+use runbook_engine::plan::Plan;
+use runbook_engine::redact::Redactor;
+use runbook_engine::state::RunState;
+use runbook_engine::store::{Fence, RunRow, StoreError, Write, decode_plan, load_state};
+use runbook_steps::executor::CatalogExecutor;
+use runbook_steps::kind::Vault;
+use runbook_steps::resources::Resources;
+
+use self::recorder::{Pump, Recorder};
+use crate::app::State;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::format;
+use crate::log::RunLog;
+use crate::prompt::AtTerminal;
+use crate::redacted_panic;
+use crate::report::summary::{self, Facts};
+use crate::report::{Subject, Views};
+use crate::secrets::{self, Secrets};
+use crate::signals::Stopper;
+
+pub use self::checks::decodes;
+
+/// Whether everything a run needs must be there before it is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// All of it, or nothing is done.
+    All,
+    /// What is missing is told and left out: putting things back must not fail for something it does not need.
+    WhatThereIs,
+}
+
+/// The systems and secrets of a run, ready to be used.
+pub struct Prepared {
+    plan: Arc<Plan>,
+    secrets: BTreeMap<String, String>,
+    redactor: Redactor,
+    resources: Resources,
+    vault: Arc<dyn Vault>,
+}
+
+impl Prepared {
+    /// Checks the plan against this program, reads the secrets and opens the systems; reaches none of them.
+    pub fn new(state: &State, run: &str, plan: Plan, needs: Needs) -> Outcome<Self> {
+        let problems = decodes(&plan);
+        if !problems.is_empty() {
+            complain(needs, Exit::Invalid, "this program can not run what the runbook asks for", problems)?;
+        }
+        let Secrets { values, missing } = secrets::read(&plan.secrets);
+        if !missing.is_empty() {
+            let lines = missing.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
+            complain(needs, Exit::Usage, "secrets are missing", lines)?;
+        }
+        let redactor = Redactor::default();
+        for secret in values.values() {
+            redactor.learn(secret);
+        }
+        redacted_panic::protect(&redactor);
+        let vault = checks::vault(&state.location, run, &values);
+        let resources = checks::resources(&plan, &values, needs, &redactor, &vault)?;
+        Ok(Self { plan: Arc::new(plan), secrets: values, redactor, resources, vault })
+    }
+}
+
+/// Fails, or only warns.
+fn complain(needs: Needs, exit: Exit, message: &str, lines: Vec<String>) -> Outcome<()> {
+    if needs == Needs::WhatThereIs {
+        format::warn(message);
+        lines.iter().for_each(|line| eprintln!("  {line}"));
+        return Ok(());
+    }
+    Err(lines.into_iter().fold(Failure::new(exit, message), Failure::help))
+}
+
+/// Who this process is: user, host, process id.
+pub fn owner() -> String {
+    format!("{}:{}", person(), std::process::id())
+}
+
+/// Who uses it: user and host.
+pub fn person() -> String {
+    let user = ["USER", "LOGNAME"]
+        .into_iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .find(|user| !user.is_empty());
+    let user = user.unwrap_or_else(|| format!("uid-{}", rustix::process::getuid().as_raw()));
+    format!("{user}@{}", host())
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Whether another process works on the run. One of this machine that has died is found out at once, without waiting for its lease
+/// to end; then it is made to leave.
+pub async fn live_owner(state: &State, row: &RunRow) -> Outcome<Option<(String, Timestamp)>> {
+    let Some((owner, until)) = row.live_owner(Timestamp::now()) else { return Ok(None) };
+    let here =
+        owner.rsplit_once(':').and_then(|(who, _)| who.rsplit_once('@')).is_some_and(|(_, at)| at == host());
+    if here && let Ok(Some(_held)) = state.location.hold(&row.id) {
+        match state.store.commit(&row.id, Fence::Owner(row.epoch), vec![Write::Leave]).await {
+            Ok(()) | Err(StoreError::Fenced) => {}
+            Err(error) => return Err(error.into()),
+        }
+        return Ok(None);
+    }
+    Ok(Some((owner.to_owned(), until)))
+}
+
+/// The refusal while another process works on the run.
+pub fn busy(run: &str, owner: &str, until: Timestamp) -> Failure {
+    Failure::new(Exit::Busy, format!("run {run} is owned by {owner} until {}", format::utc(until)))
+        .help("the time is extended while that process lives; then the run can be taken over")
+        .help(format!("runbook logs {run} -f   to watch it"))
+        .help(format!("runbook cancel {run}    to end it"))
+}
+
+/// The plan and the state of a stored run.
+pub async fn load(state: &State, row: &RunRow) -> Outcome<(Plan, RunState)> {
+    let plan = decode_plan(row)?;
+    let stands = load_state(&*state.store, &row.id, &plan).await?;
+    Ok((plan, stands))
+}
+
+/// Takes the run up for a purpose, shows it, and tells what came of it.
+pub async fn drive(state: &State, row: &RunRow, prepared: Prepared, purpose: Purpose, json: bool) -> Outcome {
+    let run = row.id.clone();
+    let known = load_state(&*state.store, &run, &prepared.plan).await?;
+    let held = hold(state, &run)?;
+    let log = open_log(state, &run, &prepared.redactor).await?;
+    let live = LiveHub::new(prepared.redactor.clone());
+    let subject =
+        Subject { run: run.clone(), plan: Arc::clone(&prepared.plan), seed: row.seed, live: live.clone() };
+    let (views, stopper) = (Views::new(&subject, json), Stopper::new());
+    views.each(|view| view.begin(&known));
+    let told = views.clone();
+    stopper.listen(move |halt| told.each(|view| view.say(stopping(halt))))?;
+    let people = Arc::new(AtTerminal::new(views.clone(), stopper.clone(), person()));
+    let recorder = Recorder::new(views.clone(), Arc::clone(&log), Arc::clone(&people));
+    let pump = Pump::start(live.clone(), views.clone(), log);
+    let driver = Driver {
+        store: Arc::clone(&state.store),
+        executor: Arc::new(CatalogExecutor::new(prepared.resources)),
+        people,
+        observer: Box::new(recorder),
+        live,
+        artifacts: state.location.artifacts(),
+        redactor: prepared.redactor,
+        secrets: prepared.secrets,
+        owner: owner(),
+        clock: Arc::new(SystemClock),
+        halt: stopper.watch(),
+    };
+    let finish = driver.drive(&run, purpose).await;
+    pump.stop().await;
+    views.each(|view| view.end());
+    drop(held);
+    let exit = conclude(state, &run, &prepared.plan, finish, &stopper)?;
+    if matches!(exit, Exit::Succeeded | Exit::Cancelled) {
+        checks::forget(&prepared.vault);
+    }
+    Ok(exit)
+}
+
+fn stopping(halt: Halt) -> &'static str {
+    match halt {
+        Halt::Now => "stopping now",
+        _ => "finishing the batch in flight; press Ctrl-C again to stop now",
+    }
+}
+
+fn hold(state: &State, run: &str) -> Outcome<Option<File>> {
+    let failed = |error| Failure::new(Exit::Store, format!("the folder of run {run}: {error}"));
+    state.location.hold(run).map_err(failed)
+}
+
+/// The run's log, with every event that is not in it yet.
+async fn open_log(state: &State, run: &str, redactor: &Redactor) -> Outcome<Arc<Mutex<RunLog>>> {
+    let failed = |error| Failure::new(Exit::Store, format!("the log of run {run}: {error}"));
+    let mut log = RunLog::open(&state.location.log(run), redactor.clone()).map_err(failed)?;
+    for event in state.store.events(run, 0).await? {
+        log.event(&event).map_err(failed)?;
+    }
+    Ok(Arc::new(Mutex::new(log)))
+}
+
+fn conclude(
+    state: &State,
+    run: &str,
+    plan: &Plan,
+    finish: Result<Finish, DriveError>,
+    stopper: &Stopper,
+) -> Outcome {
+    let (stands, exit) = match finish {
+        Ok(Finish::Ended(stands)) => {
+            let exit = Exit::of_run(&stands);
+            (stands, exit)
+        }
+        Ok(Finish::Waiting(stands, _)) => (stands, Exit::Waiting),
+        Ok(Finish::Halted(stands)) => (stands, stopper.exit()),
+        Err(error) => {
+            return Err(
+                Failure::from(error).help(format!("runbook resume {run}   goes on from where it stands"))
+            );
+        }
+    };
+    let artifacts = state.location.artifacts();
+    let facts = Facts {
+        run,
+        plan,
+        state: &stands,
+        artifacts: &artifacts,
+        owned: false,
+        now: Timestamp::now(),
+        width: format::width(),
+    };
+    for line in summary::lines(&facts) {
+        eprintln!("{line}");
+    }
+    Ok(exit)
+}
+
+/// Says before anything else how to come back to this run.
+pub fn announce(run: &str) {
+    eprintln!("run {run}\n  if it is stopped: runbook resume {run}\n");
+}

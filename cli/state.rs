@@ -1,0 +1,186 @@
+//! Where runs are kept, and which run a person means.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use runbook_engine::artifact::Artifacts;
+use runbook_engine::state::RunStatus;
+use runbook_engine::store::{self, RunRow, Store};
+
+use crate::exit::{Exit, Failure, Outcome};
+use crate::format;
+
+/// How many runs are looked through.
+const RECENT: usize = 10_000;
+
+/// Where runs are kept: a database, and a folder beside it for what is large.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    database: PathBuf,
+    folder: PathBuf,
+}
+
+impl Location {
+    /// The place that `--state` names, or the default one.
+    pub fn of(url: Option<&str>) -> Outcome<Self> {
+        let database = match url {
+            None => default_folder()?.join("state.db"),
+            Some(url) => {
+                let path = url.strip_prefix("sqlite:").map(|rest| rest.strip_prefix("//").unwrap_or(rest));
+                let path = path.filter(|path| !path.is_empty()).ok_or_else(|| {
+                    Failure::usage(format!("`{url}` is not a state URL")).help("write `sqlite:PATH`")
+                })?;
+                std::path::absolute(path)
+                    .map_err(|error| Failure::usage(format!("the state path `{path}`: {error}")))?
+            }
+        };
+        let folder = database.parent().unwrap_or(Path::new("/")).to_owned();
+        Ok(Self { database, folder })
+    }
+
+    /// Whether anything was ever kept here.
+    pub fn exists(&self) -> bool {
+        self.database.exists()
+    }
+
+    /// Opens the store, which is made when it is not there.
+    pub async fn open(&self) -> Outcome<Arc<dyn Store>> {
+        private_folder(&self.folder).map_err(|error| {
+            Failure::new(Exit::Store, format!("the state folder {}: {error}", self.folder.display()))
+        })?;
+        Ok(store::open(&format!("sqlite:{}", self.database.display())).await?)
+    }
+
+    /// The folder of large outputs.
+    pub fn artifacts(&self) -> Artifacts {
+        Artifacts::new(self.folder.join("artifacts"))
+    }
+
+    /// The folder of one run, made for its owner alone.
+    pub fn run_folder(&self, run: &str) -> io::Result<PathBuf> {
+        let folder = self.folder.join("runs").join(run);
+        private_folder(&folder)?;
+        Ok(folder)
+    }
+
+    /// The log of one run.
+    pub fn log(&self, run: &str) -> PathBuf {
+        self.folder.join("runs").join(run).join("log.jsonl")
+    }
+
+    /// Marks this process as the one that works on the run, until it ends in any way. None while another process of this machine
+    /// does.
+    pub fn hold(&self, run: &str) -> io::Result<Option<fs::File>> {
+        let path = self.run_folder(run)?.join("owner.lock");
+        let file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+fn private_folder(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+fn default_folder() -> Outcome<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("XDG_STATE_HOME")
+        .filter(|path| path.is_absolute())
+        .or_else(|| set("HOME").map(|home| home.join(".local/state")))
+        .map(|base| base.join("runbook"))
+        .ok_or_else(|| {
+            Failure::usage("there is no home folder to keep runs in").help("set --state sqlite:PATH")
+        })
+}
+
+/// Which run is meant when a text fits several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefer {
+    /// The only unfinished one: something is to be done with it.
+    Unfinished,
+    /// The newest one: it is only looked at.
+    Newest,
+}
+
+/// The run that a person means by its id, or by the beginning or end of it.
+pub async fn run_named(store: &dyn Store, text: &str, prefer: Prefer) -> Outcome<RunRow> {
+    if let Some(row) = store.run(text).await? {
+        return Ok(row);
+    }
+    let rows = store.runs(RECENT).await?;
+    let fits = |row: &&RunRow| row.id.starts_with(text) || row.id.ends_with(text);
+    let mut found: Vec<&RunRow> = rows.iter().filter(fits).collect();
+    match prefer {
+        Prefer::Newest => found.truncate(1),
+        Prefer::Unfinished if found.iter().any(|row| !row.status.is_final()) => {
+            found.retain(|row| !row.status.is_final());
+        }
+        Prefer::Unfinished => {}
+    }
+    match found.as_slice() {
+        [one] => whole(store, &one.id).await,
+        [] => Err(Failure::usage(format!("there is no run `{text}`")).help("`runbook runs` lists the runs")),
+        several => Err(listing(format!("`{text}` fits {} runs", several.len()), several)),
+    }
+}
+
+/// The run that a person means without naming one: the only one that has not ended for good.
+pub async fn only_unfinished(store: &dyn Store) -> Outcome<RunRow> {
+    let rows = store.runs(RECENT).await?;
+    let open: Vec<&RunRow> = rows.iter().filter(|row| !row.status.is_final()).collect();
+    match open.as_slice() {
+        [one] => whole(store, &one.id).await,
+        [] => Err(Failure::usage("there is no unfinished run").help("`runbook runs` lists the runs")),
+        several => Err(listing(format!("there are {} unfinished runs: name one", several.len()), several)),
+    }
+}
+
+/// The newest run.
+pub async fn newest(store: &dyn Store) -> Outcome<RunRow> {
+    match store.runs(1).await?.first() {
+        Some(row) => whole(store, &row.id).await,
+        None => Err(Failure::usage("there is no run yet").help("`runbook exec FILE` makes one")),
+    }
+}
+
+async fn whole(store: &dyn Store, id: &str) -> Outcome<RunRow> {
+    store.run(id).await?.ok_or_else(|| Failure::usage(format!("there is no run `{id}`")))
+}
+
+fn listing(message: String, rows: &[&RunRow]) -> Failure {
+    let now = Timestamp::now();
+    rows.iter().take(12).fold(Failure::usage(message), |failure, row| {
+        failure.help(format!("{}  {}  {}", row.id, stands(row, now), format::ago(row.created_at, now)))
+    })
+}
+
+/// Where a run stands, in a word or two; a run that says `running` without a process is interrupted.
+pub fn stands(row: &RunRow, now: Timestamp) -> &'static str {
+    match row.status {
+        RunStatus::Running if row.live_owner(now).is_none() => "interrupted",
+        status => status.name(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_url_names_a_file_and_the_folder_around_it() {
+        let location = Location::of(Some("sqlite:/var/lib/runs/state.db")).unwrap();
+        assert_eq!(location.folder, Path::new("/var/lib/runs"));
+        assert_eq!(location, Location::of(Some("sqlite:///var/lib/runs/state.db")).unwrap());
+        assert_eq!(location.log("a-1"), Path::new("/var/lib/runs/runs/a-1/log.jsonl"));
+        for bad in ["/var/lib/runs", "mysql:x", "sqlite:", ""] {
+            assert_eq!(Location::of(Some(bad)).unwrap_err().exit, Exit::Usage, "{bad}");
+        }
+    }
+}
