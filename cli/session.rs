@@ -61,10 +61,7 @@ impl Prepared {
             let lines = missing.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
             complain(needs, Exit::Usage, "secrets are missing", lines)?;
         }
-        let redactor = Redactor::default();
-        for secret in values.values() {
-            redactor.learn(secret);
-        }
+        let redactor = Redactor::new(values.values().cloned());
         redacted_panic::protect(&redactor);
         let vault = checks::vault(&state.location, run, &values);
         let resources = checks::resources(&plan, &values, needs, &redactor, &vault)?;
@@ -154,7 +151,7 @@ pub async fn drive(state: &State, row: &RunRow, prepared: Prepared, purpose: Pur
         people,
         observer: Box::new(recorder),
         live,
-        artifacts: state.location.artifacts(),
+        artifacts: state.location.artifacts_without(&prepared.redactor),
         redactor: prepared.redactor,
         secrets: prepared.secrets,
         owner: owner(),

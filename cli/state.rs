@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use runbook_engine::artifact::Artifacts;
+use runbook_engine::redact::Redactor;
 use runbook_engine::state::RunStatus;
 use runbook_engine::store::{self, RunRow, Store};
 
@@ -55,9 +56,14 @@ impl Location {
         Ok(store::open(&format!("sqlite:{}", self.database.display())).await?)
     }
 
-    /// The folder of large outputs.
+    /// The folder of large outputs, for reading.
     pub fn artifacts(&self) -> Artifacts {
-        Artifacts::new(self.folder.join("artifacts"))
+        self.artifacts_without(&Redactor::default())
+    }
+
+    /// The folder of large outputs; what is written passes `redactor`.
+    pub fn artifacts_without(&self, redactor: &Redactor) -> Artifacts {
+        Artifacts::new(self.folder.join("artifacts"), redactor.clone())
     }
 
     /// The folder of one run, made for its owner alone.

@@ -192,7 +192,7 @@ fn holds(facts: &Facts<'_>, lines: &mut Vec<String>) {
 
 fn report(facts: &Facts<'_>) -> Option<String> {
     let artifact = facts.state.steps.values().filter_map(StepState::outputs).find_map(describe::report)?;
-    Some(facts.artifacts.path(&artifact).display().to_string())
+    Some(facts.artifacts.path(&artifact).ok()?.display().to_string())
 }
 
 fn asking<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = (&'a str, &'a Question)> {
