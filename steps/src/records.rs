@@ -1,6 +1,6 @@
 //! Artifacts of one JSON record a line, written without secrets and read back.
 
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io;
 
 use runbook_engine::artifact::Artifact;
 use runbook_engine::error::{ErrorKind, StepError};
@@ -30,13 +30,9 @@ pub async fn write_text(cx: &StepContext, name: &str, text: &str) -> Result<Arti
 }
 
 async fn write_bytes(cx: &StepContext, name: &str, bytes: Vec<u8>) -> Result<Artifact, StepError> {
-    let (artifacts, file) = (cx.artifacts.clone(), name.to_owned());
-    blocking(&format!("writing the artifact {name}"), move || {
-        let mut writer = artifacts.create(&file)?;
-        writer.write_all(&bytes)?;
-        writer.finish()
-    })
-    .await
+    let mut writer = cx.artifacts.create(name).await?;
+    writer.write(&bytes).await?;
+    writer.finish().await
 }
 
 /// Reads an artifact of one record a line.
@@ -44,23 +40,12 @@ pub async fn read_records<T: DeserializeOwned + Send + 'static>(
     cx: &StepContext,
     artifact: &Artifact,
 ) -> Result<Vec<T>, StepError> {
-    let (artifacts, artifact) = (cx.artifacts.clone(), artifact.clone());
-    let what = format!("reading the artifact {}", artifact.name);
-    blocking(&what, move || {
-        let mut records = Vec::new();
-        for (index, line) in BufReader::new(artifacts.open(&artifact)?).lines().enumerate() {
-            let line = line?;
-            if line.trim().is_empty() {
-                continue;
-            }
-            let record = serde_json::from_str(&line).map_err(|error| {
-                io::Error::new(io::ErrorKind::InvalidData, format!("line {}: {error}", index + 1))
-            })?;
-            records.push(record);
-        }
-        Ok(records)
-    })
-    .await
+    let mut lines = cx.artifacts.lines(artifact).await?;
+    let mut records = Vec::new();
+    while let Some((record, _)) = lines.next_json().await? {
+        records.push(record);
+    }
+    Ok(records)
 }
 
 /// Runs disk work where it holds nothing up. Not found and invalid data are refused, everything else may work in a moment.
