@@ -1,0 +1,145 @@
+//! `command`, with real processes.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use runbook_engine::drive::{Finish, Halt, Purpose};
+use runbook_engine::error::{ErrorKind, Outcome};
+use runbook_engine::state::{RunStatus, StepStatus};
+use serde_json::{Value, json};
+
+use crate::driven::{Driven, error, outputs, step, text, until};
+
+fn driven() -> Driven {
+    Driven::new(&json!({}), &json!({}))
+}
+
+fn shell(script: &str, more: Value) -> Value {
+    let mut with = json!({ "argv": ["sh", "-c", script] });
+    with.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    with
+}
+
+fn alive(pid_file: &Path) -> bool {
+    let pid = text(pid_file);
+    // A zombie that nobody waits for is dead.
+    let stat = text(Path::new(&format!("/proc/{}/stat", pid.trim())));
+    !pid.trim().is_empty() && !stat.is_empty() && !stat.contains(") Z ")
+}
+
+#[tokio::test]
+async fn arguments_and_variables_arrive_as_they_are() {
+    let driven = driven();
+    let argv = json!(["printf", "%s|", "a b", "$HOME; `id` \"x\"", 5, true]);
+    let with = json!({ "argv": argv });
+    let env = shell("printf %s \"$VALUE\"; pwd", json!({"env": {"VALUE": "$(id) 'x'\n"}, "cwd": "/"}));
+    let state = driven.run("r", vec![step("a", "command", with), step("b", "command", env)]).await;
+    assert_eq!(outputs(&state, "a")["stdout"], "a b|$HOME; `id` \"x\"|5|true|");
+    assert_eq!(outputs(&state, "a")["exit_code"], 0);
+    assert_eq!(outputs(&state, "b")["stdout"], "$(id) 'x'\n/\n");
+}
+
+#[tokio::test]
+async fn output_is_parsed_and_bounded() {
+    let driven = driven();
+    let json = shell("echo '{\"count\": 3}'", json!({"parse": "json"}));
+    let lines = shell("printf 'a\\nb\\n'; exit 3", json!({"parse": "lines", "expect_exit": [0, 3]}));
+    let long = shell("yes 0123456789 | head -c 1000000", json!({}));
+    let state = driven
+        .run("r", vec![step("j", "command", json), step("l", "command", lines), step("t", "command", long)])
+        .await;
+    assert_eq!(outputs(&state, "j")["json"], json!({"count": 3}));
+    assert_eq!(outputs(&state, "l")["lines"], json!(["a", "b"]));
+    assert_eq!(outputs(&state, "l")["exit_code"], 3);
+    assert_eq!(outputs(&state, "t")["stdout"].as_str().unwrap().len(), 64 * 1024);
+    for (id, with) in [
+        ("not json", shell("echo no", json!({"parse": "json"}))),
+        ("too long", shell("yes | head -c 100000", json!({"parse": "lines"}))),
+    ] {
+        let state = driven.run(id, vec![step("x", "command", with)]).await;
+        assert_eq!(error(&state, "x").kind, ErrorKind::Refused, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_exit_code_is_refused_with_its_last_words() {
+    let driven = driven();
+    let state = driven
+        .run("r", vec![step("x", "command", shell("echo out; echo no space left >&2; exit 2", json!({})))])
+        .await;
+    let error = error(&state, "x");
+    assert_eq!((error.kind, error.outcome), (ErrorKind::Refused, Outcome::Failed));
+    assert_eq!(error.message, "`sh` exited with 2");
+    assert_eq!(error.causes, ["no space left"]);
+    let missing = json!({"argv": ["/no/such/program"]});
+    let state = driven.run("s", vec![step("x", "command", missing)]).await;
+    assert_eq!(crate::driven::error(&state, "x").kind, ErrorKind::Refused);
+}
+
+#[tokio::test]
+async fn a_grandchild_that_keeps_the_pipe_open_is_not_waited_for_nor_killed() {
+    let driven = driven();
+    let script = format!("sleep 20 & echo $! > {}; echo done", driven.path("pid").display());
+    let begun = Instant::now();
+    let state = driven.run("r", vec![step("x", "command", shell(&script, json!({})))]).await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(outputs(&state, "x")["stdout"], "done\n");
+    assert!(alive(&driven.path("pid")));
+    let pid = text(&driven.path("pid")).trim().parse().unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_timeout_ends_the_whole_group_even_when_it_ignores_term() {
+    let driven = driven();
+    let pid = driven.path("pid");
+    let script = format!("trap '' TERM; (trap '' TERM; sleep 30; true) & echo $! > {}; wait", pid.display());
+    let with = shell(&script, json!({"timeout": "300ms", "grace": "200ms"}));
+    let begun = Instant::now();
+    driven.create("r", vec![step("x", "command", with)]).await;
+    let Finish::Waiting(state, asking) = driven.drive("r", Purpose::GoOn).await.unwrap() else { panic!() };
+    assert_eq!(asking, ["x"], "nobody declared that it may be repeated, so a person is asked");
+    let error = error(&state, "x");
+    assert_eq!((error.kind, error.outcome), (ErrorKind::Timeout, Outcome::Unknown));
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    until(|| !alive(&pid)).await;
+}
+
+#[tokio::test]
+async fn stopping_the_run_ends_the_program_gently_and_it_runs_again_when_it_may() {
+    let driven = driven();
+    let script = format!(
+        "trap 'echo term >> {0}; exit 0' TERM; echo start >> {0}; if [ -e {1} ]; then exit 0; fi; sleep 30 & wait",
+        driven.path("log").display(),
+        driven.path("go").display()
+    );
+    let effect = json!({"effect": {"class": "write", "repeat": "repeatable"}});
+    driven.create("r", vec![step("x", "command", shell(&script, effect))]).await;
+    let log = driven.path("log");
+    let (finish, ()) = tokio::join!(driven.drive("r", Purpose::GoOn), async {
+        until(|| text(&log).contains("start")).await;
+        driven.halt.send_replace(Halt::Gently);
+    });
+    let Finish::Halted(state) = finish.unwrap() else { panic!() };
+    assert_eq!(state.step("x").unwrap().status, StepStatus::Interrupted);
+    assert_eq!(text(&log), "start\nterm\n");
+    std::fs::write(driven.path("go"), "").unwrap();
+    driven.halt.send_replace(Halt::No);
+    let state = driven.ended("r", Purpose::GoOn).await;
+    assert_eq!(state.status, RunStatus::Succeeded);
+    assert_eq!(text(&log), "start\nterm\nstart\n");
+}
+
+#[tokio::test]
+async fn a_crash_of_the_loop_leaves_no_process_behind() {
+    let driven = driven();
+    let pid = driven.path("pid");
+    let script = format!("sleep 30 & echo $! > {}; wait", pid.display());
+    driven.create("r", vec![step("x", "command", shell(&script, json!({})))]).await;
+    driven.crash("r", Purpose::GoOn, || alive(&pid)).await;
+    until(|| !alive(&pid)).await;
+}

@@ -1,0 +1,189 @@
+//! `http`, against a real server.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use runbook_engine::drive::{Finish, Purpose};
+use runbook_engine::duration::Duration as Spell;
+use runbook_engine::error::{ErrorKind, Outcome};
+use runbook_engine::plan::{PlannedStep, Retry};
+use serde_json::{Value, json};
+
+use crate::driven::{Driven, error, outputs, step};
+use crate::server::Server;
+
+#[derive(Default)]
+struct Counts {
+    /// How often the effect was had.
+    effects: AtomicU32,
+    /// How many answers get lost.
+    lost: AtomicU32,
+    /// What is answered instead, once.
+    status: AtomicU32,
+}
+
+async fn act(State(counts): State<Arc<Counts>>) -> Response {
+    let status = counts.status.swap(0, Ordering::SeqCst);
+    if status != 0 {
+        return StatusCode::from_u16(u16::try_from(status).unwrap()).unwrap().into_response();
+    }
+    counts.effects.fetch_add(1, Ordering::SeqCst);
+    if counts.lost.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+    }
+    (StatusCode::CREATED, Json(json!({"id": 7}))).into_response()
+}
+
+async fn state(State(counts): State<Arc<Counts>>) -> Json<Value> {
+    Json(json!({"effects": counts.effects.load(Ordering::SeqCst)}))
+}
+
+async fn echo(Query(query): Query<HashMap<String, String>>, headers: HeaderMap, body: String) -> Response {
+    let of = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+    let seen = json!({"query": query, "type": of("content-type"), "x": of("x-test"), "body": body});
+    ([(header::ETAG, "\"abc\"")], Json(seen)).into_response()
+}
+
+struct Bench {
+    driven: Driven,
+    counts: Arc<Counts>,
+    _server: Server,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let counts = Arc::new(Counts::default());
+        let routes = Router::new()
+            .route("/act", post(act).put(act))
+            .route("/state", get(state))
+            .route("/echo", get(echo).post(echo))
+            .route("/away", get(|| async { (StatusCode::FOUND, [(header::LOCATION, "/echo")]) }))
+            .with_state(counts.clone());
+        let server = Server::start(routes).await;
+        let connection = json!({"type": "http", "url": server.url, "timeout": "400ms"});
+        Self { driven: Driven::new(&json!({"api": connection}), &json!({})), counts, _server: server }
+    }
+
+    fn effects(&self) -> u32 {
+        self.counts.effects.load(Ordering::SeqCst)
+    }
+}
+
+fn request(mut with: Value) -> PlannedStep {
+    with["connection"] = json!("api");
+    let retry = Retry { max_attempts: 3, delay: Spell::from_millis(1), ..Retry::default() };
+    PlannedStep { retry, ..step("x", "http", with) }
+}
+
+#[tokio::test]
+async fn queries_headers_and_bodies_arrive() {
+    let bench = Bench::new().await;
+    let with = json!({"path": "/echo", "query": {"q": "a&b=ü", "n": 5}, "headers": {"X-Test": "yes"}});
+    let state = bench.driven.run("get", vec![request(with)]).await;
+    let out = outputs(&state, "x");
+    assert_eq!(out["status"], 200);
+    assert_eq!(out["headers"]["etag"], "\"abc\"");
+    assert_eq!((&out["json"]["query"], &out["json"]["x"]), (&json!({"q": "a&b=ü", "n": "5"}), &json!("yes")));
+    for (body, kind, text) in [
+        (json!({"json": {"a": [1]}}), "application/json", "{\"a\":[1]}"),
+        (json!({"form": {"a": "1 &", "b": 2}}), "application/x-www-form-urlencoded", "a=1+%26&b=2"),
+        (json!({"text": "hello"}), "text/plain; charset=utf-8", "hello"),
+        (json!({"text": "a,b", "headers": {"content-type": "text/csv"}}), "text/csv", "a,b"),
+    ] {
+        let mut with = json!({"path": "/echo", "method": "POST"});
+        with.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+        let state = bench.driven.run(text, vec![request(with)]).await;
+        let out = &outputs(&state, "x")["json"];
+        assert_eq!((&out["type"], &out["body"]), (&json!(kind), &json!(text)));
+    }
+}
+
+#[tokio::test]
+async fn the_answer_must_be_as_expected() {
+    let bench = Bench::new().await;
+    for (id, expect, kind) in [
+        ("status", json!({"status": [204]}), Some(ErrorKind::Gate)),
+        ("json", json!({"json": {"/effects": 1}}), Some(ErrorKind::Gate)),
+        ("nothing there", json!({"json": {"/no": 1}}), Some(ErrorKind::Gate)),
+        ("text", json!({"contains": "nothing"}), Some(ErrorKind::Gate)),
+        ("all", json!({"status": [200], "json": {"/effects": 0}, "contains": "eff"}), None),
+    ] {
+        let state = bench.driven.run(id, vec![request(json!({"path": "/state", "expect": expect}))]).await;
+        assert_eq!(state.step("x").unwrap().error.as_ref().map(|error| error.kind), kind, "{id}");
+    }
+    let state = bench.driven.run("404", vec![request(json!({"path": "/no"}))]).await;
+    assert_eq!(error(&state, "x").kind, ErrorKind::Refused);
+    let wanted = json!({"path": "/no", "expect": {"status": [404]}});
+    let state = bench.driven.run("wanted", vec![request(wanted)]).await;
+    assert_eq!(outputs(&state, "x")["status"], 404);
+    let state = bench.driven.run("redirect", vec![request(json!({"path": "/away"}))]).await;
+    assert_eq!(error(&state, "x").kind, ErrorKind::Refused, "redirects are not followed");
+}
+
+#[tokio::test]
+async fn a_lost_answer_of_a_post_asks_a_person_and_is_not_sent_again() {
+    let bench = Bench::new().await;
+    bench.counts.lost.store(1, Ordering::SeqCst);
+    bench.driven.create("r", vec![request(json!({"path": "/act", "method": "POST"}))]).await;
+    let Finish::Waiting(state, asking) = bench.driven.drive("r", Purpose::GoOn).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!((asking, bench.effects()), (vec!["x".to_owned()], 1));
+    assert_eq!(error(&state, "x").outcome, Outcome::Unknown);
+}
+
+#[tokio::test]
+async fn a_check_settles_a_lost_answer() {
+    let bench = Bench::new().await;
+    bench.counts.lost.store(1, Ordering::SeqCst);
+    let check = json!({"path": "/state", "expect": {"json": {"/effects": 1}}});
+    let with = json!({"path": "/act", "method": "POST", "check": check});
+    let state = bench.driven.run("r", vec![request(with)]).await;
+    let out = outputs(&state, "x");
+    assert_eq!((&out["settled_by_check"], &out["json"]["effects"]), (&json!(true), &json!(1)));
+    assert_eq!((bench.effects(), state.step("x").unwrap().attempt), (1, 2));
+}
+
+#[tokio::test]
+async fn a_check_that_finds_nothing_sends_it_again() {
+    let bench = Bench::new().await;
+    bench.counts.lost.store(1, Ordering::SeqCst);
+    let check = json!({"path": "/state", "expect": {"json": {"/effects": 99}}});
+    let with = json!({"path": "/act", "method": "POST", "check": check});
+    let state = bench.driven.run("r", vec![request(with)]).await;
+    assert_eq!(outputs(&state, "x")["settled_by_check"], false);
+    assert_eq!(bench.effects(), 2);
+}
+
+#[tokio::test]
+async fn a_put_is_sent_again_and_a_crash_loses_nothing() {
+    let bench = Bench::new().await;
+    bench.counts.lost.store(1, Ordering::SeqCst);
+    bench.driven.create("r", vec![request(json!({"path": "/act", "method": "PUT"}))]).await;
+    bench.driven.crash("r", Purpose::GoOn, || bench.effects() == 1).await;
+    let state = bench.driven.ended("r", Purpose::GoOn).await;
+    assert_eq!(outputs(&state, "x")["json"], json!({"id": 7}));
+    assert_eq!(bench.effects(), 2);
+}
+
+#[tokio::test]
+async fn a_servers_error_leaves_open_whether_a_post_happened() {
+    let bench = Bench::new().await;
+    bench.counts.status.store(500, Ordering::SeqCst);
+    bench.driven.create("r", vec![request(json!({"path": "/act", "method": "POST"}))]).await;
+    assert!(matches!(bench.driven.drive("r", Purpose::GoOn).await.unwrap(), Finish::Waiting(..)));
+    bench.counts.status.store(409, Ordering::SeqCst);
+    let state = bench.driven.run("s", vec![request(json!({"path": "/act", "method": "POST"}))]).await;
+    assert_eq!(error(&state, "x").outcome, Outcome::Failed);
+    bench.counts.status.store(503, Ordering::SeqCst);
+    let state = bench.driven.run("t", vec![request(json!({"path": "/act", "method": "PUT"}))]).await;
+    assert_eq!((&outputs(&state, "x")["status"], bench.effects()), (&json!(201), 1));
+}
