@@ -12,10 +12,13 @@ use crate::confirm_prompt::ConfirmPrompt;
 use crate::connections::directory::DirectoryConnection;
 use crate::connections::fountainstore::FountainStoreConnection;
 use crate::connections::http::HttpConnection;
+use crate::count::Count;
+use crate::delete_batch::DeleteBatch;
 use crate::freeze::Freeze;
 use crate::http::HttpRequest;
 use crate::kind::{self, CollectionEntry, ConnectionEntry, StepEntry};
 use crate::notify::Notify;
+use crate::snapshot::Snapshot;
 use crate::unfreeze::Unfreeze;
 use crate::wait_for::WaitFor;
 
@@ -25,9 +28,12 @@ pub static STEPS: &[StepEntry] = &[
     kind::step::<Assert>(),
     kind::step::<Command>(),
     kind::step::<ConfirmPrompt>(),
+    kind::step::<Count>(),
+    kind::step::<DeleteBatch>(),
     kind::step::<Freeze>(),
     kind::step::<HttpRequest>(),
     kind::step::<Notify>(),
+    kind::step::<Snapshot>(),
     kind::step::<Unfreeze>(),
     kind::step::<WaitFor>(),
 ];

@@ -43,6 +43,12 @@ impl Artifacts {
         Self { folder: folder.into(), redactor }
     }
 
+    /// A path on the disk of the artifacts at which nothing is yet, for something large and short-lived. Whoever makes a folder there
+    /// removes it; what a crash leaves begins with `.new-`, and nobody reads it.
+    pub async fn scratch(&self) -> Result<PathBuf, StepError> {
+        writer::scratch(&self.folder).await
+    }
+
     /// Where an artifact's bytes are. An error of kind gate when what it says of itself is no SHA-256: a path is made of it.
     pub fn path(&self, artifact: &Artifact) -> Result<PathBuf, StepError> {
         let hash = &artifact.sha256;

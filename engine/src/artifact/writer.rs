@@ -59,10 +59,7 @@ impl ArtifactWriter {
         }
         let name = redactor.text(name);
         let could_not = |error: &io::Error| failed("written", &name, error);
-        make_folder(folder).await.map_err(|error| could_not(&error))?;
-        let mut drawn = [0; 12];
-        getrandom::fill(&mut drawn).map_err(|error| could_not(&io::Error::other(error.to_string())))?;
-        let path = folder.join(format!(".new-{}", hex(drawn)));
+        let path = scratch(folder).await?;
         let unfinished = Unfinished(Some(path.clone()));
         let mut open = tokio::fs::OpenOptions::new();
         open.write(true).create_new(true).mode(0o600);
@@ -181,6 +178,15 @@ impl ArtifactWriter {
         self.torn = false;
         Ok(())
     }
+}
+
+/// A path at which nothing is yet, in the folder, which is made.
+pub(super) async fn scratch(folder: &Path) -> Result<PathBuf, StepError> {
+    let could_not = |error: io::Error| failed("written", "scratch", &error);
+    make_folder(folder).await.map_err(could_not)?;
+    let mut drawn = [0; 12];
+    getrandom::fill(&mut drawn).map_err(|error| could_not(io::Error::other(error.to_string())))?;
+    Ok(folder.join(format!(".new-{}", hex(drawn))))
 }
 
 /// Makes the folder and those above it that are missing (0700), and has the one above remember it.

@@ -1,0 +1,97 @@
+//! Step kind `delete-batch`: deletes the keys of manifests from collections, batch by batch, each written ahead.
+
+mod record;
+mod work;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use runbook_engine::artifact::Artifact;
+use runbook_engine::error::StepError;
+use runbook_engine::kinds::Effect;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use self::work::Work;
+use crate::kind::{Context, End, Step};
+use crate::one_or_many::OneOrMany;
+
+/// Deletes every key of one or more manifests from every named collection. Each batch is written into the ledger before it is done and
+/// after, with what became of each key, so that a crash costs one batch at most: that one is done again, since deleting what is gone
+/// changes nothing. No key that is not in a manifest is ever deleted.
+///
+/// One key is one item of `max_items`, however many collections it is deleted from; `max_percent` is of the largest collection, counted
+/// before the first delete; `max_errors` counts keys that fail, once each.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteBatch {
+    /// The collections, or one. Each key is deleted from them in this order, and from the next only when it is gone from the one before:
+    /// name what can be found by nothing else first.
+    pub collections: OneOrMany<String>,
+    /// The manifests that hold the keys (`steps.ID.outputs.manifest` of a `snapshot`), or one. A key must not stand in two of them.
+    pub keys: OneOrMany<Artifact>,
+    /// How many keys are deleted in one batch, 1 to 100. Default 100.
+    #[serde(default = "default_batch_size")]
+    pub batch_size: u64,
+    /// How many further passes try again what failed, 0 to 10. Default 3.
+    #[serde(default = "default_retry_failed")]
+    pub retry_failed: u32,
+}
+
+fn default_batch_size() -> u64 {
+    100
+}
+
+fn default_retry_failed() -> u32 {
+    3
+}
+
+/// What was deleted.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Outputs {
+    /// How many keys the manifests have.
+    pub ids: u64,
+    /// How many items were deleted, by collection.
+    pub deleted: BTreeMap<String, u64>,
+    /// How many items were gone already, by collection.
+    pub already_gone: BTreeMap<String, u64>,
+    /// How many items were gone when a batch that a crash had cut off was done again, by collection: deleted by its first try, or gone
+    /// before it.
+    pub gone_after_crash: BTreeMap<String, u64>,
+    /// How many keys could not be deleted; 0, since the step fails otherwise.
+    pub failed: u64,
+    /// How many batches there were, later passes included.
+    pub batches: u64,
+    /// The most items any of the collections held before the first delete.
+    pub population: u64,
+}
+
+#[async_trait]
+impl Step for DeleteBatch {
+    const NAME: &'static str = "delete-batch";
+    const SUMMARY: &'static str =
+        "Deletes the keys of manifests from collections, batch by batch, each written ahead";
+    const EXAMPLE: &'static str = "\
+id: purge
+uses: delete-batch
+with:
+  collections: [blobs, metadata]
+  keys: ${{ steps.snapshot_metadata.outputs.manifest }}
+";
+    type Outputs = Outputs;
+
+    fn effect(_: &Value) -> Effect {
+        Effect::DESTROY
+    }
+
+    async fn run(self, cx: &Context) -> Result<End<Outputs>, StepError> {
+        if !(1..=100).contains(&self.batch_size) {
+            return Err(StepError::invalid(format!("`batch_size` is {}, not 1 to 100", self.batch_size)));
+        }
+        if self.retry_failed > 10 {
+            return Err(StepError::invalid(format!("`retry_failed` is {}, not 0 to 10", self.retry_failed)));
+        }
+        Work::begin(&self, cx).await?.run().await.map(End::Done)
+    }
+}

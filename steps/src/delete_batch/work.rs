@@ -1,0 +1,343 @@
+//! One attempt of `delete-batch`: settle what is open, go on from the cursor, then try again what failed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use runbook_engine::error::{ErrorKind, StepError};
+use runbook_engine::step::{Intent, Progress, Settlement};
+use serde::Serialize;
+
+use super::record::{At, Became, Cursor, Intended, Tally, decode, encode};
+use super::{DeleteBatch, Outputs};
+use crate::backoff::{exponential, pause};
+use crate::collections::Collection;
+use crate::kind::Context;
+use crate::manifest::{Keys, count_keys};
+
+/// How many batches of the ledger are looked through at once.
+const ROWS: usize = 50;
+
+/// The wait before the first pass over what failed; it doubles.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+
+/// The longest wait between passes.
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
+
+/// The name under which the ledger remembers the population.
+const POPULATION: &str = "population";
+
+/// A line of the manifest of failures.
+#[derive(Serialize)]
+struct Failure<'a> {
+    key: &'a str,
+    collection: &'a str,
+    kind: &'static str,
+    error: String,
+}
+
+/// One attempt.
+pub(super) struct Work<'a> {
+    step: &'a DeleteBatch,
+    cx: &'a Context,
+    collections: Vec<Arc<dyn Collection>>,
+    total: u64,
+    population: u64,
+    tally: Tally,
+    at: At,
+    last_pass: u32,
+}
+
+impl<'a> Work<'a> {
+    /// Checks the manifests, measures the collections before the first delete, and reads the ledger.
+    pub async fn begin(step: &'a DeleteBatch, cx: &'a Context) -> Result<Self, StepError> {
+        let mut collections = Vec::new();
+        for (at, name) in step.collections.0.iter().enumerate() {
+            if step.collections.0[..at].contains(name) {
+                return Err(StepError::invalid(format!("`collections` names `{name}` twice")));
+            }
+            let collection = cx.resources.collection(name)?;
+            if step.batch_size > collection.max_batch() as u64 {
+                let (most, size) = (collection.max_batch(), step.batch_size);
+                return Err(StepError::invalid(format!(
+                    "`batch_size` is {size}, and `{name}` takes at most {most}"
+                )));
+            }
+            collections.push(collection);
+        }
+        if collections.is_empty() || step.keys.0.is_empty() {
+            return Err(StepError::invalid("`collections` or `keys` is empty"));
+        }
+        let total = Self::check_manifests(step, cx).await?;
+        let population = measure(step, cx, &collections, total).await?;
+        let (tally, at) = (Tally::new(collections.len()), At::Manifest { index: 0, offset: 0 });
+        let last_pass = step.retry_failed;
+        Ok(Self { step, cx, collections, total, population, tally, at, last_pass })
+    }
+
+    async fn check_manifests(step: &DeleteBatch, cx: &Context) -> Result<u64, StepError> {
+        let mut total = 0;
+        for (at, manifest) in step.keys.0.iter().enumerate() {
+            if step.keys.0[..at].iter().any(|other| other.sha256 == manifest.sha256) && manifest.bytes > 0 {
+                return Err(StepError::invalid(format!("`keys` names {} twice", manifest.name)));
+            }
+            total += count_keys(&cx.artifacts, manifest).await?;
+        }
+        Ok(total)
+    }
+
+    /// All of it.
+    pub async fn run(mut self) -> Result<Outputs, StepError> {
+        let view = self.cx.ledger.view().await?;
+        if let Some(cursor) = &view.cursor {
+            let cursor: Cursor = decode(cursor)?;
+            (self.tally, self.at) = (cursor.tally, cursor.at);
+            if let At::Pass { pass, .. } = self.at {
+                // Entered again, after a retry or a resume: what still fails is tried again.
+                self.last_pass += pass;
+            }
+            if self.tally.failed > 0 {
+                self.last_pass = self.last_pass.max(1);
+            }
+        }
+        for batch in view.unsettled {
+            let count = batch.items;
+            let number = batch.number;
+            self.cx
+                .live
+                .say(&format!("doing batch {number} of {count} keys again: its outcome was not recorded"));
+            self.act(batch.number, decode(&batch.what)?, true).await?;
+        }
+        self.first_pass().await?;
+        self.later_passes().await?;
+        self.end().await
+    }
+
+    async fn first_pass(&mut self) -> Result<(), StepError> {
+        while let At::Manifest { index, offset } = self.at {
+            let Some(manifest) = self.step.keys.0.get(index) else { return Ok(()) };
+            let mut keys = Keys::open(&self.cx.artifacts, manifest, offset).await?;
+            loop {
+                let batch = self.read(&mut keys).await?;
+                if batch.is_empty() {
+                    break;
+                }
+                let charged = batch.len() as u64;
+                let next = At::Manifest { index, offset: keys.offset() };
+                self.announce(Intended { next, keys: batch }, charged).await?;
+            }
+            self.at = At::Manifest { index: index + 1, offset: 0 };
+        }
+        Ok(())
+    }
+
+    async fn read(&self, keys: &mut Keys) -> Result<BTreeMap<String, String>, StepError> {
+        let mut batch = BTreeMap::new();
+        while (batch.len() as u64) < self.step.batch_size {
+            let Some(key) = keys.next().await? else { break };
+            batch.insert(key, String::new());
+        }
+        Ok(batch)
+    }
+
+    /// Tries again what failed, pass by pass, each over the failures of the pass before.
+    async fn later_passes(&mut self) -> Result<(), StepError> {
+        let last = self.last_pass;
+        if let At::Manifest { .. } = self.at {
+            if self.tally.failed == 0 || last == 0 {
+                return Ok(());
+            }
+            self.begin_pass(1, 0).await?;
+        }
+        while let At::Pass { pass, after } = self.at {
+            match self.next_failed(pass, after).await? {
+                Some((number, keys)) => {
+                    let next = At::Pass { pass, after: number };
+                    self.announce(Intended { next, keys }, 0).await?;
+                }
+                None if self.tally.failed == 0 || pass >= last => return Ok(()),
+                None => self.begin_pass(pass + 1, after).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn begin_pass(&mut self, pass: u32, after: u64) -> Result<(), StepError> {
+        self.show();
+        let wait = exponential(FIRST_WAIT, pass, LONGEST_WAIT);
+        pause(self.cx, wait).await?;
+        self.at = At::Pass { pass, after };
+        self.tally.failed = 0;
+        Ok(())
+    }
+
+    /// The next batch of the pass before `pass` with failures, and what failed.
+    async fn next_failed(
+        &self,
+        pass: u32,
+        after: u64,
+    ) -> Result<Option<(u64, BTreeMap<String, String>)>, StepError> {
+        let mut after = after;
+        loop {
+            // The batches of the first pass are many, and those of later passes do not count their failures again.
+            let rows = match pass {
+                1 => self.cx.ledger.failures(after, ROWS).await?,
+                _ => self.cx.ledger.batches(after, ROWS).await?,
+            };
+            let Some(last) = rows.last() else { return Ok(None) };
+            after = last.batch;
+            for row in rows {
+                let intended: Intended = decode(&row.intent)?;
+                if intended.pass() >= pass {
+                    return Ok(None);
+                }
+                let Some(settled) = row.settled.filter(|_| intended.pass() + 1 == pass) else { continue };
+                let failed = decode::<Became>(&settled.outcome)?.failed();
+                if !failed.is_empty() {
+                    return Ok(Some((row.batch, failed)));
+                }
+            }
+        }
+    }
+
+    async fn announce(&mut self, intended: Intended, charged: u64) -> Result<(), StepError> {
+        self.cx.checkpoint()?;
+        let intent = Intent {
+            what: encode(&intended)?,
+            items: intended.keys.len() as u64,
+            charged_items: charged,
+            charged_bytes: 0,
+        };
+        let batch = self.cx.ledger.intend(intent).await?;
+        self.act(batch.number, intended, false).await
+    }
+
+    /// Does an announced batch and records what became of it.
+    async fn act(&mut self, number: u64, intended: Intended, again: bool) -> Result<(), StepError> {
+        let mut became = Became::of(&intended);
+        for (at, collection) in self.collections.iter().enumerate() {
+            let open = became.open(at);
+            let outcomes = if open.is_empty() { Vec::new() } else { collection.delete(&open).await? };
+            if outcomes.len() != open.len() {
+                let message = format!("{} outcomes for {} keys", outcomes.len(), open.len());
+                return Err(StepError::new(ErrorKind::Bug, message).unknown());
+            }
+            became.add(at, &open, outcomes, again);
+        }
+        for error in became.errors.values_mut() {
+            error.message = self.cx.redactor.text(&error.message);
+            error.causes.iter_mut().for_each(|cause| *cause = self.cx.redactor.text(cause));
+        }
+        self.tally.add(&intended, &became);
+        self.at = intended.next;
+        let (done, already, failed) = became.sums();
+        let settlement = Settlement {
+            cursor: encode(&Cursor { at: self.at, tally: self.tally.clone() })?,
+            outcome: encode(&became)?,
+            done,
+            already,
+            // A key that fails again is not one more failed key: it counted when it failed first.
+            failed: if intended.pass() == 0 { failed } else { 0 },
+        };
+        self.cx.ledger.settle(number, settlement).await?;
+        self.show();
+        Ok(())
+    }
+
+    fn show(&self) {
+        let note = match self.at {
+            At::Manifest { .. } => String::new(),
+            At::Pass { pass, .. } => format!("trying again what failed, pass {pass}"),
+        };
+        let (done, failed) = (self.tally.ids - self.tally.failed.min(self.tally.ids), self.tally.failed);
+        let unit = "items".to_owned();
+        self.cx.live.progress(Progress { done, total: Some(self.total), unit, failed, note });
+    }
+
+    async fn end(self) -> Result<Outputs, StepError> {
+        if self.tally.failed > 0 {
+            return Err(self.failures().await?);
+        }
+        let names = || self.step.collections.0.iter().cloned();
+        Ok(Outputs {
+            ids: self.tally.ids,
+            deleted: names().zip(self.tally.deleted).collect(),
+            already_gone: names().zip(self.tally.already).collect(),
+            gone_after_crash: names().zip(self.tally.gone).collect(),
+            failed: 0,
+            batches: self.tally.batches,
+            population: self.population,
+        })
+    }
+
+    /// Writes down what still fails after the last pass; the error that says so.
+    async fn failures(&self) -> Result<StepError, StepError> {
+        let pass = match self.at {
+            At::Manifest { .. } => 0,
+            At::Pass { pass, .. } => pass,
+        };
+        let mut writer = self.cx.artifacts.create("failures.jsonl").await?;
+        let (mut after, mut count, mut first, mut lasting) = (0, 0, None, false);
+        loop {
+            let rows = self.cx.ledger.batches(after, ROWS).await?;
+            let Some(last) = rows.last() else { break };
+            after = last.batch;
+            for row in rows {
+                let intended: Intended = decode(&row.intent)?;
+                let Some(settled) = row.settled.filter(|_| intended.pass() == pass) else { continue };
+                let became: Became = decode(&settled.outcome)?;
+                for (key, before) in became.failed() {
+                    let Some(error) = became.errors.get(&key) else { continue };
+                    let collection = self.step.collections.0.get(before.len()).map_or("", String::as_str);
+                    let text = error.to_string();
+                    lasting |= error.kind != ErrorKind::Transient;
+                    let kind = error.kind.name();
+                    let error = text.clone();
+                    writer.write_json(&Failure { key: &key, collection, kind, error }).await?;
+                    count += 1;
+                    first.get_or_insert(text);
+                }
+            }
+        }
+        let manifest = writer.finish().await?;
+        let path = self.cx.artifacts.path(&manifest)?;
+        let passes = pass + 1;
+        let message = format!(
+            "{count} of {} keys could not be deleted in {passes} passes; the first: {}",
+            self.total,
+            first.unwrap_or_default()
+        );
+        let error = if lasting { StepError::gate(message) } else { StepError::transient(message) };
+        Ok(error.with_help(format!("all of them are in {}", path.display())))
+    }
+}
+
+/// The population: counted before the first delete, and remembered.
+async fn measure(
+    step: &DeleteBatch,
+    cx: &Context,
+    collections: &[Arc<dyn Collection>],
+    total: u64,
+) -> Result<u64, StepError> {
+    if let Some(known) = cx.ledger.recall(POPULATION).await?.and_then(|value| value.as_u64()) {
+        return Ok(known);
+    }
+    // The largest, and not the sum: an item of the budget is a key, and a key stands in each collection.
+    let mut population = 0;
+    for (name, collection) in step.collections.0.iter().zip(collections) {
+        let count = collection.count().await.map_err(|mut error| {
+            error.message = format!("`{name}` can not be counted before the first delete: {}", error.message);
+            error
+        })?;
+        population = population.max(count);
+    }
+    if population == 0 && total > 0 {
+        return Err(StepError::gate(format!(
+            "the manifests have {total} keys, and the collections are empty"
+        ))
+        .with_help(
+            "an empty listing is not taken as a truth to act on: check the connection and the names",
+        ));
+    }
+    cx.ledger.measure(population).await
+}

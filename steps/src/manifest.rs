@@ -1,0 +1,60 @@
+//! Manifests: artifacts with one JSON object a line, each with a `key`.
+
+use runbook_engine::artifact::{Artifact, ArtifactLines, Artifacts};
+use runbook_engine::error::{ErrorKind, StepError};
+use serde::Deserialize;
+
+/// The part of a line that every manifest has; the rest of the line is passed over.
+#[derive(Deserialize)]
+struct Keyed {
+    key: String,
+}
+
+/// Runs work that blocks off the async threads.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StepError> + Send + 'static,
+) -> Result<T, StepError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| StepError::new(ErrorKind::Bug, format!("a task ended early: {error}")))?
+}
+
+/// Reads the keys of a manifest, in order, one line in memory at a time.
+pub struct Keys {
+    name: String,
+    lines: ArtifactLines,
+    offset: u64,
+}
+
+impl Keys {
+    /// The keys from the line that begins at byte `offset`, of a manifest that is verified to be what was written.
+    pub async fn open(artifacts: &Artifacts, manifest: &Artifact, offset: u64) -> Result<Self, StepError> {
+        let lines = artifacts.lines_from(manifest, offset).await?;
+        Ok(Self { name: manifest.name.clone(), lines, offset })
+    }
+
+    /// The next key; nothing at the end. A line without a key is an error of kind gate.
+    pub async fn next(&mut self) -> Result<Option<String>, StepError> {
+        let Some((Keyed { key }, end)) = self.lines.next_json().await? else { return Ok(None) };
+        if key.is_empty() {
+            let message = format!("the key in the line at byte {} of {} is empty", self.offset, self.name);
+            return Err(StepError::gate(message));
+        }
+        self.offset = end;
+        Ok(Some(key))
+    }
+
+    /// Where the next line begins.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+}
+
+/// How many keys a manifest has, after a check of every line.
+pub async fn count_keys(artifacts: &Artifacts, manifest: &Artifact) -> Result<u64, StepError> {
+    let (mut keys, mut count) = (Keys::open(artifacts, manifest, 0).await?, 0);
+    while keys.next().await?.is_some() {
+        count += 1;
+    }
+    Ok(count)
+}
