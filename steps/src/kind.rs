@@ -194,13 +194,16 @@ impl Vault for NoVault {
     }
 }
 
+/// A shared client or collection, or why there is none.
+type Opened<T> = Result<Arc<T>, StepError>;
+
 /// A connection kind in the catalog.
 #[derive(Clone, Copy)]
 pub struct ConnectionEntry {
     /// What the engine knows of it.
     pub info: ResourceKindInfo,
     /// Makes a client from resolved settings.
-    pub open: fn(Value, &OpenContext<'_>) -> Result<Arc<dyn Any + Send + Sync>, StepError>,
+    pub open: fn(Value, &OpenContext<'_>) -> Opened<dyn Any + Send + Sync>,
 }
 
 /// The catalog entry of a connection kind.
@@ -234,7 +237,7 @@ pub struct CollectionEntry {
     /// What the engine knows of it.
     pub info: ResourceKindInfo,
     /// Makes a collection from resolved settings.
-    pub open: fn(Value, &str, &Resources) -> Result<Arc<dyn Collection>, StepError>,
+    pub open: fn(Value, &str, &Resources) -> Opened<dyn Collection>,
 }
 
 /// The catalog entry of a collection kind.

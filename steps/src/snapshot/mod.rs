@@ -291,7 +291,11 @@ struct Writing<'a> {
 }
 
 impl<'a> Writing<'a> {
-    async fn begin(step: &Snapshot, cx: &'a Context, collection: &Arc<dyn Collection>) -> Result<Self, StepError> {
+    async fn begin(
+        step: &Snapshot,
+        cx: &'a Context,
+        collection: &Arc<dyn Collection>,
+    ) -> Result<Self, StepError> {
         let name = format!("{}.snapshot.jsonl", step.collection);
         let writer = cx.artifacts.create_raw(&name).await?;
         let exporter = match &step.export {

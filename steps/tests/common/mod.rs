@@ -179,7 +179,7 @@ impl Bench {
 
     /// Where artifacts are.
     pub fn artifacts(&self) -> Artifacts {
-        Artifacts::new(self.folder.path().join("artifacts"))
+        Artifacts::new(self.folder.path().join("artifacts"), self.redactor.clone())
     }
 
     /// Enters a step once: its outputs, or why it failed.
@@ -219,7 +219,7 @@ impl Bench {
     /// The text of an artifact that outputs name.
     pub fn text(&self, artifact: &Value) -> String {
         let artifact: Artifact = serde_json::from_value(artifact.clone()).unwrap();
-        std::fs::read_to_string(self.artifacts().path(&artifact)).unwrap()
+        std::fs::read_to_string(self.artifacts().path(&artifact).unwrap()).unwrap()
     }
 
     /// The records of an artifact that outputs name.
@@ -229,12 +229,17 @@ impl Bench {
 
     /// Writes an artifact of one record a line.
     pub fn artifact(&self, name: &str, records: &[Value]) -> Value {
-        use std::io::Write as _;
-        let mut writer = self.artifacts().create(name).unwrap();
-        for record in records {
-            writeln!(writer, "{record}").unwrap();
-        }
-        json!(writer.finish().unwrap())
+        let text: String = records.iter().map(|record| format!("{record}\n")).collect();
+        let artifact = Artifact {
+            sha256: runbook_steps::digest::sha256(text.as_bytes()),
+            name: name.to_owned(),
+            bytes: text.len() as u64,
+            lines: Some(records.len() as u64),
+        };
+        let path = self.artifacts().path(&artifact).unwrap();
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+        json!(artifact)
     }
 }
 
