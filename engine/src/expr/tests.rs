@@ -185,7 +185,7 @@ fn mistakes_are_found_without_values() {
         ("${{ inputs.x.upper() }}", ".upper()", "values have no methods", "write it as a filter"),
         (
             "${{ inputs.x is defind }}",
-            "inputs.x is defind",
+            "defind",
             "there is no test `defind`",
             "did you mean `defined`?",
         ),

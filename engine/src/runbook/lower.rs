@@ -1,0 +1,195 @@
+//! The outermost map of a runbook.
+
+use std::sync::Arc;
+
+use super::fields::{Fields, Keys, kebab_case, plain_text, snake_case, wrong};
+use super::inputs::input;
+use super::steps::{settings, steps};
+use super::{Resource, Runbook, Secret, Setting, Spanned};
+use crate::check::codes;
+use crate::diagnostic::Diagnostic;
+use crate::document::{Entry, Kind, Node};
+use crate::plan::{Limits, SecretSource};
+
+static RUNBOOK: Keys = Keys {
+    what: "a runbook",
+    known: &[
+        "runbook",
+        "description",
+        "inputs",
+        "secrets",
+        "connections",
+        "collections",
+        "limits",
+        "lock",
+        "max_parallel",
+        "steps",
+        "finally",
+    ],
+    others: &[
+        ("name", "write `runbook: its-name`"),
+        ("vars", "write `inputs`"),
+        ("variables", "write `inputs`"),
+        ("params", "write `inputs`"),
+        ("parameters", "write `inputs`"),
+        ("args", "write `inputs`"),
+        ("jobs", "write `steps`"),
+        ("tasks", "write `steps`"),
+        ("always", "write `finally`"),
+        ("ensure", "write `finally`"),
+        ("on_exit", "write `finally`"),
+        ("env", "write `secrets` for credentials and `inputs` for the rest"),
+        ("concurrency", "write `max_parallel` for steps at one time, or `lock` for runs at one time"),
+        ("targets", "write `connections`"),
+        ("timeout", "write `limits: { max_duration: 30m }`"),
+    ],
+};
+
+static SECRET: Keys = Keys {
+    what: "a secret",
+    known: &["env", "file"],
+    others: &[
+        ("value", "a secret is never written into a runbook: name the `env` variable or the `file` it is in"),
+        ("from", "write `env: VARIABLE` or `file: PATH`"),
+    ],
+};
+
+pub(super) fn lower(root: &Node, source: &Arc<str>) -> (Option<Runbook>, Vec<Diagnostic>) {
+    let mut problems = Vec::new();
+    let runbook = runbook(root, source, &mut problems);
+    (runbook, problems)
+}
+
+fn runbook(root: &Node, source: &Arc<str>, problems: &mut Vec<Diagnostic>) -> Option<Runbook> {
+    let fields = Fields::of(root, &RUNBOOK, problems)?;
+    let name = fields.needed_text("runbook", problems);
+    if let Some(name) = &name {
+        kebab_case(name, "a runbook", problems);
+    }
+    let description = fields.text("description", problems).map(|text| text.value).unwrap_or_default();
+    let mut runbook = Runbook {
+        source: source.clone(),
+        name: name.unwrap_or(Spanned { value: String::new(), span: root.span.clone() }),
+        description,
+        inputs: Vec::new(),
+        secrets: Vec::new(),
+        connections: Vec::new(),
+        collections: Vec::new(),
+        limits: fields.setting("limits"),
+        lock: fields.setting("lock"),
+        max_parallel: fields.setting("max_parallel"),
+        steps: Vec::new(),
+        finally: Vec::new(),
+    };
+    runbook.inputs = named(&fields, "inputs", "an input", problems, |entry, problems| input(entry, problems));
+    runbook.secrets = named(&fields, "secrets", "a secret", problems, secret);
+    runbook.connections = named(&fields, "connections", "a connection", problems, |entry, problems| {
+        resource(entry, CONNECTION, problems)
+    });
+    runbook.collections = named(&fields, "collections", "a collection", problems, |entry, problems| {
+        resource(entry, COLLECTION, problems)
+    });
+    if let Some(limits) = &runbook.limits {
+        settings::<Limits>(limits, "limits", problems);
+    }
+    if let Some(lock) = &runbook.lock
+        && lock.node.as_str().is_none_or(str::is_empty)
+    {
+        problems.push(wrong(&lock.node, "`lock`", "a text"));
+    }
+    if let Some(parallel) = &runbook.max_parallel
+        && !parallel.node.is_template()
+        && parallel.value.as_u64().is_none_or(|count| count == 0)
+    {
+        problems.push(wrong(&parallel.node, "`max_parallel`", "a whole number of at least 1"));
+    }
+    if let Some(entry) = fields.needed("steps", problems) {
+        runbook.steps = steps(&entry.value, "steps", problems);
+        if matches!(&entry.value.kind, Kind::List(items) if items.is_empty()) {
+            problems.push(Diagnostic::error(
+                codes::VALUE,
+                entry.key_span.clone(),
+                "a runbook has at least one step",
+            ));
+        }
+    }
+    if let Some(entry) = fields.get("finally") {
+        runbook.finally = steps(&entry.value, "finally", problems);
+    }
+    Some(runbook)
+}
+
+/// The entries of a map of names.
+fn named<T>(
+    fields: &Fields<'_>,
+    key: &str,
+    what: &str,
+    problems: &mut Vec<Diagnostic>,
+    mut read: impl FnMut(&Entry, &mut Vec<Diagnostic>) -> Option<T>,
+) -> Vec<T> {
+    let Some(entry) = fields.get(key) else { return Vec::new() };
+    let Some(entries) = entry.value.entries() else {
+        if entry.value.kind != Kind::Null {
+            problems.push(wrong(&entry.value, &format!("`{key}`"), "a map of names"));
+        }
+        return Vec::new();
+    };
+    let mut all = Vec::new();
+    for entry in entries {
+        snake_case(&name_of(entry), what, problems);
+        all.extend(read(entry, problems));
+    }
+    all
+}
+
+pub(super) fn name_of(entry: &Entry) -> Spanned<String> {
+    Spanned { value: entry.key.clone(), span: entry.key_span.clone() }
+}
+
+fn secret(entry: &Entry, problems: &mut Vec<Diagnostic>) -> Option<Secret> {
+    if entry.value.as_str().is_some() {
+        problems.push(
+            wrong(&entry.value, "a secret", "a map")
+                .help("name where it is read from: `{ env: VARIABLE }` or `{ file: PATH }`"),
+        );
+        return None;
+    }
+    let fields = Fields::of(&entry.value, &SECRET, problems)?;
+    let source = match (fields.get("env"), fields.get("file")) {
+        (Some(env), None) => SecretSource::Env(plain_text(&env.value, "env", problems)?.value),
+        (None, Some(file)) => SecretSource::File(plain_text(&file.value, "file", problems)?.value),
+        (None, None) => {
+            let message = format!("the secret `{}` has neither `env` nor `file`", entry.key);
+            problems.push(Diagnostic::error(codes::MISSING_KEY, entry.key_span.clone(), message));
+            return None;
+        }
+        (Some(_), Some(file)) => {
+            let message = format!("the secret `{}` has both `env` and `file`", entry.key);
+            problems.push(Diagnostic::error(codes::VALUE, file.key_span.clone(), message));
+            return None;
+        }
+    };
+    Some(Secret { name: name_of(entry), source })
+}
+
+const CONNECTION: &str = "a connection";
+const COLLECTION: &str = "a collection";
+
+fn resource(entry: &Entry, what: &str, problems: &mut Vec<Diagnostic>) -> Option<Resource> {
+    let Some(entries) = entry.value.entries() else {
+        problems.push(wrong(&entry.value, what, "a map"));
+        return None;
+    };
+    let Some(kind) = entry.value.entry("type") else {
+        let message = format!("{what} has no `type`");
+        problems.push(
+            Diagnostic::error(codes::MISSING_KEY, entry.key_span.clone(), message)
+                .help("`type` names its kind, such as `type: http`"),
+        );
+        return None;
+    };
+    let kind = plain_text(&kind.value, "type", problems)?;
+    let rest = entries.iter().filter(|entry| entry.key != "type").cloned().collect();
+    let node = Arc::new(Node { span: entry.value.span.clone(), kind: Kind::Map(rest) });
+    Some(Resource { name: name_of(entry), kind, settings: Setting::new(&node) })
+}

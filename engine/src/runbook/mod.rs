@@ -1,0 +1,234 @@
+//! The authored model of a runbook: what its text says, each part with its place.
+
+mod fields;
+mod inputs;
+mod lower;
+mod steps;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use regex::Regex;
+use serde_json::Value;
+
+use crate::diagnostic::Diagnostic;
+use crate::document::Node;
+use crate::plan::SecretSource;
+
+/// A value with the bytes where it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spanned<T> {
+    /// The value.
+    pub value: T,
+    /// Its bytes in the source.
+    pub span: Range<usize>,
+}
+
+/// A value as authored, expressions not evaluated, with its tree.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setting {
+    /// The value.
+    pub value: Value,
+    /// The same with places.
+    pub node: Arc<Node>,
+}
+
+impl Setting {
+    fn new(node: &Arc<Node>) -> Self {
+        Self { value: node.to_json(), node: node.clone() }
+    }
+}
+
+/// A runbook as authored.
+#[derive(Clone, Debug)]
+pub struct Runbook {
+    /// Its text.
+    pub source: Arc<str>,
+    /// Its name, kebab-case.
+    pub name: Spanned<String>,
+    /// What it is for, in one line; empty when it is not said.
+    pub description: String,
+    /// What a run must be told, in the order of the text.
+    pub inputs: Vec<Input>,
+    /// Where credentials are read from.
+    pub secrets: Vec<Secret>,
+    /// How systems are reached.
+    pub connections: Vec<Resource>,
+    /// Sets of items in those systems.
+    pub collections: Vec<Resource>,
+    /// The blast radius of the run.
+    pub limits: Option<Setting>,
+    /// The lock key.
+    pub lock: Option<Setting>,
+    /// How many steps may run at one time.
+    pub max_parallel: Option<Setting>,
+    /// The steps in the order of the text.
+    pub steps: Vec<Step>,
+    /// The steps that run when the others have ended.
+    pub finally: Vec<Step>,
+}
+
+/// The type of an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputKind {
+    /// A text.
+    String,
+    /// A whole number.
+    Integer,
+    /// A number.
+    Number,
+    /// True or false.
+    Boolean,
+    /// An absolute URL.
+    Url,
+    /// A path, as given.
+    Path,
+    /// A duration with a unit.
+    Duration,
+    /// A list of one of the others.
+    List,
+}
+
+impl InputKind {
+    /// Every type, as `type` names them.
+    pub const NAMES: &'static [&'static str] =
+        &["string", "integer", "number", "boolean", "url", "path", "duration", "list"];
+    const ALL: &'static [Self] = &[
+        Self::String,
+        Self::Integer,
+        Self::Number,
+        Self::Boolean,
+        Self::Url,
+        Self::Path,
+        Self::Duration,
+        Self::List,
+    ];
+
+    /// The type of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMES.iter().position(|other| *other == name).map(|at| Self::ALL[at])
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().position(|other| *other == self).map_or("string", |at| Self::NAMES[at])
+    }
+}
+
+/// An input as declared.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// Its type.
+    pub kind: InputKind,
+    /// The type of a list's items.
+    pub items: InputKind,
+    /// What it is for; empty when it is not said.
+    pub description: String,
+    /// Whether a run must give it.
+    pub required: bool,
+    /// Its value when a run does not give it; null when it is neither required nor has a default.
+    pub default: Value,
+    /// The only values allowed; any when empty.
+    pub choices: Vec<Value>,
+    /// The least value, duration or length of a list.
+    pub minimum: Option<Value>,
+    /// The greatest value, duration or length of a list.
+    pub maximum: Option<Value>,
+    /// What the whole text must match, and each text of a list.
+    pub pattern: Option<Pattern>,
+}
+
+/// A regular expression that a whole text must match.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    /// As authored.
+    pub text: String,
+    /// The same, anchored.
+    pub regex: Regex,
+}
+
+/// A secret as declared.
+#[derive(Clone, Debug)]
+pub struct Secret {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// Where it is read from.
+    pub source: SecretSource,
+}
+
+/// A connection or a collection.
+#[derive(Clone, Debug)]
+pub struct Resource {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// Its kind.
+    pub kind: Spanned<String>,
+    /// Its settings without `type`.
+    pub settings: Setting,
+}
+
+/// A step as authored.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Its id, snake_case.
+    pub id: Spanned<String>,
+    /// What people call it.
+    pub name: Option<Setting>,
+    /// Its kind.
+    pub uses: Spanned<String>,
+    /// The settings of its kind; an empty map when there are none.
+    pub with: Setting,
+    /// The steps it needs when it says so.
+    pub needs: Option<Vec<Spanned<String>>>,
+    /// When it is not skipped.
+    pub condition: Option<Setting>,
+    /// When a failed attempt is followed by another.
+    pub retry: Option<Setting>,
+    /// The longest one attempt may take.
+    pub timeout: Option<Setting>,
+    /// What its failure means for the run.
+    pub on_failure: Option<Setting>,
+    /// Limits of this step alone.
+    pub limits: Option<Setting>,
+    /// Safety rules that need not hold for it: code and reason.
+    pub waive: BTreeMap<String, String>,
+}
+
+impl Step {
+    /// The condition without its `${{ }}`.
+    pub fn condition_text(&self) -> Option<String> {
+        self.condition.as_ref().map(|condition| match &condition.value {
+            Value::String(text) => {
+                crate::expr::whole(text).map_or(text.as_str(), |(inner, _)| inner).trim().to_owned()
+            }
+            other => other.to_string(),
+        })
+    }
+}
+
+/// Reads the authored model off a tree: the model as far as it can be made out, and every mistake of form.
+pub fn lower(root: &Node, source: &Arc<str>) -> (Option<Runbook>, Vec<Diagnostic>) {
+    lower::lower(root, source)
+}
+
+impl Runbook {
+    /// Every step, the final ones last.
+    pub fn all_steps(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().chain(&self.finally)
+    }
+
+    /// The ids a step needs: those it names, or the step just above it in its list.
+    pub fn needs(list: &[Step], at: usize) -> Vec<&str> {
+        match (&list[at].needs, at) {
+            (Some(needs), _) => needs.iter().map(|need| need.value.as_str()).collect(),
+            (None, 0) => Vec::new(),
+            (None, at) => vec![list[at - 1].id.value.as_str()],
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The steps of a runbook.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::fields::{Fields, Keys, plain_text, snake_case, wrong};
+use super::{Setting, Spanned, Step};
+use crate::check::codes;
+use crate::diagnostic::Diagnostic;
+use crate::document::{Kind, Node, check_settings};
+use crate::duration::Duration;
+use crate::expr::{is_template, whole};
+use crate::plan::{Limits, OnFailure, Retry};
+
+static STEP: Keys = Keys {
+    what: "a step",
+    known: &[
+        "id",
+        "name",
+        "uses",
+        "with",
+        "needs",
+        "if",
+        "retry",
+        "timeout",
+        "on_failure",
+        "limits",
+        "waive",
+    ],
+    others: &[
+        ("depends_on", "write `needs: [step]`"),
+        ("dependsOn", "write `needs: [step]`"),
+        ("depends", "write `needs: [step]`"),
+        ("dependencies", "write `needs: [step]`"),
+        ("after", "write `needs: [step]`"),
+        ("requires", "write `needs: [step]`"),
+        ("when", "write `if: \"${{ … }}\"`"),
+        ("only_if", "write `if: \"${{ … }}\"`"),
+        ("condition", "write `if: \"${{ … }}\"`"),
+        ("run", "write `uses: command` with `with: { argv: [program, argument] }`"),
+        ("script", "write `uses: command` with `with: { argv: [program, argument] }`"),
+        ("command", "write `uses: command` with `with: { argv: [program, argument] }`"),
+        ("shell", "write `uses: command` with `with: { argv: [program, argument] }`"),
+        ("action", "write `uses: kind`"),
+        ("type", "write `uses: kind`"),
+        ("kind", "write `uses: kind`"),
+        ("task", "write `uses: kind`"),
+        ("args", "write `with`"),
+        ("params", "write `with`"),
+        ("parameters", "write `with`"),
+        ("config", "write `with`"),
+        ("inputs", "write `with`"),
+        ("settings", "write `with`"),
+        ("env", "write it below `with`"),
+        ("title", "write `name`"),
+        ("description", "write `name`"),
+        ("retries", "write `retry: { max_attempts: 3 }`, which counts the first attempt"),
+        ("max_attempts", "write `retry: { max_attempts: 3 }`, which counts the first attempt"),
+        ("continue_on_error", "write `on_failure: continue`"),
+        ("continue-on-error", "write `on_failure: continue`"),
+        ("ignore_errors", "write `on_failure: continue`"),
+        ("allow_failure", "write `on_failure: continue`"),
+        ("timeout_minutes", "write `timeout: 5m`"),
+        ("timeout-minutes", "write `timeout: 5m`"),
+    ],
+};
+
+/// The steps of a list; each that has an id and a kind.
+pub(super) fn steps(node: &Arc<Node>, key: &str, problems: &mut Vec<Diagnostic>) -> Vec<Step> {
+    match &node.kind {
+        Kind::List(items) => items.iter().filter_map(|item| step(item, problems)).collect(),
+        Kind::Null => Vec::new(),
+        Kind::Map(_) => {
+            problems.push(
+                wrong(node, &format!("`{key}`"), "a list").help("begin each step with `- id: its_name`"),
+            );
+            Vec::new()
+        }
+        _ => {
+            problems.push(wrong(node, &format!("`{key}`"), "a list of steps"));
+            Vec::new()
+        }
+    }
+}
+
+fn step(node: &Arc<Node>, problems: &mut Vec<Diagnostic>) -> Option<Step> {
+    let fields = Fields::of(node, &STEP, problems)?;
+    let id = fields.needed_text("id", problems);
+    if let Some(id) = &id {
+        snake_case(id, "a step", problems);
+    }
+    let uses = fields.needed_text("uses", problems);
+    let with = fields.setting("with").filter(|with| with.node.kind != Kind::Null).unwrap_or_else(|| {
+        let span = uses.as_ref().map_or(node.span.clone(), |uses| uses.span.clone());
+        Setting {
+            value: Value::Object(Map::new()),
+            node: Arc::new(Node { span, kind: Kind::Map(Vec::new()) }),
+        }
+    });
+    if with.node.entries().is_none() {
+        problems.push(wrong(&with.node, "`with`", "a map"));
+        return None;
+    }
+    let needs = fields.get("needs").map(|entry| needs(&entry.value, problems));
+    let step = Step {
+        id: id?,
+        name: fields.setting("name"),
+        uses: uses?,
+        with,
+        needs,
+        condition: fields.setting("if"),
+        retry: fields.setting("retry"),
+        timeout: fields.setting("timeout"),
+        on_failure: fields.setting("on_failure"),
+        limits: fields.setting("limits"),
+        waive: fields.get("waive").map(|entry| waive(&entry.value, problems)).unwrap_or_default(),
+    };
+    check(&step, problems);
+    Some(step)
+}
+
+fn check(step: &Step, problems: &mut Vec<Diagnostic>) {
+    if let Some(name) = step.name.as_ref().filter(|name| name.node.as_str().is_none()) {
+        problems.push(wrong(&name.node, "`name`", "a text"));
+    }
+    if let Some(condition) = &step.condition {
+        match &condition.value {
+            Value::Bool(_) => {}
+            Value::String(text)
+                if is_template(text) && whole(text).is_none() && crate::expr::split(text).is_ok() =>
+            {
+                let message = "an `if` is one expression, and this is a longer text";
+                problems.push(
+                    Diagnostic::error(codes::EXPRESSION, condition.node.span.clone(), message)
+                        .help("put the whole condition into one `${{ … }}`, with `and` and `or`"),
+                );
+            }
+            Value::String(_) => {}
+            _ => problems.push(wrong(&condition.node, "`if`", "an expression")),
+        }
+    }
+    if let Some(retry) = &step.retry {
+        settings::<Retry>(retry, "retry", problems);
+        if let Ok(retry_value) = serde_json::from_value::<Retry>(retry.value.clone()) {
+            problems.extend(retry_rules(&retry_value, &retry.node));
+        }
+    }
+    if let Some(timeout) = &step.timeout {
+        settings::<Duration>(timeout, "timeout", problems);
+    }
+    if let Some(on_failure) = &step.on_failure {
+        settings::<OnFailure>(on_failure, "on_failure", problems);
+    }
+    if let Some(limits) = &step.limits {
+        settings::<Limits>(limits, "limits", problems);
+    }
+}
+
+/// What the type of `retry` cannot say.
+pub(crate) fn retry_rules(retry: &Retry, node: &Node) -> Vec<Diagnostic> {
+    let rules = [
+        (retry.max_attempts >= 1, "/max_attempts", "at least 1: it counts the first attempt"),
+        (retry.factor >= 1.0, "/factor", "at least 1"),
+        ((0.0..=1.0).contains(&retry.jitter), "/jitter", "between 0 and 1"),
+    ];
+    rules
+        .into_iter()
+        .filter(|(holds, ..)| !holds)
+        .map(|(_, pointer, rule)| {
+            let message = format!("`{}` must be {rule}", &pointer[1..]);
+            Diagnostic::error(codes::VALUE, node.locate(pointer, false), message)
+        })
+        .collect()
+}
+
+/// Writes down every mistake in settings that the engine itself reads.
+pub(crate) fn settings<T: DeserializeOwned>(setting: &Setting, what: &str, problems: &mut Vec<Diagnostic>) {
+    for problem in check_settings::<T>(&setting.value) {
+        let span = setting.node.locate(&problem.pointer, problem.at_key);
+        let name = problem.pointer.rsplit('/').next().filter(|name| !name.is_empty() && !problem.at_key);
+        let mut diagnostic =
+            Diagnostic::error(codes::VALUE, span, format!("`{}`: {}", name.unwrap_or(what), problem.message));
+        diagnostic.help = problem.help;
+        problems.push(diagnostic);
+    }
+}
+
+fn needs(node: &Arc<Node>, problems: &mut Vec<Diagnostic>) -> Vec<Spanned<String>> {
+    match &node.kind {
+        Kind::List(items) => items.iter().filter_map(|item| plain_text(item, "needs", problems)).collect(),
+        Kind::String(text) => {
+            problems
+                .push(wrong(node, "`needs`", "a list of step ids").help(format!("write `needs: [{text}]`")));
+            Vec::new()
+        }
+        _ => {
+            problems.push(
+                wrong(node, "`needs`", "a list of step ids")
+                    .help("`needs: []` is for a step that needs none"),
+            );
+            Vec::new()
+        }
+    }
+}
+
+fn waive(node: &Arc<Node>, problems: &mut Vec<Diagnostic>) -> BTreeMap<String, String> {
+    let mut waived = BTreeMap::new();
+    let Some(entries) = node.entries() else {
+        let help = "write `waive: { RB0501: the reason }`";
+        problems.push(wrong(node, "`waive`", "a map of rule codes and reasons").help(help));
+        return waived;
+    };
+    for entry in entries {
+        if !codes::WAIVABLE.contains(&entry.key.as_str()) {
+            let message = format!("there is no rule `{}` to waive", entry.key);
+            let help = format!(
+                "rules that can be waived: {}",
+                crate::suggest::listed(codes::WAIVABLE.iter().copied())
+            );
+            problems.push(Diagnostic::error(codes::WAIVER, entry.key_span.clone(), message).help(help));
+        } else if let Some(reason) = entry.value.as_str().filter(|reason| !reason.trim().is_empty()) {
+            waived.insert(entry.key.clone(), reason.to_owned());
+        } else {
+            let message = format!("`{}` is waived without a reason", entry.key);
+            problems.push(
+                Diagnostic::error(codes::WAIVER, entry.key_span.clone(), message)
+                    .help("the reason is shown to whoever approves and audits the run"),
+            );
+        }
+    }
+    waived
+}
