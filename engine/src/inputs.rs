@@ -183,7 +183,7 @@ impl Input {
         let items = if self.kind == InputKind::List { " items" } else { "" };
         match (&self.minimum, &self.maximum) {
             (Some(minimum), Some(maximum)) => {
-                words += &format!(", {} to {}{items}", bare(minimum), bare(maximum))
+                words += &format!(", {} to {}{items}", bare(minimum), bare(maximum));
             }
             (Some(minimum), None) => words += &format!(", at least {}{items}", bare(minimum)),
             (None, Some(maximum)) => words += &format!(", at most {}{items}", bare(maximum)),

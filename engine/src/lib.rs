@@ -6,6 +6,7 @@
 
 pub mod artifact;
 pub mod check;
+pub mod compile;
 pub mod decide;
 pub mod diagnostic;
 pub mod document;

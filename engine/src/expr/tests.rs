@@ -183,12 +183,7 @@ fn mistakes_are_found_without_values() {
         ("${{ inputs.x | uper }}", "uper", "there is no filter `uper`", "did you mean `upper`?"),
         ("${{ now() }}", "now", "there is no function `now`", "a runbook reads no clock"),
         ("${{ inputs.x.upper() }}", ".upper()", "values have no methods", "write it as a filter"),
-        (
-            "${{ inputs.x is defind }}",
-            "defind",
-            "there is no test `defind`",
-            "did you mean `defined`?",
-        ),
+        ("${{ inputs.x is defind }}", "defind", "there is no test `defind`", "did you mean `defined`?"),
     ];
     for (text, place, message, help) in texts {
         let problem = &analyse(text).problems[0];

@@ -81,7 +81,7 @@ fn runbook(root: &Node, source: &Arc<str>, problems: &mut Vec<Diagnostic>) -> Op
         steps: Vec::new(),
         finally: Vec::new(),
     };
-    runbook.inputs = named(&fields, "inputs", "an input", problems, |entry, problems| input(entry, problems));
+    runbook.inputs = named(&fields, "inputs", "an input", problems, input);
     runbook.secrets = named(&fields, "secrets", "a secret", problems, secret);
     runbook.connections = named(&fields, "connections", "a connection", problems, |entry, problems| {
         resource(entry, CONNECTION, problems)

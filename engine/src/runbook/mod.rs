@@ -5,6 +5,8 @@ mod inputs;
 mod lower;
 mod steps;
 
+pub(crate) use steps::{retry_rules, settings};
+
 #[cfg(test)]
 mod tests;
 

@@ -1,0 +1,42 @@
+//! Connections and collections that are named exist.
+
+use super::{Context, codes};
+use crate::diagnostic::Diagnostic;
+use crate::document::{Kind, Node};
+use crate::runbook::Resource;
+use crate::suggest::did_you_mean;
+
+pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
+    for collection in &cx.runbook.collections {
+        if let Some(entry) = collection.settings.node.entry("connection") {
+            named(&entry.value, "connection", &cx.runbook.connections, problems);
+        }
+    }
+    for step in &cx.graph.steps {
+        let with = &step.with.node;
+        for (key, what, all) in [
+            ("connection", "connection", &cx.runbook.connections),
+            ("collection", "collection", &cx.runbook.collections),
+            ("collections", "collection", &cx.runbook.collections),
+        ] {
+            match with.entry(key).map(|entry| (&entry.value, &entry.value.kind)) {
+                Some((_, Kind::List(items))) => {
+                    items.iter().for_each(|item| named(item, what, all, problems));
+                }
+                Some((node, _)) => named(node, what, all, problems),
+                None => {}
+            }
+        }
+    }
+}
+
+fn named(node: &Node, what: &str, all: &[Resource], problems: &mut Vec<Diagnostic>) {
+    let Some(name) = node.as_str().filter(|_| !node.is_template()) else { return };
+    let names = || all.iter().map(|resource| resource.name.value.as_str());
+    if names().any(|known| known == name) {
+        return;
+    }
+    let help = did_you_mean(name, names()).unwrap_or_else(|| format!("declare it below `{what}s`"));
+    let message = format!("there is no {what} `{name}`");
+    problems.push(Diagnostic::error(codes::UNKNOWN_CONNECTION, node.span.clone(), message).help(help));
+}

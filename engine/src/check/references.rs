@@ -1,0 +1,264 @@
+//! Every expression can be read, and what it refers to exists and is known where it stands.
+
+use std::ops::Range;
+
+use super::places::{Place, all, matches};
+use super::{Context, codes};
+use crate::diagnostic::Diagnostic;
+use crate::document::Node;
+use crate::expr::{Analysis, ProblemKind, Reference, analyse, analyse_expression, is_template};
+use crate::suggest::{closest, did_you_mean, listed};
+
+/// What a step offers beside its outputs.
+const STEP_FIELDS: &[&str] = &["outputs", "status", "started_at", "ended_at"];
+/// What is known of the run.
+const RUN_FIELDS: &[&str] = &["id", "runbook", "created_at", "by"];
+
+pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
+    for place in all(cx) {
+        let mut rule = Rule { cx, place: &place, before: None, problems };
+        place.node.texts(&mut |pointer, node, text| rule.text(pointer, node, text));
+    }
+}
+
+struct Rule<'r, 'a> {
+    cx: &'r Context<'a>,
+    place: &'r Place<'a>,
+    /// Which steps have ended when this place is evaluated; found out at the first question.
+    before: Option<Vec<bool>>,
+    problems: &'r mut Vec<Diagnostic>,
+}
+
+impl Rule<'_, '_> {
+    fn text(&mut self, pointer: &str, node: &Node, text: &str) {
+        let analysis = if is_template(text) {
+            analyse(text)
+        } else if self.place.condition {
+            analyse_expression(text)
+        } else {
+            return self.braces(node, text);
+        };
+        if matches(pointer, self.place.code) && is_template(text) {
+            self.code(node, &analysis);
+        }
+        for problem in &analysis.problems {
+            let code = match problem.kind {
+                ProblemKind::Syntax => codes::EXPRESSION,
+                ProblemKind::UnknownFunction => codes::FUNCTION,
+                ProblemKind::UnknownVariable => codes::VARIABLE,
+            };
+            let span = self.span(node, problem.span.clone());
+            let mut diagnostic = Diagnostic::error(code, span, problem.message.clone());
+            diagnostic.help.clone_from(&problem.help);
+            self.problems.push(diagnostic);
+        }
+        for reference in &analysis.references {
+            match reference.root.as_str() {
+                "inputs" => self.input(node, reference),
+                "secrets" => self.secret(node, reference, pointer),
+                "run" => self.run(node, reference),
+                "steps" => self.step(node, reference),
+                _ => {}
+            }
+        }
+    }
+
+    fn span(&self, node: &Node, part: Range<usize>) -> Range<usize> {
+        node.place(&self.cx.runbook.source, part)
+    }
+
+    fn error(
+        &mut self,
+        code: &'static str,
+        span: Range<usize>,
+        message: String,
+        help: impl Into<Option<String>>,
+    ) {
+        let mut diagnostic = Diagnostic::error(code, span, message);
+        diagnostic.help = help.into();
+        self.problems.push(diagnostic);
+    }
+
+    /// The place of one name of a reference, or of the whole.
+    fn part(&self, node: &Node, reference: &Reference, at: usize) -> Range<usize> {
+        let part = reference.path.get(at).map_or(reference.span.clone(), |segment| segment.span.clone());
+        self.span(node, part)
+    }
+
+    /// `{{ inputs.x }}`: surely an expression was meant.
+    fn braces(&mut self, node: &Node, text: &str) {
+        for root in ["inputs", "steps", "secrets", "run"] {
+            for between in ["", " "] {
+                let written = format!("{{{{{between}{root}.");
+                if let Some(at) = text.find(&written) {
+                    let span = self.span(node, at..at + written.len());
+                    self.problems.push(
+                        Diagnostic::warning(
+                            codes::BRACES,
+                            span,
+                            "this is text: an expression begins with `${{`",
+                        )
+                        .help(format!("write `${{{{ {root}.… }}}}`")),
+                    );
+                    return;
+                }
+            }
+        }
+    }
+
+    fn code(&mut self, node: &Node, analysis: &Analysis) {
+        let part = analysis.references.first().map(|reference| reference.span.clone());
+        let span = part.map_or(node.span.clone(), |part| self.span(node, part));
+        let help = "hand the value over as data: an argument, a variable of `env`, or a bind parameter";
+        let message = "no expression may be pasted into code of another language".to_owned();
+        self.error(codes::CODE_FIELD, span, message, help.to_owned());
+    }
+
+    fn input(&mut self, node: &Node, reference: &Reference) {
+        let names = || self.cx.runbook.inputs.iter().map(|input| input.name.value.as_str());
+        let Some(name) = reference.name(0) else { return self.incomplete(node, reference, "inputs.NAME") };
+        if !names().any(|known| known == name) {
+            let help = did_you_mean(name, names()).unwrap_or_else(|| "declare it below `inputs`".to_owned());
+            let span = self.part(node, reference, 0);
+            self.error(codes::UNKNOWN_INPUT, span, format!("there is no input `{name}`"), help);
+        }
+    }
+
+    fn secret(&mut self, node: &Node, reference: &Reference, pointer: &str) {
+        let Some(name) = reference.name(0) else { return self.incomplete(node, reference, "secrets.NAME") };
+        let names = || self.cx.runbook.secrets.iter().map(|secret| secret.name.value.as_str());
+        if !names().any(|known| known == name) {
+            let help = did_you_mean(name, names()).unwrap_or_else(|| "declare it below `secrets`".to_owned());
+            let span = self.part(node, reference, 0);
+            self.error(codes::UNKNOWN_SECRET, span, format!("there is no secret `{name}`"), help);
+        }
+        if !matches(pointer, self.place.secrets) {
+            let help = if self.place.secrets.is_empty() {
+                "secrets belong into the credentials of a connection".to_owned()
+            } else {
+                format!("here a secret may stand in {}", listed(self.place.secrets.iter().copied()))
+            };
+            let span = self.span(node, reference.span.clone());
+            let message = format!("the secret `{name}` could leak from here");
+            self.error(codes::SECRET, span, message, help);
+        }
+    }
+
+    fn run(&mut self, node: &Node, reference: &Reference) {
+        if self.place.step.is_none() {
+            return self.not_yet(node, reference);
+        }
+        match reference.name(0) {
+            Some(name) if !RUN_FIELDS.contains(&name) => {
+                let span = self.part(node, reference, 0);
+                let help = field_help(name, RUN_FIELDS);
+                self.error(codes::UNKNOWN_OUTPUT, span, format!("a run has no `{name}`"), help);
+            }
+            Some(_) => {}
+            None => self.incomplete(node, reference, "run.id"),
+        }
+    }
+
+    fn not_yet(&mut self, node: &Node, reference: &Reference) {
+        let span = self.span(node, reference.span.clone());
+        let message = format!("{} is fixed before the run begins and can use only inputs", self.place.what);
+        self.error(codes::REFERENCE, span, message, None);
+    }
+
+    /// A whole root, which would hand everything below it on.
+    fn incomplete(&mut self, node: &Node, reference: &Reference, full: &str) {
+        let span = self.span(node, reference.span.clone());
+        let message = if reference.dynamic {
+            format!("the name after `{}` must be written out", reference.root)
+        } else {
+            format!("`{}` alone is no value", reference.root)
+        };
+        self.error(codes::REFERENCE, span, message, format!("write `{full}`"));
+    }
+
+    fn step(&mut self, node: &Node, reference: &Reference) {
+        let Some(at) = self.place.step else { return self.not_yet(node, reference) };
+        let Some(id) = reference.name(0) else {
+            return self.incomplete(node, reference, "steps.ID.outputs.NAME");
+        };
+        let Some(target) = self.cx.graph.find(id) else {
+            let ids = self.cx.graph.steps.iter().map(|step| step.id.value.as_str());
+            let help = did_you_mean(id, ids);
+            let span = self.part(node, reference, 0);
+            return self.error(codes::UNKNOWN_STEP, span, format!("there is no step `{id}`"), help);
+        };
+        let before = self.before.get_or_insert_with(|| self.cx.graph.before(at));
+        if !before[target] {
+            self.not_upstream(node, reference, at, target);
+        }
+        self.output(node, reference, target);
+    }
+
+    fn not_upstream(&mut self, node: &Node, reference: &Reference, at: usize, target: usize) {
+        let (own, other) = (&self.cx.graph.steps[at].id, &self.cx.graph.steps[target].id);
+        let span = self.span(node, reference.span.clone());
+        let (message, help) = if at == target {
+            (format!("`{}` refers to itself", own.value), None)
+        } else {
+            (
+                format!("`{}` may not have ended when `{}` starts", other.value, own.value),
+                Some(format!("let `{}` need `{}`, directly or through other steps", own.value, other.value)),
+            )
+        };
+        let mut diagnostic = Diagnostic::error(codes::NOT_UPSTREAM, span, message);
+        if at != target {
+            diagnostic = diagnostic.also(other.span.clone(), "this step");
+        }
+        diagnostic.help = help;
+        self.problems.push(diagnostic);
+    }
+
+    fn output(&mut self, node: &Node, reference: &Reference, target: usize) {
+        let step = self.cx.graph.steps[target];
+        let id = &step.id.value;
+        let Some(field) = reference.name(1) else {
+            if !reference.dynamic {
+                self.incomplete(node, reference, &format!("steps.{id}.outputs.NAME"));
+            }
+            return;
+        };
+        let outputs = self.cx.catalog.step(&step.uses.value).map(|kind| (kind.outputs)().to_value());
+        let names: Option<Vec<&str>> = outputs
+            .as_ref()
+            .and_then(|schema| schema.get("properties")?.as_object())
+            .map(|properties| properties.keys().map(String::as_str).collect());
+        let names = names.unwrap_or_default();
+        if !STEP_FIELDS.contains(&field) {
+            let span = self.part(node, reference, 1);
+            let help = if names.contains(&field) {
+                format!("write `steps.{id}.outputs.{field}`")
+            } else {
+                field_help(field, STEP_FIELDS)
+            };
+            return self.error(codes::UNKNOWN_OUTPUT, span, format!("a step has no `{field}`"), help);
+        }
+        let open = outputs.as_ref().is_some_and(|schema| {
+            schema.get("additionalProperties").is_some_and(|more| *more != serde_json::Value::Bool(false))
+        });
+        let known = outputs.is_some() && !open;
+        if let (true, "outputs", Some(name)) = (known, field, reference.name(2))
+            && !names.contains(&name)
+        {
+            let span = self.part(node, reference, 2);
+            let help = if names.is_empty() {
+                format!("`{}` has no outputs", step.uses.value)
+            } else {
+                field_help(name, &names)
+            };
+            let message = format!("step `{id}` (`{}`) has no output `{name}`", step.uses.value);
+            self.error(codes::UNKNOWN_OUTPUT, span, message, help);
+        }
+    }
+}
+
+fn field_help(name: &str, all: &[&str]) -> String {
+    closest(name, all.iter().copied()).map_or_else(
+        || format!("there are {}", listed(all.iter().copied())),
+        |close| format!("did you mean `{close}`?"),
+    )
+}

@@ -1,0 +1,63 @@
+//! What the rules of safety share: which steps destroy, and which steps surely ran before one.
+
+use std::ops::Range;
+
+use serde_json::Value;
+
+use super::Context;
+use crate::kinds::Class;
+use crate::runbook::{Setting, Step};
+
+/// The places of the steps that destroy and do not waive this rule.
+pub(super) fn destroying<'c>(cx: &'c Context<'_>, code: &'static str) -> impl Iterator<Item = usize> + 'c {
+    (0..cx.graph.steps.len()).filter(move |at| {
+        let step = cx.graph.steps[*at];
+        !step.waive.contains_key(code)
+            && cx
+                .catalog
+                .step(&step.uses.value)
+                .is_some_and(|kind| (kind.effect)(&step.with.value).class == Class::Destroy)
+    })
+}
+
+/// Whether `guard` has ended well whenever `step` runs, given that it comes before it: it is skipped only together with it, and its
+/// failure stops the run.
+pub(super) fn always_ran(guard: &Step, step: &Step) -> bool {
+    let condition = guard.condition_text();
+    let unconditional = condition.as_deref().is_none_or(|text| text == "true");
+    let goes_on = |setting: &Setting| setting.value != "stop";
+    (unconditional || condition == step.condition_text()) && !guard.on_failure.as_ref().is_some_and(goes_on)
+}
+
+/// The guards of these kinds that come before a step: those that surely ran, and those that may not have.
+pub(super) fn guards<'c>(cx: &'c Context<'_>, at: usize, kinds: &[&str]) -> (Vec<&'c Step>, Vec<&'c Step>) {
+    let mut before = cx.graph.before(at);
+    if cx.graph.is_final(at) {
+        // A final step runs however the others ended, so none of them surely ran.
+        before[..cx.graph.main].fill(false);
+    }
+    let step = cx.graph.steps[at];
+    let found = cx.graph.steps.iter().copied().zip(before);
+    let found = found.filter(|(other, is_before)| *is_before && kinds.contains(&other.uses.value.as_str()));
+    found.map(|(other, _)| other).partition(|guard| always_ran(guard, step))
+}
+
+/// The collections a step names, each with its place.
+pub(super) fn collections(step: &Step) -> Vec<(String, Range<usize>)> {
+    let mut found = Vec::new();
+    for key in ["collection", "collections"] {
+        let Some(value) = step.with.value.get(key) else { continue };
+        let items: Vec<(String, &Value)> = match value {
+            Value::Array(items) => {
+                items.iter().enumerate().map(|(at, item)| (format!("/{key}/{at}"), item)).collect()
+            }
+            one => vec![(format!("/{key}"), one)],
+        };
+        for (pointer, item) in items {
+            if let Some(name) = item.as_str() {
+                found.push((name.to_owned(), step.with.node.locate(&pointer, false)));
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,49 @@
+//! What is destroyed was saved before: every way to a step that destroys passes a snapshot of that collection.
+
+use super::safety::{collections, destroying, guards};
+use super::{Context, codes};
+use crate::diagnostic::Diagnostic;
+use crate::runbook::Step;
+
+const KINDS: &[&str] = &["snapshot"];
+
+pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
+    for at in destroying(cx, codes::SNAPSHOT_FIRST) {
+        let step = cx.graph.steps[at];
+        let (sure, unsure) = guards(cx, at, KINDS);
+        let named = collections(step);
+        if named.is_empty() && sure.is_empty() {
+            let message = format!("`{}` destroys, and nothing is saved before", step.id.value);
+            problems.push(finish(
+                Diagnostic::error(codes::SNAPSHOT_FIRST, step.uses.span.clone(), message),
+                unsure.first(),
+                step,
+            ));
+        }
+        for (name, span) in named {
+            if sure.iter().any(|snapshot| saves(snapshot, &name)) {
+                continue;
+            }
+            let message =
+                format!("`{}` destroys items of `{name}`, and no snapshot of it comes before", step.id.value);
+            let doubtful = unsure.iter().find(|snapshot| saves(snapshot, &name));
+            problems.push(finish(Diagnostic::error(codes::SNAPSHOT_FIRST, span, message), doubtful, step));
+        }
+    }
+}
+
+/// Whether a snapshot holds all of a collection.
+fn saves(snapshot: &Step, name: &str) -> bool {
+    snapshot.with.value.get("only").is_none() && collections(snapshot).iter().any(|(saved, _)| saved == name)
+}
+
+fn finish(mut problem: Diagnostic, doubtful: Option<&&Step>, step: &Step) -> Diagnostic {
+    if let Some(snapshot) = doubtful {
+        problem = problem.also(snapshot.id.span.clone(), "this snapshot may be skipped or may have failed");
+    }
+    problem.help(format!(
+        "put a `snapshot` step before `{}`, or waive this with `waive: {{ {}: the reason }}`",
+        step.id.value,
+        codes::SNAPSHOT_FIRST
+    ))
+}
