@@ -20,6 +20,8 @@ use crate::kind::{self, CollectionEntry, ConnectionEntry, StepEntry};
 use crate::notify::Notify;
 use crate::snapshot::Snapshot;
 use crate::unfreeze::Unfreeze;
+use crate::upload::Upload;
+use crate::verify_header::VerifyHeader;
 use crate::wait_for::WaitFor;
 
 /// The step kinds.
@@ -35,6 +37,8 @@ pub static STEPS: &[StepEntry] = &[
     kind::step::<Notify>(),
     kind::step::<Snapshot>(),
     kind::step::<Unfreeze>(),
+    kind::step::<Upload>(),
+    kind::step::<VerifyHeader>(),
     kind::step::<WaitFor>(),
 ];
 

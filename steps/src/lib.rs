@@ -28,4 +28,6 @@ pub mod retry;
 pub mod snapshot;
 pub mod text;
 pub mod unfreeze;
+pub mod upload;
+pub mod verify_header;
 pub mod wait_for;

@@ -53,9 +53,9 @@ impl Files {
         work: impl FnOnce(&Self, &str) -> Result<T, StepError> + Send + 'static,
     ) -> Result<T, StepError> {
         let (files, path) = (self.clone(), path.to_owned());
-        tokio::task::spawn_blocking(move || work(&files, &path)).await.unwrap_or_else(|error| {
-            Err(StepError::transient("reading a file stopped").with_source(&error))
-        })
+        tokio::task::spawn_blocking(move || work(&files, &path))
+            .await
+            .unwrap_or_else(|error| Err(StepError::transient("reading a file stopped").with_source(&error)))
     }
 }
 

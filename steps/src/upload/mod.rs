@@ -1,6 +1,6 @@
 //! Step kind `upload`: sends files of a manifest, one by one, so that all of them end in one live session.
 
-mod files;
+pub(crate) mod files;
 mod held;
 mod send;
 mod work;
@@ -203,7 +203,8 @@ pub(crate) struct Descriptor {
 #[async_trait]
 impl Step for Upload {
     const NAME: &'static str = "upload";
-    const SUMMARY: &'static str = "Upload the files of a manifest, resumable one by one, all in one live session";
+    const SUMMARY: &'static str =
+        "Upload the files of a manifest, resumable one by one, all in one live session";
     const EXAMPLE: &'static str = r#"id: restore
 uses: upload
 with:

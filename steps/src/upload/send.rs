@@ -56,7 +56,8 @@ pub(super) async fn send(
         return Ok(Sent::Refused(format!("`{mime_type}` is no media type")));
     };
     let mut form = Form::new().percent_encode_noop();
-    if let (Some(session), Some(field)) = (session, http.session().map(|session| session.field().to_owned())) {
+    if let (Some(session), Some(field)) = (session, http.session().map(|session| session.field().to_owned()))
+    {
         form = form.text(field, session.secret.clone());
     }
     for (name, value) in &upload.fields {

@@ -71,7 +71,8 @@ impl<'a> Work<'a> {
     pub(super) async fn enter(upload: &'a Upload, cx: &'a Context) -> Result<Self, StepError> {
         let http = http_of(&cx.resources, &upload.connection)?;
         if upload.recorded_in.is_some() && http.session().is_none() {
-            let message = format!("`recorded_in` needs a session, and connection `{}` has none", upload.connection);
+            let message =
+                format!("`recorded_in` needs a session, and connection `{}` has none", upload.connection);
             return Err(StepError::invalid(message)
                 .with_help("without a session the records of others could be taken for this run's"));
         }
@@ -323,7 +324,8 @@ impl<'a> Work<'a> {
             let adopted = || link.as_ref().map(|link| link.replace("{id}", &stored.id));
             let upload_url = stored.url.clone().or_else(adopted);
             if upload_url.is_none() {
-                discrepancies.push(format!("{key}: its link is not known; the server has it as {}", stored.id));
+                discrepancies
+                    .push(format!("{key}: its link is not known; the server has it as {}", stored.id));
             }
             if let (Some(theirs), Some(ours)) = (&stored.mime_type, &entry.mime_type)
                 && !theirs.eq_ignore_ascii_case(ours)
