@@ -46,7 +46,8 @@ impl Fate {
 
     /// Nothing was stored; the step ends with this error and tries again when it is entered again.
     fn stop(error: StepError) -> Self {
-        Self { became: Became::Again(error.message.clone()), stop: Some(error) }
+        let became = Became::Again(error.message.clone());
+        Self { became, stop: Some(StepError { outcome: Outcome::Failed, ..error }) }
     }
 }
 
@@ -107,12 +108,17 @@ impl<'a> Work<'a> {
 
     /// Uploads until every file is in the live session or has failed.
     pub(super) async fn upload_all(&mut self) -> Result<(), StepError> {
+        self.renew().await?;
+        if self.wanted.iter().any(|(key, _)| self.in_session(key).is_some()) {
+            // What was uploaded before is worth nothing unless the server still knows the session.
+            self.reconnect().await?;
+        }
         for _ in 0..SESSIONS {
-            self.renew().await?;
             if self.pass().await? {
                 return Ok(());
             }
             self.cx.live.say("the session has ended: what was uploaded in it is uploaded again");
+            self.renew().await?;
         }
         Err(StepError::transient(format!("the session ended {SESSIONS} times before all was uploaded")))
     }
@@ -245,8 +251,7 @@ impl<'a> Work<'a> {
                 return Ok(Fate::failed(lost.error.message));
             }
             if last {
-                let outcome = Outcome::Failed;
-                return Ok(Fate::stop(StepError { outcome, ..lost.error }));
+                return Ok(Fate::stop(lost.error));
             }
             attempt += 1;
         }

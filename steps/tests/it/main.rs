@@ -1,5 +1,6 @@
 //! Step kinds against real servers and real files.
 
+mod chatkit;
 mod command;
 #[path = "../common/mod.rs"]
 mod common;
@@ -8,4 +9,6 @@ mod freeze;
 mod http;
 mod notify;
 mod server;
+mod upload;
+mod verify_header;
 mod wait_for;
