@@ -207,7 +207,7 @@ impl Bench {
             people: Arc::new(Nobody),
             observer: Box::new(Blind),
             live: LiveHub::new(redactor.clone()),
-            artifacts: Artifacts::new(std::env::temp_dir()),
+            artifacts: Artifacts::new(std::env::temp_dir(), redactor.clone()),
             redactor,
             secrets: BTreeMap::new(),
             owner: "me@here:1".to_owned(),

@@ -1,4 +1,5 @@
 //! The stores: one suite on all of them, and what only a file can show.
 
+mod durability;
 mod suite;
 mod support;

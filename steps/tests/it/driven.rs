@@ -135,7 +135,7 @@ impl Driven {
             people: Arc::new(Nobody),
             observer: Box::new(Blind),
             live: LiveHub::new(redactor.clone()),
-            artifacts: Artifacts::new(self.path("artifacts")),
+            artifacts: Artifacts::new(self.path("artifacts"), redactor.clone()),
             redactor,
             secrets: BTreeMap::new(),
             owner: "ada@driven:1".to_owned(),

@@ -73,7 +73,7 @@ async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     );
     let migrator = Migrator::with_migrations(vec![first]);
     let mut transaction = connection.begin_with("begin immediate").await.map_err(|error| failed(&error))?;
-    migrator.run(&mut *transaction).await.map_err(|error| {
+    migrator.run_direct(None, &mut *transaction, false).await.map_err(|error| {
         let error = chain(&error);
         StoreError::Io(format!("the tables can not be brought to this program's version: {error}"))
     })?;
