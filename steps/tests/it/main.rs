@@ -6,6 +6,7 @@ mod command;
 mod common;
 mod driven;
 mod freeze;
+mod freeze_chatkit;
 mod http;
 mod notify;
 mod server;
