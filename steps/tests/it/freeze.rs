@@ -107,12 +107,14 @@ impl Bench {
         Self { driven, gateway, _server: server }
     }
 
-    /// A freeze by the file. The restart copies the file, notes it, waits while there is `hold` and fails while there is `broken`.
+    /// A freeze by the file. The restart copies the file, notes it, waits while there is `hold`, and
+    /// fails while there is `broken` (nothing was restarted) or `late` (it was).
     fn freeze(&self, value: &str, probe: bool) -> PlannedStep {
         let folder = self.driven.folder.path().display();
         let script = format!(
             "cd {folder} && echo x >> restarts && while [ -e hold ]; do sleep 0.01; done && \
-             if [ -e broken ]; then echo no such unit >&2; exit 5; fi && cp gateway.env running.env"
+             if [ -e broken ]; then echo no such unit >&2; exit 5; fi && cp gateway.env running.env && \
+             if [ -e late ]; then echo slow start >&2; exit 6; fi"
         );
         let mut with = json!({
             "env_file": {
@@ -291,22 +293,26 @@ async fn a_crash_in_the_middle_of_the_release_is_made_good() {
 #[tokio::test]
 async fn a_failing_restart_says_what_to_do_and_is_tried_again_on_release() {
     let bench = Bench::new().await;
-    bench.touch("broken");
+    bench.touch("late");
     let state = bench.driven.run("r", vec![bench.freeze("0.1", true)]).await;
     let failed = error(&state, "freeze");
     assert_eq!(failed.kind, ErrorKind::Transient);
-    assert_eq!(failed.causes, ["no such unit"]);
+    assert_eq!(failed.causes, ["slow start"]);
     assert!(failed.help.as_ref().unwrap().contains("by hand"), "{failed:?}");
-    assert_eq!(bench.file(), FILE.replace("25", "0.1"));
+    let frozen = FILE.replace("25", "0.1");
+    assert_eq!((bench.file(), bench.running()), (frozen.clone(), frozen));
+    bench.remove("late");
+    bench.touch("broken");
     // The first attempt of the release puts the value back and fails to restart; the second must not take that for untouched.
-    let before = bench.restarts();
     let (state, ()) = tokio::join!(bench.driven.ended("r", Purpose::Cancel("ada".to_owned())), async {
-        crate::driven::until(|| bench.restarts() > before).await;
+        crate::driven::until(|| bench.restarts() > 1).await;
+        crate::driven::until(|| bench.file() == FILE).await;
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         bench.remove("broken");
     });
     assert_eq!(state.status, RunStatus::Cancelled);
+    assert_eq!(bench.restarts(), 3);
     bench.untouched().await;
-    assert!(bench.restarts() > before + 1 || bench.running() == FILE);
 }
 
 #[tokio::test]
