@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use runbook_engine::error::StepError;
 use runbook_engine::event::{Obligation, Question};
-use runbook_engine::kinds::{Effect, ResourceKindInfo, SettingProblem, StepKindInfo};
+use runbook_engine::kinds::{Effect, ResourceKindInfo, StepKindInfo};
 use runbook_engine::step::{Release, StepContext, StepEnd};
 use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
@@ -105,7 +105,7 @@ pub const fn step<T: Step>() -> StepEntry {
             secret_fields: T::SECRET_FIELDS,
             code_fields: T::CODE_FIELDS,
             effect: T::effect,
-            check: check::<T>,
+            check: runbook_engine::document::check_settings::<T>,
             example: T::EXAMPLE,
         },
         run: run::<T>,
@@ -115,19 +115,6 @@ pub const fn step<T: Step>() -> StepEntry {
 
 fn schema<T: JsonSchema>() -> Schema {
     schema_for!(T)
-}
-
-fn check<T: DeserializeOwned>(settings: &Value) -> Vec<SettingProblem> {
-    match serde_json::from_value::<T>(settings.clone()) {
-        Ok(_) => Vec::new(),
-        Err(_) if settings.to_string().contains("${{") => Vec::new(),
-        Err(error) => vec![SettingProblem {
-            pointer: String::new(),
-            at_key: false,
-            message: error.to_string(),
-            help: None,
-        }],
-    }
 }
 
 fn decode<T: DeserializeOwned>(with: Value) -> Result<T, StepError> {
@@ -214,7 +201,7 @@ pub const fn connection<T: ConnectionKind>() -> ConnectionEntry {
             summary: T::SUMMARY,
             config: schema::<T>,
             secret_fields: T::SECRET_FIELDS,
-            check: check::<T>,
+            check: runbook_engine::document::check_settings::<T>,
         },
         open: |settings, cx| Ok(Arc::new(decode::<T>(settings)?.open(cx)?)),
     }
@@ -248,7 +235,7 @@ pub const fn collection<T: CollectionKind>() -> CollectionEntry {
             summary: T::SUMMARY,
             config: schema::<T>,
             secret_fields: &[],
-            check: check::<T>,
+            check: runbook_engine::document::check_settings::<T>,
         },
         open: |settings, name, resources| decode::<T>(settings)?.open(name, resources),
     }

@@ -1,0 +1,10 @@
+//! `runbooks/reset-chatkit.yaml`, run by the built binary against real servers: to the end, interrupted, refused, and crashed.
+
+mod bench;
+mod crash;
+mod freeze;
+mod memory;
+mod people;
+mod secrets;
+mod traps;
+mod whole;

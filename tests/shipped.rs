@@ -1,0 +1,39 @@
+//! Every runbook that is shipped passes its own check, and so does every step kind's example.
+
+use std::fs;
+use std::path::PathBuf;
+
+use runbook_engine::compile::compile;
+use runbook_steps::catalog::CATALOG;
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|ending| ending == "yaml"));
+    files.sort();
+    files
+}
+
+#[test]
+fn every_shipped_runbook_is_clean() {
+    let all: Vec<PathBuf> = ["runbooks", "examples"].iter().flat_map(|folder| files(folder)).collect();
+    assert!(!all.is_empty(), "{all:?}");
+    for path in all {
+        let text = fs::read_to_string(&path).unwrap();
+        let (runbook, found) = compile(&path.display().to_string(), &text, &CATALOG);
+        let lines: Vec<String> = found
+            .iter()
+            .map(|one| {
+                let line = text[..one.span.start].lines().count();
+                format!(
+                    "{}:{line}: {}: {} ({})",
+                    path.display(),
+                    one.code,
+                    one.message,
+                    text[one.span.clone()].chars().take(60).collect::<String>()
+                )
+            })
+            .collect();
+        assert!(runbook.is_some() && found.is_empty(), "\n{}", lines.join("\n"));
+    }
+}
