@@ -141,6 +141,23 @@ fn masks_each_line_of_a_secret_with_several() {
 }
 
 #[test]
+fn masks_a_large_secret_in_small_pieces() {
+    let lines: Vec<String> = (0..60).map(|n| STANDARD.encode([n; 48])).collect();
+    let key = lines.join("\n");
+    let redactor = Redactor::new([key.clone()]);
+    let text = format!("before {key} between {} after {}", json!(key), "other text ".repeat(2000));
+    let clean = redactor.text(&text);
+    assert!(
+        clean.starts_with(&format!("before {MASK} between"))
+            && !lines.iter().any(|line| clean.contains(line))
+    );
+    for size in [3, 17, 5000] {
+        let cuts = vec![size; text.len() / size];
+        assert_eq!(in_pieces(&redactor, text.as_bytes(), &cuts), clean.as_bytes());
+    }
+}
+
+#[test]
 fn masks_what_overlaps_as_one() {
     let redactor = Redactor::new(["abcdXYZ".to_owned(), "XYZefgh".to_owned()]);
     assert_eq!(redactor.text("-abcdXYZefgh-"), format!("-{MASK}-"));

@@ -123,9 +123,7 @@ impl ArtifactWriter {
         let rest = self.stream.finish();
         self.check_raw()?;
         self.check_torn()?;
-        if !self.raw {
-            self.put(&rest).await?;
-        }
+        self.put(&rest).await?;
         let name = self.name;
         let could_not = |error: &io::Error| failed("written", &name, error);
         self.file.flush().await.map_err(|error| could_not(&error))?;
@@ -149,10 +147,11 @@ impl ArtifactWriter {
         self.lines = self.lines.map(|lines| lines + more as u64);
     }
 
+    /// Only what was looked through reaches the disk; when nothing was found, it is what came in, byte by byte.
     async fn take(&mut self, bytes: &[u8]) -> Result<(), StepError> {
         let clean = self.stream.push(bytes);
         self.check_raw()?;
-        if self.raw { self.put(bytes).await } else { self.put(&clean).await }
+        self.put(&clean).await
     }
 
     fn check_raw(&self) -> Result<(), StepError> {

@@ -2,6 +2,10 @@
 
 use super::{MASK, Redactor};
 
+/// What is held back is looked through again with every piece. When it is longer than this, in bytes, pieces are gathered until
+/// they are as long, so that a large secret and many small pieces do not make that expensive.
+const MUCH: usize = 2048;
+
 /// Gives back the bytes without secrets, a little later than they come: it holds back as many as could be the beginning of a
 /// secret's form. The result is the same however the bytes are cut into pieces.
 #[derive(Debug)]
@@ -30,6 +34,9 @@ impl StreamRedactor {
             keep = keep.max(finder.short.iter().map(|secret| secret.len() + 2).max().unwrap_or(0));
         }
         self.held.extend_from_slice(bytes);
+        if keep > MUCH && self.held.len() < 2 * keep {
+            return Vec::new();
+        }
         self.give(self.held.len().saturating_sub(keep))
     }
 
@@ -46,7 +53,7 @@ impl StreamRedactor {
         rest
     }
 
-    /// Whether there was any form of a secret in what was taken in so far.
+    /// Whether there was any form of a secret in what was looked through so far: what was given out, at least.
     pub fn found(&self) -> bool {
         self.found
     }
