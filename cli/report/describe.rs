@@ -143,9 +143,18 @@ pub fn closed(label: &str, how: &Closed) -> String {
 pub fn facts(outputs: &Value) -> String {
     let Some(fields) = outputs.as_object() else { return String::new() };
     let counts = fields.iter().filter_map(|(name, value)| {
+        let words = name.replace('_', " ");
         // How long it took has its own column, and an exit code is no count.
-        let number = value.as_u64().filter(|_| !name.ends_with("_ms") && name != "exit_code")?;
-        Some(format!("{} {}", name.replace('_', " "), format::count(number)))
+        if name.ends_with("_ms") || name == "exit_code" {
+            return None;
+        }
+        if let Some(number) = value.as_u64() {
+            return Some(format!("{words} {}", format::count(number)));
+        }
+        // Counts by name are summed up.
+        let parts: Option<Vec<u64>> = value.as_object()?.values().map(Value::as_u64).collect();
+        let parts = parts.filter(|parts| !parts.is_empty())?;
+        Some(format!("{words} {}", format::count(parts.iter().sum())))
     });
     counts.take(FACTS).collect::<Vec<_>>().join(", ")
 }
@@ -187,6 +196,7 @@ mod tests {
     fn facts_are_the_counts_among_the_outputs() {
         let outputs = json!({ "deleted": 1412, "already_gone": 3, "ok": true, "manifest": { "bytes": 4 }, "rate": 0.5 });
         assert_eq!(facts(&outputs), "deleted 1,412, already gone 3");
+        assert_eq!(facts(&json!({ "deleted": { "blobs": 3, "metadata": 4 }, "took_ms": 5 })), "deleted 7");
         assert_eq!(facts(&json!(null)), "");
     }
 

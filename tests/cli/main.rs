@@ -1,0 +1,9 @@
+//! The command line from outside: the real binary, small runbooks of commands, a state of its own for each test.
+
+mod control;
+mod examples;
+mod inputs;
+mod people;
+mod place;
+mod records;
+mod terminal;

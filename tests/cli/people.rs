@@ -1,0 +1,72 @@
+//! Questions without a terminal.
+
+use crate::place::{Place, asks, once, reads};
+
+fn gate() -> Place {
+    let place = Place::new();
+    place.runbook("gate", &format!("lock: gate\nsteps:\n{}{}", asks("sure", "DO IT"), reads("act", "touch acted")));
+    place
+}
+
+#[test]
+fn without_a_terminal_the_run_waits_and_an_answer_completes_it() {
+    let place = gate();
+    let ran = place.expect(5, &["exec", "gate.yaml"]);
+    let run = place.newest();
+    assert!(ran.err.contains(&format!("runbook answer {run} sure 'DO IT'")), "{}", ran.err);
+    assert_eq!(place.json(&["show"])["status"], "waiting");
+    let before = place.expect(0, &["logs"]).out;
+    let wrong = place.expect(2, &["answer", &run, "do it"]);
+    assert!(wrong.err.contains("nothing was recorded"), "{}", wrong.err);
+    place.expect(2, &["answer", &run, "DO", "IT"]);
+    assert_eq!(place.expect(5, &["answer", &run]).out, "");
+    assert_eq!(place.expect(0, &["logs"]).out, before);
+    assert!(!place.path("acted").exists());
+    place.expect(5, &["resume"]);
+    place.expect(0, &["answer", &run[run.len() - 4..], "sure", "DO IT"]);
+    assert!(place.path("acted").exists());
+    assert!(place.expect(2, &["answer", &run, "DO IT"]).err.contains("asks nothing"));
+}
+
+#[test]
+fn a_run_that_waits_keeps_its_lock_until_it_is_cancelled() {
+    let place = gate();
+    place.expect(5, &["exec", "gate.yaml"]);
+    let run = place.newest();
+    let busy = place.expect(8, &["exec", "gate.yaml"]);
+    assert!(busy.err.contains(&run) && busy.err.contains(&format!("runbook cancel {run}")), "{}", busy.err);
+    assert!(busy.err.contains("waiting"), "{}", busy.err);
+    place.expect(6, &["cancel"]);
+    assert!(place.expect(2, &["cancel", &run]).err.contains("has cancelled already"));
+    place.expect(5, &["exec", "gate.yaml"]);
+    assert!(!place.path("acted").exists());
+}
+
+#[test]
+fn what_may_not_be_repeated_is_settled_by_a_person_after_a_crash() {
+    let place = Place::new();
+    place.runbook("crash", &format!("steps:\n{}{}", once("act", "echo x >> acted; sleep 20"), reads("after", "true")));
+    let started = place.start(&["exec", "crash.yaml"]);
+    place.wait_for("act", "running");
+    while !place.path("acted").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    started.kill();
+    let ran = place.expect(5, &["resume"]);
+    assert!(ran.err.contains("it is not known whether `act` took effect"), "{}", ran.err);
+    let run = place.newest();
+    assert!(place.expect(2, &["answer", &run, "yes"]).err.contains("retry"));
+    place.expect(0, &["answer", &run, "done"]);
+    assert_eq!(std::fs::read_to_string(place.path("acted")).unwrap(), "x\n");
+}
+
+#[test]
+fn several_unfinished_runs_are_listed() {
+    let place = Place::new();
+    place.runbook("free", &format!("steps:\n{}", asks("sure", "GO")));
+    place.expect(5, &["exec", "free.yaml"]);
+    let first = place.newest();
+    place.expect(5, &["exec", "free.yaml"]);
+    let ran = place.expect(2, &["resume"]);
+    assert!(ran.err.contains(&first) && ran.err.contains(&place.newest()), "{}", ran.err);
+}

@@ -1,0 +1,103 @@
+//! Questions and the live view on a real pseudo-terminal.
+
+use std::time::Duration;
+
+use expectrl::process::unix::WaitStatus;
+use expectrl::session::OsSession;
+use expectrl::{ControlCode, Eof, Expect, Session};
+
+use crate::place::{Place, asks, reads};
+
+fn gate() -> Place {
+    let place = Place::new();
+    place.runbook("gate", &format!("steps:\n{}{}{}", reads("look", "true"), asks("sure", "DO IT"), reads("act", "touch acted")));
+    place
+}
+
+fn open(place: &Place, args: &[&str], plain: bool) -> OsSession {
+    let mut command = place.command(args);
+    if plain {
+        command.env("NO_COLOR", "1");
+    }
+    let mut session = Session::spawn(command).unwrap();
+    session.set_expect_timeout(Some(Duration::from_secs(20)));
+    session
+}
+
+fn end(mut session: OsSession) -> (i32, String) {
+    let rest = session.expect(Eof).map(|found| String::from_utf8_lossy(found.as_bytes()).into_owned()).unwrap_or_default();
+    match session.get_process().wait().unwrap() {
+        WaitStatus::Exited(_, code) => (code, rest),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_phrase_lets_the_run_go_on() {
+    let place = gate();
+    let mut session = open(&place, &["exec", "gate.yaml"], false);
+    session.expect("type").unwrap();
+    session.send_line("DO IT").unwrap();
+    session.expect("Succeeded").unwrap();
+    let (code, rest) = end(session);
+    assert_eq!(code, 0, "{rest}");
+    assert!(place.path("acted").exists());
+}
+
+#[test]
+fn three_wrong_phrases_fail_the_step_and_nothing_goes_on() {
+    let place = gate();
+    let mut session = open(&place, &["exec", "gate.yaml"], true);
+    session.expect("type").unwrap();
+    for (typed, said) in [("", "sure"), ("do it", "2 more tries"), ("DO", "1 more try"), ("DO ITT", "Nothing happens")] {
+        session.send_line(typed).unwrap();
+        session.expect(said).unwrap();
+    }
+    let (code, rest) = end(session);
+    assert_eq!(code, 4, "{rest}");
+    assert!(!place.path("acted").exists());
+}
+
+#[test]
+fn the_end_of_input_leaves_the_run_waiting() {
+    let place = gate();
+    let mut session = open(&place, &["exec", "gate.yaml"], true);
+    session.expect("Ctrl-C stops it").unwrap();
+    session.expect("sure").unwrap();
+    session.send(ControlCode::EndOfTransmission).unwrap();
+    let (code, rest) = end(session);
+    assert_eq!(code, 5, "{rest}");
+    assert!(rest.contains("runbook answer"), "{rest}");
+    assert!(!place.path("acted").exists());
+    place.expect(0, &["answer", &place.newest(), "DO IT"]);
+}
+
+#[test]
+fn control_c_at_the_prompt_stops_the_run() {
+    let place = gate();
+    let mut session = open(&place, &["exec", "gate.yaml"], true);
+    session.expect("Ctrl-C stops it").unwrap();
+    session.expect("sure").unwrap();
+    session.send(ControlCode::EndOfText).unwrap();
+    let (code, rest) = end(session);
+    assert_eq!(code, 130, "{rest}");
+    assert!(rest.contains("runbook resume"), "{rest}");
+    assert!(!place.path("acted").exists());
+}
+
+#[test]
+fn no_color_is_respected_in_view_and_prompt() {
+    let place = gate();
+    let mut session = open(&place, &["exec", "gate.yaml"], true);
+    let before = session.expect("type").unwrap();
+    let mut text = String::from_utf8_lossy(before.before()).into_owned();
+    session.send_line("DO IT").unwrap();
+    let (code, rest) = end(session);
+    text.push_str(&rest);
+    assert_eq!(code, 0);
+    // Moving the cursor is no colour; those codes end in `m`.
+    let coloured = text.split("\x1b[").skip(1).any(|code| {
+        code.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').starts_with('m')
+    });
+    assert!(!coloured, "{text:?}");
+}
