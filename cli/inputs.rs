@@ -1,20 +1,121 @@
 //! From a runbook's text and what the command line gives, to a plan.
 
+use std::path::Path;
+
+use runbook_engine::compile;
 use runbook_engine::diagnostic::Diagnostic;
+use runbook_engine::inputs::{Given, resolve_inputs};
 use runbook_engine::plan::Plan;
+use runbook_engine::runbook::{InputKind, Runbook};
+use runbook_steps::catalog::CATALOG;
+use serde_json::{Map, Value};
 
 use crate::args::Exec;
+use crate::diagnostics;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::find::Source;
 
-/// Every mistake in the source.
-pub fn compile(source: &Source) -> (Option<Plan>, Vec<Diagnostic>) {
-    let end = source.text.len();
-    (None, vec![Diagnostic::error("RB0000", 0..end, "this build has no compiler")])
+/// The runbook when it has no error, and every mistake in it.
+pub fn compile(source: &Source) -> (Option<Runbook>, Vec<Diagnostic>) {
+    compile::compile(&source.name, &source.text, &CATALOG)
 }
 
-/// The plan that the source and the inputs make.
+/// The plan that the source and the inputs make; mistakes in the source are told on the way.
 pub fn plan(source: &Source, args: &Exec) -> Outcome<Plan> {
-    let _ = (compile(source), &args.input, &args.inputs);
-    Err(Failure::new(Exit::Invalid, "this build has no compiler"))
+    let (runbook, found) = compile(source);
+    diagnostics::print(source, &found);
+    let Some(runbook) = runbook else { return Err(Failure::silent(Exit::Invalid)) };
+    let given = given(&args.input, args.inputs.as_deref())?;
+    let mut values = resolve_inputs(&runbook, &given).map_err(|errors| {
+        errors.into_iter().fold(Failure::usage("the inputs are wrong"), |failure, error| {
+            let help = error.help.map_or_else(String::new, |help| format!(" ({help})"));
+            failure.help(format!("{}{help}", error.message))
+        })
+    })?;
+    let here =
+        std::env::current_dir().map_err(|error| Failure::usage(format!("the current folder: {error}")))?;
+    absolute(&runbook, &mut values, &here);
+    runbook.plan(values, &CATALOG).map_err(|found| {
+        diagnostics::print(source, &found);
+        Failure::silent(Exit::Invalid)
+    })
+}
+
+/// What the command line gives, then what the file gives beside it.
+fn given(pairs: &[String], file: Option<&Path>) -> Outcome<Vec<(String, Given)>> {
+    let mut given = Vec::new();
+    for pair in pairs {
+        let (name, text) = pair
+            .split_once('=')
+            .ok_or_else(|| Failure::usage(format!("`-i {pair}` has no value")).help("write -i NAME=VALUE"))?;
+        given.push((name.to_owned(), Given::Text(text.to_owned())));
+    }
+    let named = given.len();
+    for (name, value) in file.map(from_file).transpose()?.unwrap_or_default() {
+        if !given[..named].iter().any(|(other, _)| *other == name) {
+            given.push((name, Given::Value(value)));
+        }
+    }
+    Ok(given)
+}
+
+fn from_file(path: &Path) -> Outcome<Map<String, Value>> {
+    let wrong = |why: String| Failure::usage(format!("the inputs file {}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    match serde_yaml::from_str::<Value>(&text).map_err(|error| wrong(error.to_string()))? {
+        Value::Object(values) => Ok(values),
+        Value::Null => Ok(Map::new()),
+        _ => Err(wrong("it is not a mapping of names to values".to_owned())),
+    }
+}
+
+/// A run may be resumed from anywhere: its paths do not depend on where it was started.
+fn absolute(runbook: &Runbook, values: &mut Map<String, Value>, here: &Path) {
+    let join = |value: &mut Value| {
+        if let Value::String(path) = value {
+            *path = here.join(&*path).display().to_string();
+        }
+    };
+    for input in &runbook.inputs {
+        let Some(value) = values.get_mut(&input.name.value) else { continue };
+        match (input.kind, value) {
+            (InputKind::Path, value) => join(value),
+            (InputKind::List, Value::Array(items)) if input.items == InputKind::Path => {
+                items.iter_mut().for_each(join);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_wins_and_keeps_everything_after_the_first_equals_sign() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("in.yaml");
+        std::fs::write(&file, "a: 1\nb: [x, y]\n").unwrap();
+        let pairs = ["a=k=v".to_owned(), "c=".to_owned()];
+        let given = given(&pairs, Some(&file)).unwrap();
+        let text = |text: &str| Given::Text(text.to_owned());
+        let list = Given::Value(serde_json::json!(["x", "y"]));
+        assert_eq!(
+            given,
+            [("a".to_owned(), text("k=v")), ("c".to_owned(), text("")), ("b".to_owned(), list)]
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_no_mapping_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("in.yaml");
+        for text in ["- a\n", "just text", "a: [\n"] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(given(&[], Some(&file)).unwrap_err().exit, Exit::Usage, "{text}");
+        }
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(given(&[], Some(&file)).unwrap(), []);
+    }
 }

@@ -77,9 +77,11 @@ fn a_run_whose_process_was_killed_is_taken_over_at_once() {
 #[test]
 fn an_answer_from_another_process_is_taken_up_by_the_one_that_works_on_the_run() {
     let place = Place::new();
-    let rest = format!("steps:\n{}{}  - id: last\n    uses: assert\n    needs: [sure, nap]\n    with: {{ that: true }}\n",
+    let rest = format!(
+        "steps:\n{}{}  - id: last\n    uses: assert\n    needs: [sure, nap]\n    with: {{ that: true }}\n",
         asks("sure", "GO").replace("    with", "    needs: []\n    with"),
-        reads("nap", "while ! test -e go; do sleep 0.1; done").replace("    uses", "    needs: []\n    uses"));
+        reads("nap", "while ! test -e go; do sleep 0.1; done").replace("    uses", "    needs: []\n    uses")
+    );
     place.runbook("both", &rest);
     let started = place.start(&["exec", "both.yaml"]);
     place.wait_for("sure", "asking");
@@ -102,5 +104,9 @@ fn the_log_can_be_followed_until_the_run_ends() {
     assert_eq!(started.end().code, 0);
     let log = follower.end();
     assert_eq!(log.code, 0);
-    assert!(log.out.contains(" log nap done") && log.out.trim_end().ends_with("run-ended - succeeded"), "{}", log.out);
+    assert!(
+        log.out.contains(" log nap done") && log.out.trim_end().ends_with("run-ended - succeeded"),
+        "{}",
+        log.out
+    );
 }

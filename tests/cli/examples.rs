@@ -19,10 +19,14 @@ fn parallel() {
     let ran = place.expect(0, &["exec", &example("parallel")]);
     assert!(ran.err.contains("step-skipped audit"), "{}", ran.err);
     let run = place.json(&["show"]);
-    let started = |id: &str| run["steps"].as_array().unwrap().iter().find(|one| one["id"] == id).unwrap()["started_at"].clone();
-    let ended = run["steps"].as_array().unwrap().iter().find(|one| one["id"] == "disk").unwrap()["ended_at"].clone();
+    let started = |id: &str| {
+        run["steps"].as_array().unwrap().iter().find(|one| one["id"] == id).unwrap()["started_at"].clone()
+    };
+    let ended =
+        run["steps"].as_array().unwrap().iter().find(|one| one["id"] == "disk").unwrap()["ended_at"].clone();
     assert!(started("network").as_str() < ended.as_str(), "they did not run side by side");
-    let ran = place.expect(0, &["exec", &example("parallel"), "-i", "environment=production", "-i", "seconds=0"]);
+    let ran =
+        place.expect(0, &["exec", &example("parallel"), "-i", "environment=production", "-i", "seconds=0"]);
     assert!(ran.err.contains("the audit trail of production is complete"), "{}", ran.err);
 }
 
@@ -47,7 +51,8 @@ fn clean_up() {
     assert_eq!(std::fs::read_dir(place.path("logs")).unwrap().count(), 131);
     let ran = place.expect(0, &["answer", &place.newest(), "DELETE THE LOGS"]);
     assert!(ran.err.contains("deleted 130"), "{}", ran.err);
-    let left: Vec<_> = std::fs::read_dir(place.path("logs")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(place.path("logs")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["keep.txt"]);
     assert_eq!(std::fs::read_dir(place.path("backup")).unwrap().count(), 130);
 }
@@ -55,8 +60,10 @@ fn clean_up() {
 #[test]
 fn every_example_is_here() {
     let folder = format!("{}/examples", env!("CARGO_MANIFEST_DIR"));
-    let mut names: Vec<String> =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     assert_eq!(names, ["clean-up.yaml", "confirm.yaml", "hello.yaml", "parallel.yaml"]);
 }

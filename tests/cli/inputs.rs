@@ -48,8 +48,16 @@ fn an_invalid_runbook_is_shown_with_the_place_of_every_mistake() {
     place.runbook("bad", "steps:\n  - id: one\n    uses: comand\n    with: {}\n  - id: two\n    uses: assert\n    needs: [onee]\n    with: { that: true }\n");
     let ran = place.expect(3, &["exec", "bad.yaml"]);
     assert!(ran.err.contains("bad.yaml:5:") && ran.err.contains("bad.yaml:9:"), "{}", ran.err);
-    assert!(ran.err.contains("did you mean `command`") && ran.err.contains("did you mean `one`"), "{}", ran.err);
-    assert!(ran.err.contains("error[RB") && ran.err.contains('^') && !ran.err.contains('\x1b'), "{}", ran.err);
+    assert!(
+        ran.err.contains("did you mean `command`") && ran.err.contains("did you mean `one`"),
+        "{}",
+        ran.err
+    );
+    assert!(
+        ran.err.contains("error[RB") && ran.err.contains('^') && !ran.err.contains('\x1b'),
+        "{}",
+        ran.err
+    );
     assert_eq!(place.json(&["runs"]), serde_json::json!([]));
     place.expect(3, &["check", "bad.yaml"]);
     let ran = place.run(&["check", "bad.yaml", "--json"]);

@@ -4,7 +4,10 @@ use crate::place::{Place, asks, once, reads};
 
 fn gate() -> Place {
     let place = Place::new();
-    place.runbook("gate", &format!("lock: gate\nsteps:\n{}{}", asks("sure", "DO IT"), reads("act", "touch acted")));
+    place.runbook(
+        "gate",
+        &format!("lock: gate\nsteps:\n{}{}", asks("sure", "DO IT"), reads("act", "touch acted")),
+    );
     place
 }
 
@@ -45,7 +48,10 @@ fn a_run_that_waits_keeps_its_lock_until_it_is_cancelled() {
 #[test]
 fn what_may_not_be_repeated_is_settled_by_a_person_after_a_crash() {
     let place = Place::new();
-    place.runbook("crash", &format!("steps:\n{}{}", once("act", "echo x >> acted; sleep 20"), reads("after", "true")));
+    place.runbook(
+        "crash",
+        &format!("steps:\n{}{}", once("act", "echo x >> acted; sleep 20"), reads("after", "true")),
+    );
     let started = place.start(&["exec", "crash.yaml"]);
     place.wait_for("act", "running");
     while !place.path("acted").exists() {

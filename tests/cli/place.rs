@@ -43,7 +43,9 @@ impl Place {
         command.args(args).current_dir(self.folder.path()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.folder.path()).env("USER", "tester").env("LANG", "C.UTF-8");
-        command.env("TERM", "xterm").env("RUNBOOK_STATE", format!("sqlite:{}", self.path("state/state.db").display()));
+        command
+            .env("TERM", "xterm")
+            .env("RUNBOOK_STATE", format!("sqlite:{}", self.path("state/state.db").display()));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

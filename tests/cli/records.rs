@@ -45,7 +45,8 @@ fn a_failure_tells_what_failed_what_was_done_what_was_not_and_what_to_type() {
     place.runbook("fails", &format!("steps:\n{}{fails}{}", reads("before", "true"), reads("after", "true")));
     let ran = place.expect(4, &["exec", "fails.yaml"]);
     let run = place.newest();
-    for part in ["boom: ", "no luck", "Done      before", "Not done  after", &format!("runbook resume {run}")] {
+    for part in ["boom: ", "no luck", "Done      before", "Not done  after", &format!("runbook resume {run}")]
+    {
         assert!(ran.err.contains(part), "{part}\n{}", ran.err);
     }
     assert_eq!(place.json(&["show"])["status"], "failed");
@@ -80,7 +81,12 @@ fn a_limit_has_its_own_exit_code() {
 fn secrets_are_read_where_the_runbook_says_and_are_written_nowhere() {
     let place = Place::new();
     let step = "  - id: use\n    uses: command\n    with:\n      argv: [sh, -c, 'echo key=$KEY; echo $KEY | base64']\n      env: { KEY: \"${{ secrets.key }}\" }\n      effect: { class: read, repeat: repeatable }\n      parse: lines\n";
-    place.runbook("secret", &format!("secrets:\n  key: {{ env: TEST_KEY }}\n  other: {{ file: /nowhere/at/all }}\nsteps:\n{step}"));
+    place.runbook(
+        "secret",
+        &format!(
+            "secrets:\n  key: {{ env: TEST_KEY }}\n  other: {{ file: /nowhere/at/all }}\nsteps:\n{step}"
+        ),
+    );
     let ran = place.expect(2, &["exec", "secret.yaml"]);
     assert!(ran.err.contains("TEST_KEY is not set") && ran.err.contains("/nowhere/at/all"), "{}", ran.err);
     place.runbook("secret", &format!("secrets:\n  key: {{ env: TEST_KEY }}\nsteps:\n{step}"));

@@ -10,7 +10,10 @@ use crate::place::{Place, asks, reads};
 
 fn gate() -> Place {
     let place = Place::new();
-    place.runbook("gate", &format!("steps:\n{}{}{}", reads("look", "true"), asks("sure", "DO IT"), reads("act", "touch acted")));
+    place.runbook(
+        "gate",
+        &format!("steps:\n{}{}{}", reads("look", "true"), asks("sure", "DO IT"), reads("act", "touch acted")),
+    );
     place
 }
 
@@ -25,7 +28,10 @@ fn open(place: &Place, args: &[&str], plain: bool) -> OsSession {
 }
 
 fn end(mut session: OsSession) -> (i32, String) {
-    let rest = session.expect(Eof).map(|found| String::from_utf8_lossy(found.as_bytes()).into_owned()).unwrap_or_default();
+    let rest = session
+        .expect(Eof)
+        .map(|found| String::from_utf8_lossy(found.as_bytes()).into_owned())
+        .unwrap_or_default();
     match session.get_process().wait().unwrap() {
         WaitStatus::Exited(_, code) => (code, rest),
         other => panic!("{other:?}"),
@@ -49,7 +55,9 @@ fn three_wrong_phrases_fail_the_step_and_nothing_goes_on() {
     let place = gate();
     let mut session = open(&place, &["exec", "gate.yaml"], true);
     session.expect("type").unwrap();
-    for (typed, said) in [("", "sure"), ("do it", "2 more tries"), ("DO", "1 more try"), ("DO ITT", "Nothing happens")] {
+    for (typed, said) in
+        [("", "sure"), ("do it", "2 more tries"), ("DO", "1 more try"), ("DO ITT", "Nothing happens")]
+    {
         session.send_line(typed).unwrap();
         session.expect(said).unwrap();
     }
@@ -96,8 +104,9 @@ fn no_color_is_respected_in_view_and_prompt() {
     text.push_str(&rest);
     assert_eq!(code, 0);
     // Moving the cursor is no colour; those codes end in `m`.
-    let coloured = text.split("\x1b[").skip(1).any(|code| {
-        code.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').starts_with('m')
-    });
+    let coloured = text
+        .split("\x1b[")
+        .skip(1)
+        .any(|code| code.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').starts_with('m'));
     assert!(!coloured, "{text:?}");
 }
