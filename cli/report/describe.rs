@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn facts_are_the_counts_among_the_outputs() {
-        let outputs = json!({ "deleted": 1412, "already_gone": 3, "ok": true, "manifest": { "bytes": 4 }, "rate": 0.5 });
+        let outputs = json!({ "deleted": 1412, "already_gone": 3, "ok": true, "manifest": { "bytes": 4, "name": "a" }, "rate": 0.5 });
         assert_eq!(facts(&outputs), "deleted 1,412, already gone 3");
         assert_eq!(facts(&json!({ "deleted": { "blobs": 3, "metadata": 4 }, "took_ms": 5 })), "deleted 7");
         assert_eq!(facts(&json!(null)), "");
