@@ -29,7 +29,8 @@ fn fresh(file: &str, text: &str) {
 
 #[test]
 fn the_reference_of_steps_is_fresh() {
-    let mut page = String::from("# Step kinds\n\nMade from the program: `runbook steps KIND` prints each part.\n");
+    let mut page =
+        String::from("# Step kinds\n\nMade from the program: `runbook steps KIND` prints each part.\n");
     for entry in runbook_steps::catalog::STEPS {
         let name = entry.info.name;
         write!(page, "\n## {name}\n\n```text\n{}\n```\n", says(&["steps", name])).unwrap();
