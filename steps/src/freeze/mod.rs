@@ -5,6 +5,7 @@ mod env_file;
 mod env_line;
 mod http;
 mod probe;
+mod undo;
 mod way;
 
 use std::time::Duration as StdDuration;

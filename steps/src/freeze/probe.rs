@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::collections::KeyOutcome;
+use super::undo::Undo;
 use crate::connections::http::{Http, http_of, transport_error};
 use crate::http::{Method, head_of_body};
 use crate::kind::Context;
@@ -25,9 +25,6 @@ const ANSWER: usize = 64 * 1024;
 
 /// How long the message of an answer may be, in characters.
 const MESSAGE: usize = 300;
-
-/// How often an item that the probe made is tried to be removed.
-const REMOVALS: u32 = 4;
 
 /// A request that a frozen system refuses. When the connection has a session, its secret goes along: as a field of the multipart
 /// form, else in the query.
@@ -88,20 +85,6 @@ pub struct Expected {
     /// A text in the body. Default: any body will do.
     #[serde(default)]
     contains: Option<String>,
-}
-
-/// How to remove what the probe created.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Undo {
-    /// The id of what was created: the name of a member of the answer, or a JSON pointer into it.
-    field: String,
-    /// The collections that it is removed from, in this order.
-    collections: Vec<String>,
-    /// The field of their records that holds the file's name, so that it is found when no answer came. Default: none; then what
-    /// was created without an answer stays.
-    #[serde(default)]
-    find_by: Option<String>,
 }
 
 fn post() -> Method {
@@ -199,12 +182,14 @@ impl Probe {
             return result;
         }
         let swept = if unanswered { self.sweep(cx, &name).await } else { Ok(0) };
-        let outcome = match (&result, &swept) {
-            (Ok(answered), _) => json!({ "proven": answered.status }),
-            (Err(error), _) => json!({ "proven": false, "why": error.message }),
-        };
-        let removed = swept.as_ref().map_or(0, |count| *count);
-        cx.ledger.settle(batch, Settlement { outcome, done: removed, ..Settlement::default() }).await?;
+        // What could not be looked for stays open, so that the release or the next attempt looks again.
+        if let Ok(removed) = &swept {
+            let outcome = match &result {
+                Ok(answered) => json!({ "proven": answered.status }),
+                Err(error) => json!({ "proven": false, "why": error.message }),
+            };
+            cx.ledger.settle(batch, Settlement { outcome, done: *removed, ..Settlement::default() }).await?;
+        }
         match (result, swept) {
             (result, Ok(_)) => result,
             (Ok(_), Err(error)) => Err(error),
@@ -331,7 +316,7 @@ impl Probe {
                 message: member("message").or_else(|| member("error")),
             },
             meaning: meaning(status, &text, &self.expect),
-            id: self.undo.as_ref().and_then(|undo| created(&json, &undo.field)),
+            id: self.undo.as_ref().and_then(|undo| undo.created(&json)),
         })
     }
 
@@ -376,7 +361,7 @@ impl Probe {
         let mut error = StepError::gate(message);
         let removed = match (&self.undo, &sent.id) {
             (None, _) => Err(StepError::gate("the probe has no `undo`: remove what it created by hand")),
-            (Some(undo), Some(id)) => self.remove(cx, undo, id).await.map(|()| format!("removed {id}")),
+            (Some(undo), Some(id)) => undo.remove(cx, id).await.map(|()| format!("removed {id}")),
             (Some(undo), None) if undo.find_by.is_some() => {
                 self.sweep(cx, name).await.map(|count| format!("removed {count} items by name"))
             }
@@ -392,57 +377,12 @@ impl Probe {
         error
     }
 
-    /// Removes what has the probe's file name, everywhere; how many items that were.
+    /// Removes what has this file name; how many items that were.
     async fn sweep(&self, cx: &Context, name: &str) -> Result<u64, StepError> {
-        let Some(undo) = &self.undo else { return Ok(0) };
-        let Some(field) = &undo.find_by else { return Ok(0) };
-        let mut ids = Vec::new();
-        for collection in &undo.collections {
-            let found = cx.resources.collection(collection)?.find(&[(field, name)], 100).await?;
-            ids.extend(found.into_iter().map(|item| item.key));
+        match &self.undo {
+            Some(undo) => undo.sweep(cx, name).await,
+            None => Ok(0),
         }
-        ids.sort();
-        ids.dedup();
-        for id in &ids {
-            self.remove(cx, undo, id).await?;
-            cx.live.say(&format!("removed {id}, which a probe had created"));
-        }
-        Ok(ids.len() as u64)
-    }
-
-    async fn remove(&self, cx: &Context, undo: &Undo, id: &str) -> Result<(), StepError> {
-        for name in &undo.collections {
-            let collection = cx.resources.collection(name)?;
-            let mut attempt = 1;
-            loop {
-                let outcome = match collection.delete(&[id.to_owned()]).await {
-                    Ok(outcomes) => outcomes.into_iter().next(),
-                    Err(error) => Some(KeyOutcome::Failed(error)),
-                };
-                match outcome {
-                    Some(KeyOutcome::Failed(error)) if error.kind.retryable() && attempt < REMOVALS => {
-                        tokio::time::sleep(StdDuration::from_millis(200) * 2_u32.pow(attempt)).await;
-                        attempt += 1;
-                    }
-                    Some(KeyOutcome::Failed(mut error)) => {
-                        error.message = format!("{id} in `{name}`: {}", error.message);
-                        return Err(error);
-                    }
-                    Some(KeyOutcome::Done | KeyOutcome::Already) | None => break,
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The id in an answer, by the name of a member or a JSON pointer.
-fn created(answer: &Value, field: &str) -> Option<String> {
-    let value = if field.starts_with('/') { answer.pointer(field) } else { answer.get(field) }?;
-    match value {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
     }
 }
 
@@ -472,14 +412,5 @@ mod tests {
         for status in [301, 404, 415] {
             assert_eq!(of(status, ""), Meaning::Strange);
         }
-    }
-
-    #[test]
-    fn the_id_is_found_by_name_or_pointer() {
-        let answer = json!({"attachment_id": "a", "made": [{"id": 7}], "empty": ""});
-        assert_eq!(created(&answer, "attachment_id").as_deref(), Some("a"));
-        assert_eq!(created(&answer, "/made/0/id").as_deref(), Some("7"));
-        assert_eq!(created(&answer, "empty"), None);
-        assert_eq!(created(&answer, "id"), None);
     }
 }
