@@ -29,7 +29,7 @@ pub fn compile(name: &str, text: &str, catalog: &Catalog) -> (Option<Runbook>, V
     if let Some(runbook) = &runbook {
         problems.extend(check::check(runbook, catalog));
     }
-    problems.sort_by_key(|problem| problem.span.start);
+    let problems = tidy(problems);
     let fit = !problems.iter().any(|problem| problem.severity == Severity::Error);
     (runbook.filter(|_| fit), problems)
 }
@@ -94,6 +94,34 @@ impl Runbook {
             finally,
         })
     }
+}
+
+/// In the order of the text, each once, without what only follows from a value that could not be read.
+fn tidy(mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let unreadable: Vec<_> = problems
+        .iter()
+        .filter(|problem| [codes::ALIAS, codes::TAG, codes::KEY, codes::NUMBER].contains(&problem.code))
+        .filter(|problem| problem.severity == Severity::Error)
+        .map(|problem| (problem.code, problem.span.clone()))
+        .collect();
+    problems.retain(|problem| {
+        unreadable.iter().all(|(code, span)| {
+            let of_document = problem.code.starts_with("RB01");
+            let same = problem.span == *span;
+            let around =
+                *code == codes::KEY && problem.span.start <= span.start && span.end <= problem.span.end;
+            of_document || !(same || around)
+        })
+    });
+    problems.sort_by_key(|problem| problem.span.start);
+    let mut tidied: Vec<Diagnostic> = Vec::with_capacity(problems.len());
+    for problem in problems {
+        // What an alias repeats is looked at each time.
+        if !tidied.contains(&problem) {
+            tidied.push(problem);
+        }
+    }
+    tidied
 }
 
 /// How many steps run at one time when the runbook does not say.

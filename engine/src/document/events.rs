@@ -37,7 +37,9 @@ pub(super) fn events(text: &str) -> impl Iterator<Item = Result<(Ev, Range<usize
         }
         Err(error) => {
             let at = error.marker().byte_offset().unwrap_or(text.len());
-            Some(Err((clamp(text, at..at), error.info())))
+            let end =
+                text.get(at..).and_then(|rest| rest.chars().next()).map_or(at, |next| at + next.len_utf8());
+            Some(Err((clamp(text, at..end), error.info())))
         }
     })
 }

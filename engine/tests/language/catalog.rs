@@ -1,0 +1,101 @@
+//! Kinds with the shapes that the rules look at.
+
+use std::collections::BTreeMap;
+
+use runbook_engine::document::check_settings;
+use runbook_engine::duration::Duration;
+use runbook_engine::kinds::{Catalog, Effect, ResourceKindInfo, SettingProblem, StepKindInfo};
+use schemars::{JsonSchema, Schema, schema_for};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+macro_rules! settings {
+    ($($name:ident { $($field:ident: $type:ty,)* })+) => {
+        $(#[derive(Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        #[expect(dead_code, reason = "only its shape is read")]
+        struct $name { $($field: $type,)* })+
+    };
+}
+
+settings! {
+    Command { argv: Option<Vec<String>>, script: Option<String>, env: Option<BTreeMap<String, String>>, effect: Option<String>, }
+    Ran { exit_code: i32, stdout: String, }
+    Snapshot { collection: String, only: Option<Vec<String>>, page_size: Option<u32>, }
+    Saved { count: u64, manifest: String, }
+    Delete { collections: Vec<String>, keys: String, batch_size: Option<u32>, wait: Option<Duration>, }
+    Deleted { deleted: u64, }
+    Count { collections: Vec<String>, }
+    Confirm { message: String, phrases: Vec<String>, }
+    Freeze { command: Vec<String>, }
+    Unfreeze { freeze: String, }
+    Http { url: String, headers: Option<BTreeMap<String, String>>, }
+    Store { url: String, api_key: Option<String>, }
+    Documents { connection: String, corpus: String, collection: String, key: String, }
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+fn schema<T: JsonSchema>() -> Schema {
+    schema_for!(T)
+}
+
+fn check<T: DeserializeOwned>(value: &Value) -> Vec<SettingProblem> {
+    check_settings::<T>(value)
+}
+
+const fn step<T: DeserializeOwned + JsonSchema, O: JsonSchema>(
+    name: &'static str,
+    effect: fn(&Value) -> Effect,
+) -> StepKindInfo {
+    StepKindInfo {
+        name,
+        summary: "",
+        config: schema::<T>,
+        outputs: schema::<O>,
+        secret_fields: &[],
+        code_fields: &[],
+        effect,
+        check: check::<T>,
+        example: "",
+    }
+}
+
+const fn resource<T: DeserializeOwned + JsonSchema>(
+    name: &'static str,
+    secret_fields: &'static [&'static str],
+) -> ResourceKindInfo {
+    ResourceKindInfo { name, summary: "", config: schema::<T>, secret_fields, check: check::<T> }
+}
+
+fn declared(with: &Value) -> Effect {
+    match with.get("effect").and_then(Value::as_str) {
+        Some("destroy") => Effect::DESTROY,
+        Some("read") => Effect::READ,
+        _ => Effect::UNDETERMINED,
+    }
+}
+
+pub static CATALOG: Catalog = Catalog {
+    steps: &[
+        StepKindInfo {
+            secret_fields: &["/env/*"],
+            code_fields: &["/script"],
+            ..step::<Command, Ran>("command", declared)
+        },
+        step::<Confirm, Nothing>("confirm-prompt", |_| Effect::READ),
+        step::<Count, Nothing>("count", |_| Effect::READ),
+        step::<Delete, Deleted>("delete-batch", |_| Effect::DESTROY),
+        step::<Freeze, Nothing>("freeze", |_| Effect::WRITE),
+        step::<Snapshot, Saved>("snapshot", |_| Effect::READ),
+        step::<Unfreeze, Nothing>("unfreeze", |_| Effect::WRITE),
+    ],
+    connections: &[
+        resource::<Store>("fountainstore", &["/api_key"]),
+        resource::<Http>("http", &["/headers/*"]),
+    ],
+    collections: &[resource::<Documents>("fountainstore-documents", &[])],
+};
