@@ -275,6 +275,7 @@ impl Freezer {
             timeout: self.typed(step.timeout.as_ref(), "timeout"),
             on_failure: self.typed(step.on_failure.as_ref(), "on_failure"),
             limits: self.typed(step.limits.as_ref(), "limits"),
+            waived: step.waive.clone(),
         }
     }
 }

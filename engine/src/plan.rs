@@ -95,6 +95,9 @@ pub struct PlannedStep {
     /// Limits of this step alone.
     #[serde(default)]
     pub limits: Limits,
+    /// The safety rules that do not hold for it: code and reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waived: BTreeMap<String, String>,
 }
 
 /// What a step's failure means for the run.

@@ -113,6 +113,7 @@ fn planned(id: &str, needs: Vec<String>, max_attempts: u32) -> PlannedStep {
         timeout: Some(Duration::from_secs(300)),
         on_failure: OnFailure::Stop,
         limits: Limits::default(),
+        waived: Default::default(),
     }
 }
 

@@ -149,6 +149,7 @@ fn step(id: &str, uses: &str, needs: &[&str]) -> PlannedStep {
         timeout: None,
         on_failure: OnFailure::Stop,
         limits: Limits::default(),
+        waived: Default::default(),
     }
 }
 

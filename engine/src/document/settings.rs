@@ -6,7 +6,7 @@
 mod errors;
 mod read;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -41,6 +41,11 @@ pub fn check_settings<T: DeserializeOwned>(value: &Value) -> Vec<SettingProblem>
             holes.dig(pointer);
             continue;
         }
+        if let What::MissingField(field) = fault.what
+            && holes.given_up.contains(&format!("{pointer}/{}", escape(field)))
+        {
+            break;
+        }
         let repaired = repair(&fault, &pointer, &mut patched, &mut holes);
         problems.push(describe(&fault, pointer, value));
         if !repaired {
@@ -56,6 +61,8 @@ struct Holes {
     tries: HashMap<String, usize>,
     /// Fields to add to maps, by the pointer of the map.
     added: HashMap<String, Vec<&'static str>>,
+    /// The holes for which no stand-in was good.
+    given_up: HashSet<String>,
 }
 
 /// How many stand-ins there are.
@@ -116,6 +123,7 @@ fn find_templates(value: &Value, pointer: &mut String, holes: &mut Holes) {
 fn give_up(patched: &mut Value, holes: &mut Holes, pointer: &str) -> bool {
     let Some((parent, key)) = pointer.rsplit_once('/') else { return false };
     holes.tries.remove(pointer);
+    holes.given_up.insert(pointer.to_owned());
     remove(patched, parent, key)
 }
 

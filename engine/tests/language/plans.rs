@@ -89,6 +89,7 @@ fn what_depends_on_inputs_is_resolved_and_the_rest_is_kept() {
     assert_eq!(purge.needs, ["confirm", "save"]);
     assert_eq!(purge.effect, Effect::DESTROY);
     assert_eq!(purge.retry.max_attempts, 4);
+    assert_eq!(purge.waived["RB0501"], "the name is an input");
     assert_eq!(purge.on_failure, OnFailure::Continue);
     assert_eq!(plan.step("confirm").unwrap().needs, ["save"]);
     assert_eq!(plan.step("z").unwrap().effect.class, Class::Read);

@@ -75,6 +75,7 @@ pub fn planned(id: &str, uses: &str, with: Value) -> PlannedStep {
         timeout: None,
         on_failure: OnFailure::default(),
         limits: Limits::default(),
+        waived: Default::default(),
     }
 }
 

@@ -45,11 +45,13 @@ impl<'a> Reader<'a> {
     fn any<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Fault> {
         let pointer = self.pointer.clone();
         match self.value {
-            None => match self.attempt % 4 {
-                0 => visitor.visit_str(self.text()),
+            None => match self.attempt {
                 1 => visitor.visit_u64(u64::from(self.number())),
                 2 => visitor.visit_bool(false),
-                _ => visitor.visit_unit(),
+                3 => visitor.visit_seq(Items::new(&self)),
+                4 => visitor.visit_map(Entries::new(&self, &[])),
+                5 => visitor.visit_unit(),
+                _ => visitor.visit_str(self.text()),
             },
             Some(Value::Null) => visitor.visit_unit(),
             Some(Value::Bool(flag)) => visitor.visit_bool(*flag),

@@ -22,6 +22,30 @@ struct Config {
     #[serde(default)]
     named: BTreeMap<String, Row>,
     url: Option<Link>,
+    some: Option<OneOrMany>,
+    even: Option<Never>,
+}
+
+/// Takes a copy of the whole value before it looks at it.
+#[expect(dead_code, reason = "only its shape is read")]
+struct OneOrMany(Vec<Row>);
+
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let many = if value.is_array() { value } else { Value::Array(vec![value]) };
+        serde_json::from_value(many).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Takes nothing that could stand in for an expression.
+struct Never;
+
+impl<'de> Deserialize<'de> for Never {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == "xyzzy" { Ok(Self) } else { Err(serde::de::Error::custom(format!("`{text}` is not it"))) }
+    }
 }
 
 #[derive(Deserialize)]
@@ -80,6 +104,8 @@ fn good_settings_and_templates_anywhere_pass() {
         json!({"collection": x, "timeout": x, "mode": {"slow": {"wait": x}}}),
         json!({"collection": x, "timeout": x, "mode": {"slow": x}, "url": "http://a/${{ inputs.x }}"}),
         json!({"collection": x, "timeout": x, "mode": {"row": {"id": x}}}),
+        json!({"collection": x, "timeout": x, "some": [x, {"id": x}], "even": x}),
+        json!({"collection": x, "timeout": x, "some": x, "even": "xyzzy"}),
     ] {
         assert_eq!(check(value.clone()), [""; 0], "{value}");
     }
@@ -107,7 +133,7 @@ fn every_mistake_is_found_at_its_place() {
             "/rows/2: the setting `id` is missing",
             "/timeout: expected a text, got 30 [write \"30\", or with a unit such as 30s if it is a duration]",
             "/url: `ftp://x` is no URL",
-            "/zz (key): there is no setting `zz` [what can be set: `collection`, `batch_size`, `timeout`, `dry`, `mode`, `rows`, `named`, `url`]",
+            "/zz (key): there is no setting `zz` [what can be set: `collection`, `batch_size`, `timeout`, `dry`, `mode`, `rows`, `named`, `url`, `some`, `even`]",
             ": the setting `collection` is missing",
         ]
     );
