@@ -29,5 +29,6 @@ pub mod snapshot;
 pub mod text;
 pub mod unfreeze;
 pub mod upload;
+pub mod vault;
 pub mod verify_header;
 pub mod wait_for;

@@ -4,12 +4,16 @@ mod chatkit;
 mod command;
 #[path = "../common/mod.rs"]
 mod common;
+mod delete_batch;
 mod driven;
+mod fountain;
 mod freeze;
 mod freeze_chatkit;
 mod http;
 mod notify;
 mod server;
+mod session;
+mod snapshot;
 mod upload;
 mod verify_header;
 mod wait_for;

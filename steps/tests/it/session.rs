@@ -1,0 +1,56 @@
+//! The session of an `http` connection against a real gateway.
+
+use std::time::Duration;
+
+use runbook_engine::error::ErrorKind;
+use runbook_sandbox::{Chatkit, Options, Server, sandbox_binary};
+use runbook_steps::connections::http::http_of;
+use serde_json::json;
+
+use crate::fountain::{collections, connections};
+use crate::common::{Bench, planned};
+
+#[tokio::test]
+async fn a_session_is_opened_once_refreshed_and_found_again_after_a_crash() {
+    let options = Options {
+        attachments: 1,
+        orphans: 0,
+        restore: 1,
+        session_ttl: Duration::from_secs(6),
+        ..Options::default()
+    };
+    let chatkit = Chatkit::start(&sandbox_binary().unwrap(), &options).await.unwrap();
+    let steps = vec![planned("s", "count", json!({ "collections": "blobs" }))];
+    let mut bench = Bench::new(steps, connections(&chatkit), collections()).await;
+    let http = http_of(&bench.context("s").resources, "gateway").unwrap();
+    let session = http.session().unwrap();
+    let first = session.get().await.unwrap();
+    assert_eq!(session.get().await.unwrap(), first);
+    assert!(!format!("{first:?} {http:?}").contains(&first.secret));
+    assert!(!bench.redactor.text(&format!("a {} b", first.secret)).contains(&first.secret));
+
+    let second = session.refresh().await.unwrap();
+    assert_eq!(second.id, first.id);
+    assert_ne!(second.secret, first.secret);
+
+    bench.reopen_resources();
+    let http = http_of(&bench.context("s").resources, "gateway").unwrap();
+    let session = http.session().unwrap();
+    assert_eq!(session.get().await.unwrap(), second);
+    // Less than a third of its life is left: the same session with another secret.
+    tokio::time::sleep(Duration::from_millis(4500)).await;
+    let third = session.get().await.unwrap();
+    assert_eq!(third.id, first.id);
+    assert_ne!(third.secret, second.secret);
+
+    // A gateway that was restarted knows no session.
+    chatkit.restart(Server::Gateway).await.unwrap();
+    assert_eq!(session.refresh().await.unwrap_err().kind, ErrorKind::Refused);
+    session.forget().await;
+    let fresh = session.get().await.unwrap();
+    assert_ne!(fresh.id, first.id);
+    chatkit.kill(Server::Gateway).await.unwrap();
+    let error = session.refresh().await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Transient, "{error}");
+    assert!(!format!("{error:?}").contains(&fresh.secret));
+}
