@@ -39,7 +39,7 @@ pub struct Bench {
     /// The vault of its connections, which outlives a crash.
     pub vault: Arc<Memory>,
     /// What its steps ask of the loop.
-    pub requests: mpsc::Receiver<Request>,
+    _requests: mpsc::Receiver<Request>,
     resources: Arc<Resources>,
     to_loop: mpsc::Sender<Request>,
     live: LiveHub,
@@ -125,7 +125,7 @@ impl Bench {
             folder: tempfile::tempdir().unwrap(),
             redactor,
             vault,
-            requests,
+            _requests: requests,
             to_loop,
             epoch: 0,
         };

@@ -8,8 +8,8 @@ use runbook_sandbox::admin::FaultAction;
 use runbook_sandbox::{Chatkit, Server};
 use serde_json::{Value, json};
 
-use crate::fountain::{change, collections, connections, docs, fault, start};
 use crate::common::{Bench, planned};
+use crate::fountain::{change, collections, connections, docs, fault, start};
 
 /// A bench whose step `purge` deletes `ids` from both collections.
 async fn bench(chatkit: &Chatkit, ids: &[String], batch_size: u64, more: Value) -> Bench {

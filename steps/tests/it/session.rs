@@ -7,8 +7,8 @@ use runbook_sandbox::{Chatkit, Options, Server, sandbox_binary};
 use runbook_steps::connections::http::http_of;
 use serde_json::json;
 
-use crate::fountain::{collections, connections};
 use crate::common::{Bench, planned};
+use crate::fountain::{collections, connections};
 
 #[tokio::test]
 async fn a_session_is_opened_once_refreshed_and_found_again_after_a_crash() {

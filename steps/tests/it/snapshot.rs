@@ -7,8 +7,8 @@ use runbook_sandbox::admin::FaultAction;
 use runbook_steps::digest::{sha256, sha256_file};
 use serde_json::json;
 
-use crate::fountain::{change, collections, connections, fault, start};
 use crate::common::{Bench, planned};
+use crate::fountain::{change, collections, connections, fault, start};
 
 #[tokio::test]
 async fn every_item_is_there_once_and_in_order_and_orphans_are_found() {
