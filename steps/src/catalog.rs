@@ -23,6 +23,7 @@ use crate::unfreeze::Unfreeze;
 use crate::upload::Upload;
 use crate::verify_header::VerifyHeader;
 use crate::wait_for::WaitFor;
+use crate::watch_log::WatchLog;
 
 /// The step kinds.
 pub static STEPS: &[StepEntry] = &[
@@ -40,6 +41,7 @@ pub static STEPS: &[StepEntry] = &[
     kind::step::<Upload>(),
     kind::step::<VerifyHeader>(),
     kind::step::<WaitFor>(),
+    kind::step::<WatchLog>(),
 ];
 
 /// The connection kinds.

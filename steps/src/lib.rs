@@ -32,3 +32,4 @@ pub mod upload;
 pub mod vault;
 pub mod verify_header;
 pub mod wait_for;
+pub mod watch_log;

@@ -17,3 +17,4 @@ mod snapshot;
 mod upload;
 mod verify_header;
 mod wait_for;
+mod watch_log;
