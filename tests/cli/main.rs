@@ -2,6 +2,7 @@
 
 mod control;
 mod examples;
+mod holds;
 mod inputs;
 mod people;
 mod place;

@@ -38,7 +38,8 @@ impl Place {
         self.write(&format!("{name}.yaml"), &format!("runbook: {name}\ndescription: A test.\n{rest}"));
     }
 
-    pub fn command(&self, args: &[&str]) -> Command {
+    /// The command, with the streams that this process has.
+    pub fn bare(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_runbook"));
         command.args(args).current_dir(self.folder.path()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -46,6 +47,12 @@ impl Place {
         command
             .env("TERM", "xterm")
             .env("RUNBOOK_STATE", format!("sqlite:{}", self.path("state/state.db").display()));
+        command
+    }
+
+    /// The command without a terminal.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.bare(args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -18,7 +18,7 @@ fn gate() -> Place {
 }
 
 fn open(place: &Place, args: &[&str], plain: bool) -> OsSession {
-    let mut command = place.command(args);
+    let mut command = place.bare(args);
     if plain {
         command.env("NO_COLOR", "1");
     }

@@ -1,0 +1,81 @@
+//! What a run holds: said by every command, and put back whatever happened to the process.
+
+use crate::place::{Place, reads};
+
+const ORIGINAL: &str = "# limits\nMAX_MB=25 \nOTHER=x\n";
+
+fn place(max_hold: &str) -> Place {
+    let place = Place::new();
+    place.write("app.env", ORIGINAL);
+    let nap = reads("nap", "while ! test -e go; do sleep 0.1; done");
+    let steps = format!(
+        "  - id: freeze\n    uses: freeze\n    with:\n      env_file: {{ path: \"{}\", variable: MAX_MB, value: \"0\" }}\n      max_hold: {max_hold}\n{nap}  - id: thaw\n    uses: unfreeze\n    with: {{ freeze: freeze }}\n",
+        place.path("app.env").display()
+    );
+    place.runbook("hold", &format!("steps:\n{steps}"));
+    place
+}
+
+fn value(place: &Place) -> String {
+    std::fs::read_to_string(place.path("app.env")).unwrap()
+}
+
+#[test]
+fn every_command_says_what_is_held_and_cancel_puts_it_back_after_a_crash() {
+    let place = place("1h");
+    let started = place.start(&["exec", "hold.yaml"]);
+    place.wait_for("nap", "running");
+    started.kill();
+    let run = place.newest();
+    assert_ne!(value(&place), ORIGINAL);
+    for args in [["runs"].as_slice(), &["steps"], &["check", "hold.yaml"], &["schema"], &["runs", "--json"]] {
+        let ran = place.expect(0, args);
+        assert!(ran.err.contains("HELD") && ran.err.contains(&run), "{args:?}\n{}", ran.err);
+        assert!(!ran.out.contains("HELD"), "{args:?}");
+    }
+    let second = place.expect(4, &["exec", "hold.yaml"]);
+    assert!(second.err.contains(&run), "{}", second.err);
+    let ran = place.expect(6, &["cancel", &run]);
+    assert!(ran.err.contains("back at its original value"), "{}", ran.err);
+    assert_eq!(value(&place), ORIGINAL);
+    assert!(!place.expect(0, &["runs"]).err.contains("HELD"));
+}
+
+#[test]
+fn what_somebody_else_changed_is_left_alone_and_cancel_fails() {
+    let place = place("1h");
+    let started = place.start(&["exec", "hold.yaml"]);
+    place.wait_for("nap", "running");
+    started.kill();
+    place.write("app.env", "MAX_MB=77\n");
+    let ran = place.expect(4, &["cancel"]);
+    assert!(ran.err.contains("NOT back at its original value"), "{}", ran.err);
+    assert_eq!(value(&place), "MAX_MB=77\n");
+}
+
+#[test]
+fn what_is_overdue_is_put_back_by_reconcile() {
+    let place = place("2s");
+    let started = place.start(&["exec", "hold.yaml"]);
+    place.wait_for("nap", "running");
+    started.kill();
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    let ran = place.expect(0, &["runs"]);
+    assert!(ran.err.contains("OVERDUE") && ran.err.contains("runbook reconcile"), "{}", ran.err);
+    assert_ne!(value(&place), ORIGINAL);
+    place.expect(0, &["reconcile"]);
+    assert_eq!(value(&place), ORIGINAL);
+    assert!(place.expect(0, &["reconcile"]).err.contains("nothing is overdue"));
+}
+
+#[test]
+fn a_run_that_goes_on_lifts_what_it_held() {
+    let place = place("1h");
+    let started = place.start(&["exec", "hold.yaml"]);
+    place.wait_for("nap", "running");
+    started.kill();
+    place.write("go", "");
+    let ran = place.expect(0, &["resume"]);
+    assert!(ran.err.contains("Released"), "{}", ran.err);
+    assert_eq!(value(&place), ORIGINAL);
+}
