@@ -171,33 +171,8 @@ impl Data {
                     undo.push(Box::new(move |data| data.obligations.insert(place, closed)));
                 }
             }
-            Write::Intend { batch, charges } => {
-                let key = (batch.step.clone(), batch.batch);
-                let Entry::Vacant(place) = run.batches.entry(key.clone()) else {
-                    return Err(StoreError::Conflict);
-                };
-                place.insert(BatchRow { settled: None, ..batch.clone() });
-                undo.push(in_run(id, move |run| drop(run.batches.remove(&key))));
-                return charge(id, run, charges, undo);
-            }
-            Write::Settle { step, batch, cursor, outcome, done, already, failed, charges } => {
-                let key = (step.clone(), *batch);
-                let row = run.batches.get_mut(&key).filter(|row| row.settled.is_none());
-                let Some(row) = row else { return Err(StoreError::Conflict) };
-                row.settled = Some(SettledRow {
-                    cursor: cursor.clone(),
-                    outcome: outcome.clone(),
-                    done: *done,
-                    already: *already,
-                    failed: *failed,
-                });
-                undo.push(in_run(id, move |run| {
-                    if let Some(row) = run.batches.get_mut(&key) {
-                        row.settled = None;
-                    }
-                }));
-                return charge(id, run, charges, undo);
-            }
+            Write::Intend { batch, charges } => return intend(id, run, batch, charges, undo),
+            Write::Settle { .. } => return settle(id, run, write, undo),
             Write::Remember { step, name, value } => {
                 let key = (step.clone(), name.clone());
                 if let Entry::Vacant(place) = run.facts.entry(key.clone()) {
@@ -239,6 +214,43 @@ impl Data {
         undo.push(Box::new(|data| drop(data.obligations.pop())));
         Ok(())
     }
+}
+
+fn intend(
+    id: &str,
+    run: &mut Run,
+    batch: &BatchRow,
+    charges: &[Charge],
+    undo: &mut Vec<Undo>,
+) -> Result<(), StoreError> {
+    let key = (batch.step.clone(), batch.batch);
+    let Entry::Vacant(place) = run.batches.entry(key.clone()) else { return Err(StoreError::Conflict) };
+    place.insert(BatchRow { settled: None, ..batch.clone() });
+    undo.push(in_run(id, move |run| drop(run.batches.remove(&key))));
+    charge(id, run, charges, undo)
+}
+
+/// Takes a [`Write::Settle`]; any other write settles nothing.
+fn settle(id: &str, run: &mut Run, write: &Write, undo: &mut Vec<Undo>) -> Result<(), StoreError> {
+    let Write::Settle { step, batch, cursor, outcome, done, already, failed, charges } = write else {
+        return Ok(());
+    };
+    let key = (step.clone(), *batch);
+    let row = run.batches.get_mut(&key).filter(|row| row.settled.is_none());
+    let Some(row) = row else { return Err(StoreError::Conflict) };
+    row.settled = Some(SettledRow {
+        cursor: cursor.clone(),
+        outcome: outcome.clone(),
+        done: *done,
+        already: *already,
+        failed: *failed,
+    });
+    undo.push(in_run(id, move |run| {
+        if let Some(row) = run.batches.get_mut(&key) {
+            row.settled = None;
+        }
+    }));
+    charge(id, run, charges, undo)
 }
 
 fn charge(id: &str, run: &mut Run, charges: &[Charge], undo: &mut Vec<Undo>) -> Result<(), StoreError> {
