@@ -18,6 +18,7 @@ use crate::freeze::Freeze;
 use crate::http::HttpRequest;
 use crate::kind::{self, CollectionEntry, ConnectionEntry, StepEntry};
 use crate::notify::Notify;
+use crate::report::Report;
 use crate::snapshot::Snapshot;
 use crate::unfreeze::Unfreeze;
 use crate::upload::Upload;
@@ -36,6 +37,7 @@ pub static STEPS: &[StepEntry] = &[
     kind::step::<Freeze>(),
     kind::step::<HttpRequest>(),
     kind::step::<Notify>(),
+    kind::step::<Report>(),
     kind::step::<Snapshot>(),
     kind::step::<Unfreeze>(),
     kind::step::<Upload>(),

@@ -23,6 +23,7 @@ pub mod notify;
 pub mod one_or_many;
 pub mod process;
 pub mod records;
+pub mod report;
 pub mod resources;
 pub mod retry;
 pub mod snapshot;

@@ -11,6 +11,7 @@ mod freeze;
 mod freeze_chatkit;
 mod http;
 mod notify;
+mod report;
 mod server;
 mod session;
 mod snapshot;
