@@ -213,14 +213,12 @@ fn phrase_prompt(step: &str, message: &str, phrase: &str, facts: &[(String, Stri
         }
         wrong += 1;
         if wrong == TRIES {
-            eprintln!("  That was not the phrase either. Nothing happens.");
+            eprintln!("  That is not the phrase either. Nothing happens.");
             return Ok(Reply::Text(text));
         }
         let left = TRIES - wrong;
-        eprintln!(
-            "  That is not the phrase: it must be typed exactly. {left} more tr{}.",
-            if left == 1 { "y" } else { "ies" }
-        );
+        let tries = if left == 1 { "1 more try" } else { "2 more tries" };
+        eprintln!("  That is not the phrase, exactly as written: {tries}.");
     }
 }
 

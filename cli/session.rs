@@ -16,6 +16,7 @@ use runbook_engine::store::{Fence, RunRow, StoreError, Write, decode_plan, load_
 use runbook_steps::executor::CatalogExecutor;
 use runbook_steps::kind::Vault;
 use runbook_steps::resources::Resources;
+use runbook_steps::vault::SealedVault;
 
 use self::recorder::{Pump, Recorder};
 use crate::app::State;
@@ -46,7 +47,7 @@ pub struct Prepared {
     secrets: BTreeMap<String, String>,
     redactor: Redactor,
     resources: Resources,
-    vault: Arc<dyn Vault>,
+    vault: Arc<SealedVault>,
 }
 
 impl Prepared {
@@ -63,8 +64,9 @@ impl Prepared {
         }
         let redactor = Redactor::new(values.values().cloned());
         redacted_panic::protect(&redactor);
-        let vault = checks::vault(&state.location, run, &values);
-        let resources = checks::resources(&plan, &values, needs, &redactor, &vault)?;
+        let vault = Arc::new(SealedVault::for_run(state.location.folder(), run));
+        let shared: Arc<dyn Vault> = Arc::clone(&vault) as _;
+        let resources = checks::resources(&plan, &values, needs, &redactor, &shared)?;
         Ok(Self { plan: Arc::new(plan), secrets: values, redactor, resources, vault })
     }
 }
@@ -159,14 +161,16 @@ pub async fn drive(state: &State, row: &RunRow, prepared: Prepared, purpose: Pur
         halt: stopper.watch(),
     };
     let finish = driver.drive(&run, purpose).await;
+    if let Ok(Finish::Ended(stands)) = &finish
+        && stands.status.is_final()
+        && let Err(error) = prepared.vault.forget()
+    {
+        views.each(|view| view.say(&format!("what the connections obtained could not be removed: {error}")));
+    }
     pump.stop().await;
     views.each(|view| view.end());
     drop(held);
-    let exit = conclude(state, &run, &prepared.plan, finish, &stopper)?;
-    if matches!(exit, Exit::Succeeded | Exit::Cancelled) {
-        checks::forget(&prepared.vault);
-    }
-    Ok(exit)
+    conclude(state, &run, &prepared.plan, finish, &stopper)
 }
 
 fn stopping(halt: Halt) -> &'static str {

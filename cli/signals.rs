@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::exit::{Exit, Failure, Outcome};
+use crate::prompt;
 
 /// Asks a run to stop, and knows what for.
 #[derive(Clone)]
@@ -47,7 +48,8 @@ impl Stopper {
         }
     }
 
-    /// Listens to SIGINT, SIGTERM and SIGHUP from now on; `tell` is called each time.
+    /// Listens to SIGINT, SIGTERM and SIGHUP from now on; `tell` is called each time. A third one ends this process where it stands,
+    /// as a crash would.
     pub fn listen(&self, tell: impl Fn(Halt) + Send + 'static) -> Outcome<()> {
         let failed =
             |error: std::io::Error| Failure::new(Exit::Bug, format!("signals can not be watched: {error}"));
@@ -63,6 +65,10 @@ impl Stopper {
                     Some(()) = hangup.recv() => Exit::HungUp,
                     else => return,
                 };
+                if *this.halt.borrow() == Halt::Now {
+                    prompt::restore_terminal();
+                    std::process::exit(this.exit().code());
+                }
                 tell(this.ask(cause));
             }
         });

@@ -66,6 +66,11 @@ impl Location {
         Artifacts::new(self.folder.join("artifacts"), redactor.clone())
     }
 
+    /// The folder beside the database.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The folder of one run, made for its owner alone.
     pub fn run_folder(&self, run: &str) -> io::Result<PathBuf> {
         let folder = self.folder.join("runs").join(run);

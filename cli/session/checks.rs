@@ -8,14 +8,13 @@ use runbook_engine::kinds::SettingProblem;
 use runbook_engine::plan::Plan;
 use runbook_engine::redact::Redactor;
 use runbook_steps::catalog;
-use runbook_steps::kind::{NoVault, Vault};
+use runbook_steps::kind::Vault;
 use runbook_steps::resources::Resources;
 use serde_json::{Map, Value};
 
 use super::Needs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::format;
-use crate::state::Location;
 
 /// Everything in the plan that this program does not know or can not read, one line each.
 pub fn decodes(plan: &Plan) -> Vec<String> {
@@ -112,11 +111,3 @@ fn settings(
     }
     Ok(resolved)
 }
-
-/// Where connections keep what they obtained.
-pub(super) fn vault(_: &Location, _: &str, _: &BTreeMap<String, String>) -> Arc<dyn Vault> {
-    Arc::new(NoVault)
-}
-
-/// The run has ended for good: what connections obtained is of no use any more.
-pub(super) fn forget(_: &Arc<dyn Vault>) {}
