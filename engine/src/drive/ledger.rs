@@ -68,6 +68,8 @@ pub struct LedgerView {
     pub unsettled: Vec<Batch>,
     /// Sums so far.
     pub totals: Totals,
+    /// The number of the last batch announced; 0 when there is none.
+    pub last: u64,
 }
 
 /// The ledger of one step of one run. Clones share the numbering.
@@ -108,9 +110,10 @@ impl Ledger {
     pub async fn view(&self) -> Result<LedgerView, StepError> {
         let i = &*self.inner;
         let row = i.store.ledger(&i.run, &i.step).await.map_err(|error| error.for_step())?;
+        let last = row.last_batch;
         let unsettled = row.unsettled.into_iter().map(Batch::from_row).collect();
         let totals = Totals { done: row.done, already: row.already, failed: row.failed };
-        Ok(LedgerView { cursor: row.cursor, unsettled, totals })
+        Ok(LedgerView { cursor: row.cursor, unsettled, totals, last })
     }
 
     /// Announces a batch; when this returns, the announcement is durable and the limits allow it.

@@ -35,6 +35,8 @@ pub(super) enum At {
 pub(super) struct Intended {
     /// Where the step goes on after it.
     pub next: At,
+    /// Which manifests: see [`Cursor::manifests`].
+    pub manifests: String,
     /// The keys, all of them out of the manifests, each with what an earlier pass did to it in the first collections: nothing in the
     /// first pass.
     pub keys: BTreeMap<String, String>,
@@ -182,6 +184,10 @@ impl Tally {
 pub(super) struct Cursor {
     /// Where the step goes on.
     pub at: At,
+    /// The hashes of the manifests that `at` is a place in. A step that is sent back begins with other ones, at their first line.
+    pub manifests: String,
+    /// The batches up to this number are about earlier manifests.
+    pub since: u64,
     /// The sums up to there.
     pub tally: Tally,
 }
@@ -203,7 +209,7 @@ mod tests {
 
     fn intended(next: At, keys: &[(&str, &str)]) -> Intended {
         let keys = keys.iter().map(|(key, codes)| ((*key).to_owned(), (*codes).to_owned())).collect();
-        Intended { next, keys }
+        Intended { next, manifests: String::new(), keys }
     }
 
     fn failed() -> KeyOutcome {
@@ -234,7 +240,11 @@ mod tests {
         became.add(0, &became.open(0), vec![KeyOutcome::Done], false);
         became.add(1, &became.open(1), vec![failed()], false);
         tally.add(&first, &became);
-        let again = Intended { next: At::Pass { pass: 1, after: 1 }, keys: became.failed() };
+        let again = Intended {
+            next: At::Pass { pass: 1, after: 1 },
+            manifests: String::new(),
+            keys: became.failed(),
+        };
         let mut became = Became::of(&again);
         assert!(became.open(0).is_empty());
         became.add(0, &[], Vec::new(), false);

@@ -45,6 +45,8 @@ pub(super) struct Work<'a> {
     population: u64,
     tally: Tally,
     at: At,
+    manifests: String,
+    since: u64,
     last_pass: u32,
 }
 
@@ -72,7 +74,10 @@ impl<'a> Work<'a> {
         let population = measure(step, cx, &collections, total).await?;
         let (tally, at) = (Tally::new(collections.len()), At::Manifest { index: 0, offset: 0 });
         let last_pass = step.retry_failed;
-        Ok(Self { step, cx, collections, total, population, tally, at, last_pass })
+        let hashes: Vec<&str> = step.keys.0.iter().map(|manifest| manifest.sha256.as_str()).collect();
+        let manifests = hashes.join(" ");
+        let since = 0;
+        Ok(Self { step, cx, collections, total, population, tally, at, manifests, since, last_pass })
     }
 
     async fn check_manifests(step: &DeleteBatch, cx: &Context) -> Result<u64, StepError> {
@@ -89,28 +94,40 @@ impl<'a> Work<'a> {
     /// All of it.
     pub async fn run(mut self) -> Result<Outputs, StepError> {
         let view = self.cx.ledger.view().await?;
+        let mut manifests = self.manifests.clone();
         if let Some(cursor) = &view.cursor {
             let cursor: Cursor = decode(cursor)?;
-            (self.tally, self.at) = (cursor.tally, cursor.at);
-            if let At::Pass { pass, .. } = self.at {
-                // Entered again, after a retry or a resume: what still fails is tried again.
-                self.last_pass += pass;
-            }
-            if self.tally.failed > 0 {
-                self.last_pass = self.last_pass.max(1);
-            }
+            (self.tally, self.at, self.since, manifests) =
+                (cursor.tally, cursor.at, cursor.since, cursor.manifests);
         }
         for batch in view.unsettled {
-            let count = batch.items;
-            let number = batch.number;
-            self.cx
-                .live
-                .say(&format!("doing batch {number} of {count} keys again: its outcome was not recorded"));
-            self.act(batch.number, decode(&batch.what)?, true).await?;
+            let (number, count) = (batch.number, batch.items);
+            let again = format!("doing batch {number} of {count} keys again: its outcome was not recorded");
+            self.cx.live.say(&again);
+            let intended: Intended = decode(&batch.what)?;
+            manifests.clone_from(&intended.manifests);
+            self.act(number, intended, true).await?;
+        }
+        if manifests == self.manifests {
+            self.enter_again();
+        } else {
+            // The snapshot was taken anew since: its manifests are gone through from their first line.
+            (self.tally, self.since) = (Tally::new(self.collections.len()), view.last);
+            self.at = At::Manifest { index: 0, offset: 0 };
         }
         self.first_pass().await?;
         self.later_passes().await?;
         self.end().await
+    }
+
+    /// After a retry or a resume, what still fails is tried again.
+    fn enter_again(&mut self) {
+        if let At::Pass { pass, .. } = self.at {
+            self.last_pass += pass;
+        }
+        if self.tally.failed > 0 {
+            self.last_pass = self.last_pass.max(1);
+        }
     }
 
     async fn first_pass(&mut self) -> Result<(), StepError> {
@@ -124,7 +141,8 @@ impl<'a> Work<'a> {
                 }
                 let charged = batch.len() as u64;
                 let next = At::Manifest { index, offset: keys.offset() };
-                self.announce(Intended { next, keys: batch }, charged).await?;
+                let manifests = self.manifests.clone();
+                self.announce(Intended { next, manifests, keys: batch }, charged).await?;
             }
             self.at = At::Manifest { index: index + 1, offset: 0 };
         }
@@ -147,13 +165,14 @@ impl<'a> Work<'a> {
             if self.tally.failed == 0 || last == 0 {
                 return Ok(());
             }
-            self.begin_pass(1, 0).await?;
+            self.begin_pass(1, self.since).await?;
         }
         while let At::Pass { pass, after } = self.at {
             match self.next_failed(pass, after).await? {
                 Some((number, keys)) => {
                     let next = At::Pass { pass, after: number };
-                    self.announce(Intended { next, keys }, 0).await?;
+                    let manifests = self.manifests.clone();
+                    self.announce(Intended { next, manifests, keys }, 0).await?;
                 }
                 None if self.tally.failed == 0 || pass >= last => return Ok(()),
                 None => self.begin_pass(pass + 1, after).await?,
@@ -231,8 +250,10 @@ impl<'a> Work<'a> {
         self.tally.add(&intended, &became);
         self.at = intended.next;
         let (done, already, failed) = became.sums();
+        let (manifests, tally) = (intended.manifests.clone(), self.tally.clone());
+        let cursor = Cursor { at: self.at, manifests, since: self.since, tally };
         let settlement = Settlement {
-            cursor: encode(&Cursor { at: self.at, tally: self.tally.clone() })?,
+            cursor: encode(&cursor)?,
             outcome: encode(&became)?,
             done,
             already,
@@ -277,7 +298,7 @@ impl<'a> Work<'a> {
             At::Pass { pass, .. } => pass,
         };
         let mut writer = self.cx.artifacts.create("failures.jsonl").await?;
-        let (mut after, mut count, mut first, mut lasting) = (0, 0, None, false);
+        let (mut after, mut count, mut first, mut lasting) = (self.since, 0, None, false);
         loop {
             let rows = self.cx.ledger.batches(after, ROWS).await?;
             let Some(last) = rows.last() else { break };

@@ -22,7 +22,8 @@ async fn bench(chatkit: &Chatkit, ids: &[String], batch_size: u64, more: Value) 
     let draft = Bench::new(Vec::new(), json!({}), json!({})).await;
     with["keys"] = draft.artifact("ids.jsonl", &records);
     let mut step = planned("purge", "delete-batch", with);
-    step.limits.max_items = Some(ids.len() as u64);
+    let max_items = step.with.as_object_mut().unwrap().remove("max_items");
+    step.limits.max_items = max_items.map_or(Some(ids.len() as u64), |max| max.as_u64());
     let bench = Bench::new(vec![step], connections(chatkit), collections()).await;
     bench.artifact("ids.jsonl", &records);
     bench
@@ -176,6 +177,29 @@ async fn a_stop_is_heard_between_batches_and_a_limit_before_one() {
 
     let error = bench(&chatkit, &ids, 5, json!({})).await.enter("purge").await.unwrap_err();
     assert!(error.kind == ErrorKind::Gate && error.message.contains("empty"), "{error}");
+}
+
+#[tokio::test]
+async fn a_snapshot_taken_anew_is_gone_through_from_its_first_line() {
+    let chatkit = start(20, 0).await;
+    let ids = chatkit.doc_ids("attachment-metadata").await.unwrap();
+    let mut bench = bench(&chatkit, &ids[..15], 5, json!({ "max_items": 100 })).await;
+    // The first manifest is left in the middle, with a batch in flight.
+    let slow = FaultAction { delay_ms: Some(60_000), ..FaultAction::default() };
+    fault(&chatkit, "DELETE", &docs("attachment-metadata"), 12, 1000, slow).await;
+    let crash = tokio::time::timeout(Duration::from_secs(4), bench.enter("purge")).await;
+    assert!(crash.is_err(), "it was not cut off");
+    chatkit.clear_faults(Server::Store).await.unwrap();
+    bench.reopen_resources();
+    let left: Vec<_> = chatkit.doc_ids("attachments").await.unwrap();
+    let fresh: Vec<_> = ids.iter().filter(|id| left.contains(id) || ids[10..15].contains(id)).collect();
+    let records: Vec<_> = fresh.iter().map(|id| json!({ "key": id, "record": {} })).collect();
+    let manifest = bench.artifact("fresh.jsonl", &records);
+    let with = json!({ "collections": ["blobs", "metadata"], "keys": manifest, "batch_size": 5 });
+    let outputs = bench.enter_with(bench.context("purge"), Some(with)).await.unwrap();
+    assert_eq!(outputs["ids"], json!(fresh.len()), "every line of the new manifest is dealt with");
+    assert!(chatkit.doc_ids("attachments").await.unwrap().is_empty());
+    assert!(chatkit.doc_ids("attachment-metadata").await.unwrap().is_empty());
 }
 
 #[tokio::test]
