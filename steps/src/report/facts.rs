@@ -264,7 +264,7 @@ fn reasons(plan: &Plan, state: &RunState, held: &[HeldFacts], this: &str) -> Vec
         let in_order = is_last && plan.steps.iter().any(|one| one.id == step.id);
         match status {
             StepStatus::Failed if step.on_failure == OnFailure::Stop => {
-                reasons.push(format!("{} failed", step.id))
+                reasons.push(format!("{} failed", step.id));
             }
             StepStatus::Pending if in_order => reasons.push(format!("{} did not run", step.id)),
             StepStatus::Running | StepStatus::Interrupted | StepStatus::Asking | StepStatus::Answered

@@ -9,6 +9,9 @@ use super::Section;
 use super::facts::{Facts, StepFacts};
 use super::shown::{length, line, short, time};
 
+/// Writes one section.
+type Write = fn(&mut String, &Facts);
+
 /// The whole report.
 pub(super) fn render(facts: &Facts, include: Option<&[Section]>) -> String {
     let mut out = String::new();
@@ -16,7 +19,7 @@ pub(super) fn render(facts: &Facts, include: Option<&[Section]>) -> String {
     if !facts.reasons.is_empty() {
         what_to_do(&mut out, facts);
     }
-    let sections: [(Section, fn(&mut String, &Facts)); 8] = [
+    let sections: [(Section, Write); 8] = [
         (Section::Findings, findings),
         (Section::Destroyed, destroyed),
         (Section::Held, held),
