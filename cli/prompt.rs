@@ -12,7 +12,7 @@ use dialoguer::Select;
 use dialoguer::theme::{ColorfulTheme, SimpleTheme, Theme};
 use runbook_engine::drive::People;
 use runbook_engine::event::Question;
-use rustix::termios::{self, OptionalActions, Termios};
+use rustix::termios::{self, OptionalActions, QueueSelector, Termios};
 use tokio::sync::Notify;
 
 use crate::exit::Exit;
@@ -136,6 +136,8 @@ impl People for AtTerminal {
 /// Puts a question to the terminal and waits for the answer.
 pub fn ask(step: &str, question: &Question) -> Reply {
     PROMPTED.store(true, Ordering::SeqCst);
+    // What was typed before the question could be read answers nothing.
+    let _ = termios::tcflush(io::stdin(), QueueSelector::IFlush);
     let result = match question {
         Question::Phrase { message, phrase, facts } => phrase_prompt(step, message, phrase, facts),
         Question::Settle { message } => settle_prompt(step, message),

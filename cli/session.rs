@@ -170,7 +170,7 @@ pub async fn drive(state: &State, row: &RunRow, prepared: Prepared, purpose: Pur
     pump.stop().await;
     views.each(|view| view.end());
     drop(held);
-    conclude(state, &run, &prepared.plan, finish, &stopper)
+    conclude(state, &run, &prepared.plan, finish, &stopper).await
 }
 
 fn stopping(halt: Halt) -> &'static str {
@@ -195,7 +195,7 @@ async fn open_log(state: &State, run: &str, redactor: &Redactor) -> Outcome<Arc<
     Ok(Arc::new(Mutex::new(log)))
 }
 
-fn conclude(
+async fn conclude(
     state: &State,
     run: &str,
     plan: &Plan,
@@ -215,20 +215,25 @@ fn conclude(
             );
         }
     };
+    tell(state, run, plan, &stands).await?;
+    Ok(exit)
+}
+
+/// Sums up on stderr how a run stands.
+pub async fn tell(state: &State, run: &str, plan: &Plan, stands: &RunState) -> Outcome<()> {
     let artifacts = state.location.artifacts();
     let facts = Facts {
         run,
         plan,
-        state: &stands,
+        state: stands,
         artifacts: &artifacts,
         owned: false,
         now: Timestamp::now(),
+        partly: summary::partly(&*state.store, run, stands).await?,
         width: format::width(),
     };
-    for line in summary::lines(&facts) {
-        eprintln!("{line}");
-    }
-    Ok(exit)
+    summary::lines(&facts).iter().for_each(|line| eprintln!("{line}"));
+    Ok(())
 }
 
 /// Says before anything else how to come back to this run.

@@ -30,7 +30,10 @@ pub async fn run(app: &App, args: &Cancel) -> Outcome {
         let request = |_: &_| Ok(EventKind::CancelRequested { by: by.clone() });
         let event = wait::append(&state, &row.id, &plan, app.json, request).await?;
         match wait::watch(&state, &row.id, &plan, event.seq, app.json).await? {
-            Watched::Ended(stands) => return Ok(wait::tell(&state, &row.id, &plan, &stands)),
+            Watched::Ended(stands) => {
+                session::tell(&state, &row.id, &plan, &stands).await?;
+                return Ok(Exit::of_run(&stands));
+            }
             Watched::Left => eprintln!("{owner} is gone: this process cancels the run"),
             Watched::Stuck => {
                 let message =

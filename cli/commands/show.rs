@@ -38,7 +38,9 @@ pub async fn run(app: &App, args: &Show) -> Outcome {
     let now = Timestamp::now();
     let artifacts = state.location.artifacts();
     let owned = session::live_owner(&state, &row).await?.is_some();
-    let facts = Facts { run: &row.id, plan: &plan, state: &stands, artifacts: &artifacts, owned, now, width };
+    let partly = summary::partly(&*state.store, &row.id, &stands).await?;
+    let facts =
+        Facts { run: &row.id, plan: &plan, state: &stands, artifacts: &artifacts, owned, now, partly, width };
     let mut lines = vec![
         format!("{}  {}", row.id, state::stands(&row, now)),
         format!("created {} by {}, from {}", format::ago(row.created_at, now), stands.by, row.source_name),

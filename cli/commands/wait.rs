@@ -9,8 +9,7 @@ use runbook_engine::state::{RunState, RunStatus};
 use runbook_engine::store::{Fence, StoreError, Write, load_state};
 
 use crate::app::State;
-use crate::exit::{Exit, Failure, Outcome};
-use crate::format;
+use crate::exit::{Failure, Outcome};
 use crate::report::{self, describe};
 use crate::session;
 
@@ -88,20 +87,4 @@ pub async fn watch(state: &State, run: &str, plan: &Plan, after: u64, json: bool
         }
         tokio::time::sleep(LOOK).await;
     }
-}
-
-/// Tells what became of a run that another process worked on.
-pub fn tell(state: &State, run: &str, plan: &Plan, stands: &RunState) -> Exit {
-    let artifacts = state.location.artifacts();
-    let facts = report::summary::Facts {
-        run,
-        plan,
-        state: stands,
-        artifacts: &artifacts,
-        owned: false,
-        now: Timestamp::now(),
-        width: format::width(),
-    };
-    report::summary::lines(&facts).iter().for_each(|line| eprintln!("{line}"));
-    Exit::of_run(stands)
 }

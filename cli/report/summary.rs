@@ -1,5 +1,7 @@
 //! What a person reads at the end: the verdict, what was done, what was not, what is still held, and what to type next.
 
+use std::collections::BTreeMap;
+
 use console::{Style, measure_text_width};
 use jiff::Timestamp;
 use runbook_engine::artifact::Artifacts;
@@ -8,6 +10,8 @@ use runbook_engine::event::Question;
 use runbook_engine::kinds::Class;
 use runbook_engine::plan::{Plan, PlannedStep};
 use runbook_engine::state::{ObligationPhase, RunState, RunStatus, StepState, StepStatus};
+
+use runbook_engine::store::{Store, StoreError};
 
 use super::describe;
 use crate::format;
@@ -26,12 +30,39 @@ pub struct Facts<'a> {
     pub owned: bool,
     /// The time.
     pub now: Timestamp,
+    /// What the steps that have not ended well did so far, by step.
+    pub partly: BTreeMap<String, String>,
     /// The columns there are; none when lines may be as long as they like.
     pub width: Option<usize>,
 }
 
 /// Columns before the text of a row.
 const INDENT: usize = 12;
+
+/// What the ledgers of steps that have not ended well say of what they did.
+pub async fn partly(
+    store: &dyn Store,
+    run: &str,
+    state: &RunState,
+) -> Result<BTreeMap<String, String>, StoreError> {
+    let mut partly = BTreeMap::new();
+    for (id, step) in &state.steps {
+        if step.is_over() || step.attempt == 0 {
+            continue;
+        }
+        let ledger = store.ledger(run, id).await?;
+        let mut counts =
+            vec![(ledger.done, "done"), (ledger.already, "already so"), (ledger.failed, "failed")];
+        counts.push((ledger.unsettled.iter().map(|batch| batch.items).sum(), "of unknown outcome"));
+        counts.retain(|(count, _)| *count > 0);
+        let texts: Vec<String> =
+            counts.into_iter().map(|(count, what)| format!("{} {what}", format::count(count))).collect();
+        if !texts.is_empty() {
+            partly.insert(id.clone(), texts.join(", "));
+        }
+    }
+    Ok(partly)
+}
 
 /// The lines.
 pub fn lines(facts: &Facts<'_>) -> Vec<String> {
@@ -162,7 +193,11 @@ fn not_done(facts: &Facts<'_>, lines: &mut Vec<String>) {
     let begun = with(facts, |_, state| !state.is_over() && state.attempt > 0);
     let untouched = with(facts, |_, state| !state.is_over() && state.attempt == 0);
     if !begun.is_empty() {
-        row(facts, lines, "Begun", &begun.join(", "));
+        let texts: Vec<String> = begun
+            .iter()
+            .map(|id| facts.partly.get(id).map_or_else(|| id.clone(), |counts| format!("{id} ({counts})")))
+            .collect();
+        row(facts, lines, "Begun", &texts.join(", "));
     }
     if !untouched.is_empty() {
         row(facts, lines, "Not done", &untouched.join(", "));

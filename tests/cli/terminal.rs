@@ -51,6 +51,26 @@ fn the_phrase_lets_the_run_go_on() {
 }
 
 #[test]
+fn what_is_typed_before_the_question_answers_nothing() {
+    let place = Place::new();
+    let look = reads("look", "while ! test -e go; do sleep 0.1; done");
+    place.runbook("gate", &format!("steps:\n{look}{}{}", asks("sure", "DO IT"), reads("act", "touch acted")));
+    let mut session = open(&place, &["exec", "gate.yaml"], true);
+    session.expect("look").unwrap();
+    session.send_line("DO IT").unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    place.write("go", "");
+    session.expect("Ctrl-C stops it").unwrap();
+    session.expect("sure").unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!place.path("acted").exists());
+    session.send(ControlCode::EndOfTransmission).unwrap();
+    let (code, rest) = end(session);
+    assert_eq!(code, 5, "{rest}");
+    assert!(!place.path("acted").exists());
+}
+
+#[test]
 fn three_wrong_phrases_fail_the_step_and_nothing_goes_on() {
     let place = gate();
     let mut session = open(&place, &["exec", "gate.yaml"], true);
