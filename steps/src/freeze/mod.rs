@@ -219,6 +219,12 @@ impl Freeze {
             StepError { message, ..error }
         })?;
         if way.frozen(&state) {
+            let held = cx.history.store.obligations().await.map_err(|error| error.for_step())?;
+            if let Some(other) = held.iter().find(|one| one.obligation.target == way.target()) {
+                let message = format!("{} is already held by run {}", way.label(), other.run);
+                return Err(StepError::gate(message)
+                    .with_help("resume or cancel that run first: it knows the original value"));
+            }
             let message = format!("{} is already {}", way.label(), way.text(&state));
             return Err(StepError::gate(message).with_help(
                 "another run or somebody by hand froze it, and the original value is not known here: find out what it was, put \

@@ -222,7 +222,7 @@ fn held(state: &RunState, events: &[Event], now: Timestamp) -> Vec<HeldFacts> {
                 id: id.clone(),
                 step: one.obligation.step.clone(),
                 label: one.obligation.label.clone(),
-                original: one.obligation.original.clone(),
+                original: crate::freeze::original_text(&one.obligation).into(),
                 replacement: one.obligation.replacement.clone(),
                 opened_at: one.opened_at,
                 closed_at,
@@ -324,13 +324,16 @@ fn findings(steps: &[StepFacts], state: &RunState, held: &[HeldFacts]) -> Vec<St
         if step.reopened > 0 {
             findings.push(format!("{label} was reopened {} times", step.reopened));
         }
-        if step.attempts > step.reopened + 1 {
+        let answers = state.step(&step.id).map_or(0, |state| state.answers.len());
+        if step.attempts as usize > step.reopened as usize + answers + 1 {
             findings.push(format!("{label} took {} attempts", step.attempts));
         }
-        if let Some(reason) = &step.skipped {
-            findings.push(format!("{label} was skipped: {reason}"));
-        }
         differences(step, state, &mut findings);
+    }
+    let skipped: Vec<&str> =
+        steps.iter().filter(|step| step.skipped.is_some()).map(|step| step.id.as_str()).collect();
+    if !skipped.is_empty() {
+        findings.push(format!("skipped, since their conditions did not hold: {}", skipped.join(", ")));
     }
     let not_back = held.iter().filter(|one| !one.back);
     findings.extend(not_back.map(|one| format!("{}: {}", one.label, one.how)));

@@ -42,6 +42,8 @@ fn cell(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
+            // Inside a word it is nothing but itself, and a name must be readable as it is.
+            '_' if out.ends_with(|before: char| before.is_alphanumeric() || before == '_') => out.push(c),
             '|' | '\\' | '`' | '*' | '_' | '[' | ']' => out.extend(['\\', c]),
             '<' => out.push_str("&lt;"),
             '&' => out.push_str("&amp;"),
