@@ -142,21 +142,27 @@ pub fn closed(label: &str, how: &Closed) -> String {
 /// The countable outputs of a step: `deleted 412, failed 0`.
 pub fn facts(outputs: &Value) -> String {
     let Some(fields) = outputs.as_object() else { return String::new() };
-    let counts = fields.iter().filter_map(|(name, value)| {
-        let words = name.replace('_', " ");
-        // How long it took has its own column, and an exit code is no count.
-        if name.ends_with("_ms") || name == "exit_code" {
-            return None;
-        }
-        if let Some(number) = value.as_u64() {
-            return Some(format!("{words} {}", format::count(number)));
-        }
-        // Counts by name are summed up.
-        let parts: Option<Vec<u64>> = value.as_object()?.values().map(Value::as_u64).collect();
-        let parts = parts.filter(|parts| !parts.is_empty())?;
-        Some(format!("{words} {}", format::count(parts.iter().sum())))
-    });
-    counts.take(FACTS).collect::<Vec<_>>().join(", ")
+    let counts: Vec<(&str, u64)> =
+        fields.iter().filter_map(|(name, value)| Some((name.as_str(), counted(name, value)?))).collect();
+    // A zero says nothing beside other counts, except that nothing failed.
+    let some = counts.iter().any(|(_, number)| *number > 0);
+    let telling = counts.iter().filter(|(name, number)| !some || *number > 0 || *name == "failed");
+    let texts =
+        telling.map(|(name, number)| format!("{} {}", name.replace('_', " "), format::count(*number)));
+    texts.take(FACTS).collect::<Vec<_>>().join(", ")
+}
+
+/// The number that an output is: a count, or counts by name summed up.
+fn counted(name: &str, value: &Value) -> Option<u64> {
+    // How long it took has its own column, and an exit code is no count.
+    if name.ends_with("_ms") || name == "exit_code" {
+        return None;
+    }
+    if let Some(number) = value.as_u64() {
+        return Some(number);
+    }
+    let parts: Option<Vec<u64>> = value.as_object()?.values().map(Value::as_u64).collect();
+    parts.filter(|parts| !parts.is_empty()).map(|parts| parts.iter().sum())
 }
 
 /// The artifact that a step wrote for people.
@@ -197,6 +203,8 @@ mod tests {
         let outputs = json!({ "deleted": 1412, "already_gone": 3, "ok": true, "manifest": { "bytes": 4, "name": "a" }, "rate": 0.5 });
         assert_eq!(facts(&outputs), "deleted 1,412, already gone 3");
         assert_eq!(facts(&json!({ "deleted": { "blobs": 3, "metadata": 4 }, "took_ms": 5 })), "deleted 7");
+        assert_eq!(facts(&json!({ "checked": 12, "replaced": 0, "failed": 0 })), "checked 12, failed 0");
+        assert_eq!(facts(&json!({ "total": 0 })), "total 0");
         assert_eq!(facts(&json!(null)), "");
     }
 
