@@ -221,12 +221,11 @@ async fn conclude(
 
 /// Sums up on stderr how a run stands.
 pub async fn tell(state: &State, run: &str, plan: &Plan, stands: &RunState) -> Outcome<()> {
-    let artifacts = state.location.artifacts();
     let facts = Facts {
         run,
         plan,
         state: stands,
-        artifacts: &artifacts,
+        location: &state.location,
         owned: false,
         now: Timestamp::now(),
         partly: summary::partly(&*state.store, run, stands).await?,

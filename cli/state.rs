@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use runbook_engine::artifact::Artifacts;
+use runbook_engine::artifact::{Artifact, Artifacts};
 use runbook_engine::redact::Redactor;
 use runbook_engine::state::RunStatus;
 use runbook_engine::store::{self, RunRow, Store};
@@ -76,6 +76,17 @@ impl Location {
         let folder = self.folder.join("runs").join(run);
         private_folder(&folder)?;
         Ok(folder)
+    }
+
+    /// A report under the name people know it by, in its run's folder; under its content where it can not be put there.
+    pub fn report(&self, run: &str, artifact: &Artifact) -> Option<PathBuf> {
+        let kept = self.artifacts().path(artifact).ok().filter(|path| path.is_file())?;
+        let named = self.run_folder(run).ok()?.join(&artifact.name);
+        // A run that was resumed has a later report than the one that may be there.
+        let fresh = named.with_extension("new");
+        let _ = fs::remove_file(&fresh);
+        let put = fs::hard_link(&kept, &fresh).or_else(|_| fs::copy(&kept, &fresh).map(drop));
+        Some(if put.and_then(|()| fs::rename(&fresh, &named)).is_ok() { named } else { kept })
     }
 
     /// The log of one run.

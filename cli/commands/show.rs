@@ -36,11 +36,18 @@ pub async fn run(app: &App, args: &Show) -> Outcome {
     }
     let width = format::width().filter(|_| on_terminal);
     let now = Timestamp::now();
-    let artifacts = state.location.artifacts();
     let owned = session::live_owner(&state, &row).await?.is_some();
     let partly = summary::partly(&*state.store, &row.id, &stands).await?;
-    let facts =
-        Facts { run: &row.id, plan: &plan, state: &stands, artifacts: &artifacts, owned, now, partly, width };
+    let facts = Facts {
+        run: &row.id,
+        plan: &plan,
+        state: &stands,
+        location: &state.location,
+        owned,
+        now,
+        partly,
+        width,
+    };
     let mut lines = vec![
         format!("{}  {}", row.id, state::stands(&row, now)),
         format!("created {} by {}, from {}", format::ago(row.created_at, now), stands.by, row.source_name),

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use console::{Style, measure_text_width};
 use jiff::Timestamp;
-use runbook_engine::artifact::Artifacts;
 use runbook_engine::error::Outcome;
 use runbook_engine::event::Question;
 use runbook_engine::kinds::Class;
@@ -15,6 +14,7 @@ use runbook_engine::store::{Store, StoreError};
 
 use super::describe;
 use crate::format;
+use crate::state::Location;
 
 /// What is summed up.
 pub struct Facts<'a> {
@@ -25,7 +25,7 @@ pub struct Facts<'a> {
     /// Its state.
     pub state: &'a RunState,
     /// Where reports are.
-    pub artifacts: &'a Artifacts,
+    pub location: &'a Location,
     /// Whether a process works on it.
     pub owned: bool,
     /// The time.
@@ -227,7 +227,7 @@ fn holds(facts: &Facts<'_>, lines: &mut Vec<String>) {
 
 fn report(facts: &Facts<'_>) -> Option<String> {
     let artifact = facts.state.steps.values().filter_map(StepState::outputs).find_map(describe::report)?;
-    Some(facts.artifacts.path(&artifact).ok()?.display().to_string())
+    Some(facts.location.report(facts.run, &artifact)?.display().to_string())
 }
 
 fn asking<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = (&'a str, &'a Question)> {
