@@ -15,6 +15,8 @@ Examples:
   runbook resume                            go on with the unfinished run
   runbook cancel                            end it, and put back what it froze
 
+RUNBOOK_LOG=debug shows what the program itself does.
+
 Exit codes:
   0 succeeded       4 a step or gate failed      8 busy: owned by another
   1 a bug           5 waiting for a person      10 a limit was reached

@@ -17,6 +17,7 @@ mod secrets;
 mod session;
 mod signals;
 mod state;
+mod trace;
 
 use clap::Parser;
 
@@ -26,6 +27,7 @@ use crate::exit::Exit;
 
 fn main() {
     redacted_panic::install();
+    trace::install();
     prompt::remember_terminal();
     // The first to be installed wins; there is none before.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -12,6 +12,11 @@ pub fn protect(redactor: &Redactor) {
     let _ = REDACTOR.set(redactor.clone());
 }
 
+/// The text without the secrets that are known.
+pub fn masked(text: &str) -> String {
+    REDACTOR.get().map_or_else(|| text.to_owned(), |redactor| redactor.text(text))
+}
+
 /// Replaces the panic hook.
 pub fn install() {
     panic::set_hook(Box::new(|info| {

@@ -14,6 +14,24 @@ fn files(folder: &str) -> Vec<PathBuf> {
     files
 }
 
+/// The runbooks that the README shows, in full.
+fn in_the_readme() -> Vec<String> {
+    let readme = fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let blocks = readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split("\n```").next());
+    blocks.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_runbook_of_the_readme_is_clean_and_its_claim_is_true() {
+    let shown = in_the_readme();
+    let [text] = &shown[..] else { panic!("one runbook is shown: {shown:?}") };
+    let (runbook, found) = compile("README.md", text, &CATALOG);
+    assert!(runbook.is_some() && found.is_empty(), "{found:#?}");
+    let unasked: Vec<&str> = text.lines().filter(|line| !line.contains("confirm-prompt")).collect();
+    let (runbook, found) = compile("README.md", &unasked.join("\n"), &CATALOG);
+    assert!(runbook.is_none(), "without its confirmation it is refused: {found:#?}");
+}
+
 #[test]
 fn every_shipped_runbook_is_clean() {
     let all: Vec<PathBuf> = ["runbooks", "examples"].iter().flat_map(|folder| files(folder)).collect();

@@ -33,6 +33,7 @@ pub(super) struct Terminal {
 impl Terminal {
     pub(super) fn new(subject: &Subject) -> Self {
         let screen = MultiProgress::with_draw_target(target());
+        crate::trace::draw_above(&screen);
         let live = screen.add(ProgressBar::new_spinner());
         if let Ok(style) = ProgressStyle::with_template("{msg}") {
             live.set_style(style);

@@ -14,24 +14,17 @@ pub async fn write_records<T: Serialize>(
     name: &str,
     records: &[T],
 ) -> Result<Artifact, StepError> {
-    let mut text = Vec::new();
+    let mut writer = cx.artifacts.create(name).await?;
     for record in records {
-        let value = serde_json::to_value(record)
-            .map_err(|error| StepError::new(ErrorKind::Bug, "a record is no JSON").with_source(&error))?;
-        text.extend_from_slice(cx.redactor.value(&value).to_string().as_bytes());
-        text.push(b'\n');
+        writer.write_json(record).await?;
     }
-    write_bytes(cx, name, text).await
+    writer.finish().await
 }
 
 /// Writes an artifact with this text, without secrets.
 pub async fn write_text(cx: &StepContext, name: &str, text: &str) -> Result<Artifact, StepError> {
-    write_bytes(cx, name, cx.redactor.text(text).into_bytes()).await
-}
-
-async fn write_bytes(cx: &StepContext, name: &str, bytes: Vec<u8>) -> Result<Artifact, StepError> {
     let mut writer = cx.artifacts.create(name).await?;
-    writer.write(&bytes).await?;
+    writer.write(cx.redactor.text(text).as_bytes()).await?;
     writer.finish().await
 }
 

@@ -76,6 +76,7 @@ impl Owner {
             all.extend(writes.iter().cloned());
             match self.store.commit(&self.run, Fence::Owner(self.epoch), all).await {
                 Ok(()) => {
+                    tracing::debug!(run = self.run, seq = event.seq, epoch = self.epoch, "recorded");
                     self.state = next;
                     self.observer.changed(&self.state, &event);
                     return Ok(true);
@@ -100,6 +101,7 @@ impl Owner {
         let until = LEASE.after(now);
         self.store.commit(&self.run, Fence::Owner(self.epoch), vec![Write::Renew { until }]).await?;
         self.renewed_at = now;
+        tracing::debug!(run = self.run, epoch = self.epoch, %until, "lease extended");
         Ok(())
     }
 

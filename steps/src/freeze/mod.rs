@@ -112,7 +112,9 @@ impl Original {
 
 /// The original value that an obligation of a freeze recorded, for people.
 pub(crate) fn original_text(obligation: &Obligation) -> String {
-    Original::of(obligation).map_or_else(|_| obligation.original.to_string(), |original| original.text)
+    let plain =
+        || obligation.original.as_str().map_or_else(|| obligation.original.to_string(), str::to_owned);
+    Original::of(obligation).map_or_else(|_| plain(), |original| original.text)
 }
 
 #[async_trait]

@@ -108,11 +108,8 @@ impl<'a> Work<'a> {
 
     /// Uploads until every file is in the live session or has failed.
     pub(super) async fn upload_all(&mut self) -> Result<(), StepError> {
-        self.renew().await?;
-        if self.wanted.iter().any(|(key, _)| self.in_session(key).is_some()) {
-            // What was uploaded before is worth nothing unless the server still knows the session.
-            self.reconnect().await?;
-        }
+        // What was uploaded before is worth nothing unless the server still knows the session, and only asking tells.
+        self.reconnect().await?;
         for _ in 0..SESSIONS {
             if self.pass().await? {
                 return Ok(());

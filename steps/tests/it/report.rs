@@ -111,7 +111,7 @@ async fn a_run_that_went_well_says_so_with_its_counts_first() {
         "Clears \\| everything",
         "| Steps | 4 succeeded, of 5 |",
         "| Destroyed | **1030** items, 10 were gone already |",
-        "| Held | MAX\\_MB in gateway.env for ",
+        "| Held | MAX_MB in gateway.env for ",
         "the original is back |",
         "| Purge attachments (purge) | 1030 | 10 | 1 | ids 1040, deleted.blobs 1030 |",
         "- Purge attachments (purge): id-7 failed: status 500",
@@ -170,7 +170,7 @@ async fn a_value_that_is_not_ours_is_loud() {
     obligation(&bench, ObligationChange::Closed { how }).await;
     let (outputs, markdown) = report(&bench).await;
     assert_eq!(outputs["verdict"], "FAIL");
-    assert!(markdown.contains("MAX\\_MB in gateway.env is not back"), "{markdown}");
+    assert!(markdown.contains("MAX_MB in gateway.env is not back"), "{markdown}");
     assert!(markdown.contains("left alone: somebody else's value is there, 50"), "{markdown}");
 }
 
