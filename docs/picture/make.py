@@ -20,7 +20,7 @@ CELL, LINE, MARGIN = 8.43, 19, 18
 
 
 def tmux(*arguments):
-    return subprocess.run(["tmux", *arguments], check=True, capture_output=True, text=True).stdout
+    return subprocess.run(["tmux", "-L", SESSION, *arguments], check=True, capture_output=True, text=True).stdout
 
 
 def screen(*flags):
@@ -37,15 +37,15 @@ def wait_for(pattern, seconds):
 
 
 def run():
-    subprocess.run(["tmux", "kill-session", "-t", SESSION], capture_output=True)
+    subprocess.run(["tmux", "-L", SESSION, "kill-server"], capture_output=True)
     tmux("new-session", "-d", "-s", SESSION, "-x", str(COLUMNS), "-y", str(ROWS), "-c", str(HERE.parent.parent))
     tmux("send-keys", "-t", SESSION, "PS1='$ '; clear; cargo demo; echo \"exit $?\"", "Enter")
-    wait_for(r"Type .*RESET CHATKIT|RESET CHATKIT.*:", 600)
+    wait_for(r"confirm ›", 600)
     time.sleep(1)
     tmux("send-keys", "-t", SESSION, "RESET CHATKIT", "Enter")
     wait_for(r"(?m)^exit \d+", 120)
     text = screen("-e", "-S", "-200")
-    tmux("kill-session", "-t", SESSION)
+    tmux("kill-server")
     return text
 
 
@@ -92,10 +92,12 @@ def draw(text):
         x = 0
         for piece, colour, bold, dim in spans(line):
             style = (' font-weight="bold"' if bold else "") + (' opacity="0.65"' if dim else "")
-            if piece.strip():
+            # Each column at its own place, whatever a viewer does with runs of spaces.
+            for match in re.finditer(r"\S+(?: \S+)*", piece):
+                at, words = x + match.start(), match[0]
                 out.append(
-                    f'<text x="{MARGIN + x * CELL:.1f}" y="{MARGIN + (row + 0.8) * LINE:.1f}" fill="{colour}"{style} '
-                    f'textLength="{len(piece) * CELL:.1f}">{html.escape(piece)}</text>'
+                    f'<text x="{MARGIN + at * CELL:.1f}" y="{MARGIN + (row + 0.8) * LINE:.1f}" fill="{colour}"{style} '
+                    f'textLength="{len(words) * CELL:.1f}">{html.escape(words)}</text>'
                 )
             x += len(piece)
     out.append("</g></svg>")

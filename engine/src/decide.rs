@@ -291,7 +291,7 @@ fn idle_step(
         StepStatus::Pending if ready => match should_run(view, step) {
             Ok(true) => start(decision),
             Ok(false) => {
-                let reason = format!("{} is false", step.condition.as_deref().unwrap_or_default());
+                let reason = format!("not met: {}", step.condition.as_deref().unwrap_or_default());
                 decision.record(EventKind::StepSkipped { step: step.id.clone(), reason });
             }
             Err(error) => decision.record(EventKind::StepFailed { step: step.id.clone(), error }),
