@@ -135,7 +135,7 @@ pub async fn load(state: &State, row: &RunRow) -> Outcome<(Plan, RunState)> {
 pub async fn drive(state: &State, row: &RunRow, prepared: Prepared, purpose: Purpose, json: bool) -> Outcome {
     let run = row.id.clone();
     let known = load_state(&*state.store, &run, &prepared.plan).await?;
-    let held = hold(state, &run)?;
+    let held = hold(state, row).await?;
     let log = open_log(state, &run, &prepared.redactor).await?;
     let live = LiveHub::new(prepared.redactor.clone());
     let subject =
@@ -180,9 +180,22 @@ fn stopping(halt: Halt) -> &'static str {
     }
 }
 
-fn hold(state: &State, run: &str) -> Outcome<Option<File>> {
-    let failed = |error| Failure::new(Exit::Store, format!("the folder of run {run}: {error}"));
-    state.location.hold(run).map_err(failed)
+/// How long another process may hold the mark of a run only to look at it, in tenths of a second.
+const GLANCE: u32 = 20;
+
+/// Marks the run as this process's own. A process that lives holds it to its end, even one that was stopped and let its lease lapse:
+/// it may wake up in the middle of an effect, so nobody works beside it.
+async fn hold(state: &State, row: &RunRow) -> Outcome<File> {
+    let failed = |error| Failure::new(Exit::Store, format!("the folder of run {}: {error}", row.id));
+    for _ in 0..GLANCE {
+        if let Some(held) = state.location.hold(&row.id).map_err(failed)? {
+            return Ok(held);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let owner = row.owner.as_deref().unwrap_or("a process of this machine");
+    Err(Failure::new(Exit::Busy, format!("run {} is held by {owner}, which is alive or stopped", row.id))
+        .help("let that process go on, or end it for good (kill -9), and try again"))
 }
 
 /// The run's log, with every event that is not in it yet.

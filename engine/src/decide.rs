@@ -6,16 +6,21 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::error::{ErrorKind, Outcome, StepError};
-use crate::event::{Closed, EventKind, Question, RunOutcome};
+use crate::event::{Closed, EventKind, Obligation, Question, RunOutcome};
 use crate::expr;
 use crate::kinds::Repeat;
 use crate::plan::{OnFailure, Plan, PlannedStep, StepId};
 use crate::retry;
-use crate::state::{ObligationPhase, RunState, RunStatus, StepState, StepStatus};
+use crate::state::{ObligationPhase, ObligationState, RunState, RunStatus, StepState, StepStatus};
 use crate::step::RunInfo;
 
 /// How often a later step may send an earlier one back because its outputs were lost.
 pub const MAX_REWINDS: u32 = 3;
+
+/// The answers to the question whether a step took effect.
+const DONE: &str = "done";
+const RETRY: &str = "retry";
+const ABORT: &str = "abort";
 
 /// What the decision is made from.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +42,8 @@ pub struct View<'a> {
 pub enum Action {
     /// Record that this happened; nothing else is needed.
     Record(EventKind),
+    /// Record that all of this happened, together or not at all.
+    RecordAll(Vec<EventKind>),
     /// Record the start of this attempt, then run it.
     Start {
         /// The step.
@@ -131,12 +138,11 @@ fn halted(view: View<'_>, decision: &mut Decision) -> Option<Halt> {
         }
     }
     // A freeze that was lifted because it had been held too long leaves the rest of the run without its ground.
-    if let Some(expired) = state.lost_ground().next()
-        && !all_over(view)
-    {
+    let lost = overdue(view).or_else(|| state.lost_ground().next());
+    if let Some(lost) = lost.filter(|_| !all_over(view)) {
         let message = format!(
-            "{} was put back because it had been held for {}, before the run was done with it",
-            expired.label, expired.max_hold
+            "{} had been held for {}, its max_hold, or was changed by somebody else, before the run was done with it",
+            lost.label, lost.max_hold
         );
         return Some(Halt::Ground(StepError::gate(message)));
     }
@@ -173,7 +179,9 @@ enum AfterFailure {
 fn after_failure(view: View<'_>, step: &PlannedStep, state: &StepState) -> AfterFailure {
     let Some(error) = &state.error else { return AfterFailure::Nothing };
     if error.outcome == Outcome::Unknown && step.effect.repeat == Repeat::Once {
-        return AfterFailure::AskAPerson;
+        // A person who said to stop is asked again only by an explicit resume.
+        let aborted = state.answers.last().is_some_and(|answer| answer.text == ABORT);
+        return if aborted { AfterFailure::Nothing } else { AfterFailure::AskAPerson };
     }
     if let Some(earlier) = &error.rewind
         && rewindable(view, earlier)
@@ -199,15 +207,27 @@ fn rewindable(view: View<'_>, earlier: &str) -> bool {
         && view.plan.downstream(earlier).into_iter().all(repeatable)
 }
 
-/// Obligations that were held too long are released, whatever else goes on.
+/// Obligations that were held too long are released, whatever else goes on; but never beside the step that takes them on, which
+/// is made to stop first.
 fn holds(view: View<'_>, decision: &mut Decision) {
     for (id, open) in view.state.open_obligations() {
         if view.now < open.hold_until() {
             decision.wake(open.hold_until());
+            continue;
+        }
+        let owner = &open.obligation.step;
+        if view.state.step(owner).is_some_and(|step| step.status == StepStatus::Running) {
+            decision.actions.push(Action::Stop { step: owner.clone(), error: None });
         } else if !view.unreleased.contains_key(id) {
             decision.actions.push(Action::Release { obligation: id.to_owned() });
         }
     }
+}
+
+/// An obligation that is to be released, or that could not be, although its time is over.
+fn overdue(view: View<'_>) -> Option<&Obligation> {
+    let late = |one: &&ObligationState| one.is_open() && view.now >= one.hold_until();
+    view.state.obligations.values().find(late).map(|one| &one.obligation)
 }
 
 /// Drives the steps before `finally`; true when none of them runs nor will run.
@@ -331,12 +351,20 @@ fn answered(
 ) {
     let answer = state.answers.last().map(|answer| answer.text.as_str());
     match (&state.question, answer) {
-        (Some(Question::Settle { .. }), Some("done")) => decision
+        (Some(Question::Settle { .. }), Some(DONE)) => decision
             .record(EventKind::StepSucceeded { step: step.id.clone(), outputs: serde_json::json!({}) }),
-        (Some(Question::Settle { .. }), Some("abort")) => decision.record(EventKind::StepFailed {
+        (Some(Question::Settle { .. }), Some(ABORT)) => decision.record(EventKind::StepFailed {
             step: step.id.clone(),
-            error: StepError::refused("a person said to stop here, because its outcome is not known"),
+            error: StepError::refused("a person said to stop here, because its outcome is not known")
+                .unknown(),
         }),
+        (Some(Question::Settle { .. }), Some(text)) if text != RETRY => {
+            decision.record(EventKind::StepFailed {
+                step: step.id.clone(),
+                error: StepError::refused(format!("`{text}` is none of {DONE}, {RETRY} and {ABORT}"))
+                    .unknown(),
+            });
+        }
         _ => start(decision),
     }
 }
@@ -350,23 +378,26 @@ fn rewind(view: View<'_>, step: &PlannedStep, earlier: &str, decision: &mut Deci
     let why = format!("`{}` found its outputs lost", step.id);
     let reopen =
         |id: &str, reason: &str| EventKind::StepReopened { step: id.to_owned(), reason: reason.to_owned() };
-    decision.record(reopen(earlier, &why));
+    let mut events = vec![reopen(earlier, &why)];
     for later in later {
         if status(view, later) != StepStatus::Pending {
-            decision.record(reopen(&later.id, &format!("`{earlier}` runs again")));
+            events.push(reopen(&later.id, &format!("`{earlier}` runs again")));
         }
     }
+    decision.actions.push(Action::RecordAll(events));
 }
 
 /// Everything after the main phase: what must be put back, then `finally`, then the end.
 fn end_phase(view: View<'_>, halt: Option<Halt>, decision: &mut Decision) {
+    let grounded = matches!(halt, Some(Halt::Ground(_)));
     let (mut outcome, mut error) = match halt {
         None => (RunOutcome::Succeeded, None),
         Some(Halt::Cancel) => (RunOutcome::Cancelled, None),
         Some(Halt::Ground(error)) => (RunOutcome::Failed, Some(error)),
         Some(Halt::Step) => (RunOutcome::Failed, None),
     };
-    if outcome != RunOutcome::Failed {
+    // A run without its ground can not be resumed to any use, so it holds nothing any more.
+    if outcome != RunOutcome::Failed || grounded {
         let open: Vec<&str> = view.state.open_obligations().map(|(id, _)| id).collect();
         let waiting: Vec<&str> =
             open.iter().copied().filter(|id| !view.unreleased.contains_key(*id)).collect();
@@ -436,8 +467,12 @@ fn final_steps(view: View<'_>, decision: &mut Decision) -> bool {
 /// lifted meanwhile.
 pub fn reopen(plan: &Plan, state: &RunState) -> Vec<EventKind> {
     let mut reasons: BTreeMap<&str, String> = BTreeMap::new();
+    let mut questions = Vec::new();
     for step in plan.all_steps() {
-        if state.step(&step.id).is_some_and(|one| one.status == StepStatus::Failed) {
+        let Some(one) = state.step(&step.id).filter(|one| one.status == StepStatus::Failed) else { continue };
+        if step.effect.repeat == Repeat::Once && state.is_unsettled(&step.id) {
+            questions.push((step.id.as_str(), settle_question(step, one)));
+        } else {
             reasons.insert(&step.id, "resumed after its failure".to_owned());
         }
     }
@@ -450,7 +485,11 @@ pub fn reopen(plan: &Plan, state: &RunState) -> Vec<EventKind> {
     for step in &plan.finally {
         reasons.entry(&step.id).or_insert_with(|| "the run goes on".to_owned());
     }
-    reopened(plan, state, reasons)
+    // Whatever else runs again, an outcome that is not known is asked for first.
+    reasons.retain(|id, _| questions.iter().all(|(asked, _)| asked != id));
+    let mut events = reopened(plan, state, reasons);
+    events.extend(questions.into_iter().map(|(_, question)| question));
+    events
 }
 
 /// What the cancelling of a run that had failed reopens: the final steps, so that the report tells the end.
@@ -465,11 +504,8 @@ fn reopened(plan: &Plan, state: &RunState, mut reasons: BTreeMap<&str, String>) 
         .filter_map(|step| {
             let reason = reasons.remove(step.id.as_str())?;
             let status = state.step(&step.id)?.status;
-            let ended = matches!(
-                status,
-                StepStatus::Failed | StepStatus::Succeeded | StepStatus::Skipped | StepStatus::Interrupted
-            );
-            ended.then(|| EventKind::StepReopened { step: step.id.clone(), reason })
+            let began = !matches!(status, StepStatus::Pending | StepStatus::Running);
+            began.then(|| EventKind::StepReopened { step: step.id.clone(), reason })
         })
         .collect()
 }

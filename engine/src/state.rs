@@ -210,7 +210,11 @@ impl RunState {
         };
         self.obligations
             .values()
-            .filter(move |one| one.phase == ObligationPhase::Closed(Closed::Expired) && newest(one))
+            .filter(move |one| {
+                let lost =
+                    matches!(one.phase, ObligationPhase::Closed(Closed::Expired | Closed::Foreign { .. }));
+                lost && newest(one)
+            })
             .map(|one| &one.obligation)
             .filter(|one| self.step(&one.step).is_some_and(|step| step.status == StepStatus::Succeeded))
     }
@@ -261,6 +265,7 @@ impl RunState {
                 let state = self.expect(step, &[StepStatus::Running, StepStatus::Failed])?;
                 state.status = StepStatus::Asking;
                 state.question = Some(question.clone());
+                self.wake();
                 Ok(())
             }
             EventKind::Answered { step, answer } => {
@@ -405,7 +410,10 @@ impl RunState {
         let state =
             self.obligations.get_mut(id).ok_or_else(|| Illegal(format!("there is no obligation {id}")))?;
         state.phase = match (&state.phase, change) {
-            (ObligationPhase::Opened, ObligationChange::Applied) => ObligationPhase::Applied,
+            // Entered again in the middle of a release, the step that took it on may make the change once more.
+            (ObligationPhase::Opened | ObligationPhase::Releasing, ObligationChange::Applied) => {
+                ObligationPhase::Applied
+            }
             (
                 ObligationPhase::Opened | ObligationPhase::Applied | ObligationPhase::Releasing,
                 ObligationChange::Releasing,

@@ -126,6 +126,7 @@ struct World {
     fates: usize,
     stopping: BTreeMap<String, Option<StepError>>,
     hanging: BTreeSet<String>,
+    releasing: BTreeSet<String>,
 }
 
 impl World {
@@ -148,6 +149,7 @@ impl World {
             fates: 0,
             stopping: BTreeMap::new(),
             hanging: BTreeSet::new(),
+            releasing: BTreeSet::new(),
         };
         world.record(EventKind::RunCreated { by: "somebody".to_owned() });
         world.claim();
@@ -165,6 +167,7 @@ impl World {
     fn claim(&mut self) {
         self.stopping.clear();
         self.hanging.clear();
+        self.releasing.clear();
         self.record(EventKind::RunClaimed { epoch: self.state.epoch + 1, owner: "p".to_owned() });
     }
 
@@ -175,6 +178,9 @@ impl World {
 
     fn check_start(&self, id: &str) {
         let plan = &self.script.plan;
+        if let Some(late) = self.state.open_obligations().find(|(_, one)| self.now >= one.hold_until()) {
+            assert!(id.starts_with('f'), "{id} started although {} is overdue", late.0);
+        }
         assert!(
             plan.steps.iter().filter(|one| self.status(&one.id) == StepStatus::Running).count()
                 < plan.max_parallel.max(1) + 1
@@ -199,6 +205,7 @@ impl World {
     fn act(&mut self, action: Action) {
         match action {
             Action::Record(event) => self.record(event),
+            Action::RecordAll(events) => events.into_iter().for_each(|event| self.record(event)),
             Action::Start { step, attempt } => {
                 self.check_start(&step);
                 self.record(EventKind::StepStarted { step, attempt });
@@ -210,16 +217,22 @@ impl World {
                 self.stopping.entry(step).or_insert(error);
             }
             Action::Release { obligation } => {
-                let releasing = ObligationChange::Releasing;
-                self.record(EventKind::Obligation { id: obligation.clone(), change: releasing });
-                let late = self.now >= self.state.obligations[&obligation].hold_until();
-                let how = if late { Closed::Expired } else { Closed::Restored };
-                self.record(EventKind::Obligation {
-                    id: obligation,
-                    change: ObligationChange::Closed { how },
-                });
+                let step = &self.state.obligations[&obligation].obligation.step;
+                let running = self.status(step) == StepStatus::Running;
+                assert!(!running, "{step} is putting there what is being put back");
+                let change = ObligationChange::Releasing;
+                self.record(EventKind::Obligation { id: obligation.clone(), change });
+                self.releasing.insert(obligation);
             }
         }
+    }
+
+    /// A release takes its time; other things happen meanwhile.
+    fn release_ends(&mut self, id: String) {
+        self.releasing.remove(&id);
+        let late = self.now >= self.state.obligations[&id].hold_until();
+        let how = if late { Closed::Expired } else { Closed::Restored };
+        self.record(EventKind::Obligation { id, change: ObligationChange::Closed { how } });
     }
 
     /// One running step ends as fate wants it.
@@ -316,14 +329,14 @@ impl World {
                 self.resume();
                 continue;
             }
-            let progress = decision.actions.iter().any(|action| !matches!(action, Action::Stop { .. }));
-            if let Some(action) =
-                decision.actions.into_iter().find(|one| !progress || !matches!(one, Action::Stop { .. }))
-            {
+            let idle = |action: &Action| match action {
+                Action::Stop { step, .. } => self.stopping.contains_key(step),
+                Action::Release { obligation } => self.releasing.contains(obligation),
+                _ => false,
+            };
+            if let Some(action) = decision.actions.into_iter().find(|action| !idle(action)) {
                 self.act(action);
-                if progress {
-                    continue;
-                }
+                continue;
             }
             let free: Vec<String> = self
                 .running()
@@ -332,6 +345,8 @@ impl World {
                 .collect();
             if let Some(id) = free.get(turn % free.len().max(1)) {
                 self.step_ends(id.clone());
+            } else if let Some(id) = self.releasing.first().cloned() {
+                self.release_ends(id);
             } else if decision.waiting {
                 self.answer();
             } else if let Some(at) = decision.wake_at {

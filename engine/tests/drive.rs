@@ -287,6 +287,44 @@ async fn an_unknown_outcome_of_a_step_that_may_not_be_repeated_asks_a_person() {
     }
 }
 
+#[tokio::test]
+async fn a_resume_asks_for_an_unknown_outcome_that_another_failure_had_hidden() {
+    let bench = Bench::new();
+    let mut gate = step("gate", "gate", &[]);
+    gate.retry.max_attempts = 1;
+    let state = bench.run("r", &plan(vec![gate, step("a", "once", &[])])).await;
+    assert_eq!((state.status, bench.world.count("a")), (RunStatus::Failed, 1));
+    let Finish::Waiting(state, asking) = bench.drive("r", Purpose::Resume).await.unwrap() else {
+        panic!("it asks");
+    };
+    assert_eq!((asking, bench.world.count("a")), (vec!["a".to_owned()], 1), "it is never sent again unasked");
+    answer(&*bench.store, &state, "a", "abort").await;
+    let state = ended(bench.drive("r", Purpose::GoOn).await.unwrap());
+    assert_eq!(state.status, RunStatus::Failed);
+    // What was not known before is not known after an abort either.
+    let finish = bench.drive("r", Purpose::Resume).await.unwrap();
+    assert!(matches!(finish, Finish::Waiting(..)), "{finish:?}");
+    assert_eq!(bench.world.count("a"), 1);
+}
+
+#[tokio::test]
+async fn a_confirmation_before_the_freeze_was_lost_does_not_count_after_it() {
+    let bench = Bench::new();
+    let mut freeze = step("freeze", "freeze", &[]);
+    freeze.with = json!({ "max_hold_ms": 300 });
+    let purge = step("purge", "anything", &["ask"]);
+    bench.create("r", &plan(vec![freeze, step("ask", "ask", &["freeze"]), purge])).await;
+    let Finish::Waiting(state, _) = bench.drive("r", Purpose::GoOn).await.unwrap() else { panic!("it asks") };
+    tokio::time::sleep(StdDuration::from_millis(400)).await;
+    answer(&*bench.store, &state, "ask", "YES").await;
+    let state = ended(bench.drive("r", Purpose::GoOn).await.unwrap());
+    assert_eq!((state.status, bench.world.count("purge")), (RunStatus::Failed, 0));
+    assert_eq!(bench.world.value(), "25", "it was held too long");
+    let finish = bench.drive("r", Purpose::Resume).await.unwrap();
+    assert!(matches!(finish, Finish::Waiting(..)), "it asks anew: {finish:?}");
+    assert_eq!((bench.world.count("freeze"), bench.world.count("purge")), (2, 0));
+}
+
 async fn answer(store: &dyn Store, state: &RunState, step: &str, text: &str) {
     let answer = Answer { text: text.to_owned(), by: "somebody else".to_owned(), at: Timestamp::now() };
     let what = EventKind::Answered { step: step.to_owned(), answer };

@@ -3,7 +3,7 @@
 use tokio_util::sync::CancellationToken;
 
 use super::obligations::{Released, Request, Standing};
-use super::run::{Loop, Running, TaskEnd, Waiter};
+use super::run::{Loop, Running, Task, TaskEnd, Waiter};
 use super::{DriveError, GRACE, Halt};
 use crate::decide::Action;
 use crate::error::{ErrorKind, StepError};
@@ -27,6 +27,10 @@ impl Loop {
             match action {
                 Action::Record(event) => {
                     self.owner.record(event, Vec::new()).await?;
+                    changed = true;
+                }
+                Action::RecordAll(events) => {
+                    self.owner.record_all(events, Vec::new()).await?;
                     changed = true;
                 }
                 Action::Start { step, attempt } => {
@@ -57,7 +61,7 @@ impl Loop {
         let executor = std::sync::Arc::clone(&self.executor);
         let name = step.id.clone();
         let abort = self.tasks.spawn(async move { TaskEnd::Step(name, executor.run(call, cx).await) });
-        self.task_of.insert(abort.id(), step.id.clone());
+        self.task_of.insert(abort.id(), Task::Step(step.id.clone()));
         self.running.insert(step.id, Running { stop, abort, stopping: None });
         Ok(())
     }
@@ -183,10 +187,15 @@ impl Loop {
         self.fail(step, error).await
     }
 
-    async fn fail(&mut self, step: StepId, mut error: StepError) -> Result<(), DriveError> {
+    fn masked(&self, mut error: StepError) -> StepError {
         error.message = self.redactor.text(&error.message);
         error.help = error.help.map(|help| self.redactor.text(&help));
         error.causes = error.causes.iter().map(|cause| self.redactor.text(cause)).collect();
+        error
+    }
+
+    async fn fail(&mut self, step: StepId, error: StepError) -> Result<(), DriveError> {
+        let error = self.masked(error);
         self.owner.record(EventKind::StepFailed { step, error }, Vec::new()).await?;
         Ok(())
     }
@@ -206,13 +215,14 @@ impl Loop {
         let executor = std::sync::Arc::clone(&self.executor);
         let (name, obligation) = (id.to_owned(), open.obligation);
         self.releasing.insert(name.clone(), 1);
-        self.tasks.spawn(async move {
+        let task = self.tasks.spawn(async move {
             let result = match call {
                 Ok(call) => keep_releasing(&*executor, call, &obligation, applied, &cx).await,
                 Err(error) => Err(error),
             };
             TaskEnd::Release(name, expired, result)
         });
+        self.task_of.insert(task.id(), Task::Release(id.to_owned()));
         Ok(true)
     }
 
@@ -236,7 +246,7 @@ impl Loop {
                 self.owner.record(EventKind::Obligation { id, change }, vec![close]).await?;
             }
             Err(error) => {
-                self.unreleased.insert(id, error);
+                self.unreleased.insert(id, self.masked(error));
             }
         }
         self.answer_waiters();

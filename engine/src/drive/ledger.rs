@@ -247,7 +247,8 @@ impl Batch {
 
 /// Small sets are not rounded down to nothing: `max(1, floor(n · f))`; 0 percent means none at all.
 fn percent(limits: &Limits, population: Option<u64>) -> Option<u64> {
-    let (percent, population) = (limits.max_percent?, population?);
+    // All of it is no bound: keys may stand in one collection and not in another, so that they are more than either holds.
+    let (percent, population) = (limits.max_percent.filter(|percent| *percent < 100.0)?, population?);
     if percent <= 0.0 {
         return Some(0);
     }

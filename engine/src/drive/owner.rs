@@ -60,25 +60,34 @@ impl Owner {
     /// Makes one event durable together with `writes`, then takes it in. False when events of others made it illegal: then
     /// nothing was written and the decision must be made anew.
     pub async fn record(&mut self, what: EventKind, writes: Vec<Write>) -> Result<bool, DriveError> {
+        self.record_all(vec![what], writes).await
+    }
+
+    /// The same for several events, together or not at all.
+    pub async fn record_all(&mut self, all: Vec<EventKind>, writes: Vec<Write>) -> Result<bool, DriveError> {
         let first_seen = self.state.seq;
         loop {
-            let event = Event { seq: self.state.seq + 1, at: self.clock.now(), what: what.clone() };
+            let after = self.state.seq;
+            let mut states = Vec::with_capacity(all.len());
+            let mut events = Vec::with_capacity(all.len());
             let mut next = self.state.clone();
-            if let Err(illegal) = next.apply(&self.plan, &event) {
-                if self.state.seq == first_seen {
-                    return Err(DriveError::Bug(illegal));
+            for what in &all {
+                let event = Event { seq: next.seq + 1, at: self.clock.now(), what: what.clone() };
+                if let Err(illegal) = next.apply(&self.plan, &event) {
+                    return if after == first_seen { Err(DriveError::Bug(illegal)) } else { Ok(false) };
                 }
-                return Ok(false);
+                events.push(event);
+                states.push(next.clone());
             }
-            let append =
-                Write::Append { after: self.state.seq, events: vec![event.clone()], status: next.status };
-            let mut all = vec![append];
-            all.extend(writes.iter().cloned());
-            match self.store.commit(&self.run, Fence::Owner(self.epoch), all).await {
+            let append = Write::Append { after, events: events.clone(), status: next.status };
+            let together = std::iter::once(append).chain(writes.iter().cloned()).collect();
+            match self.store.commit(&self.run, Fence::Owner(self.epoch), together).await {
                 Ok(()) => {
-                    tracing::debug!(run = self.run, seq = event.seq, epoch = self.epoch, "recorded");
-                    self.state = next;
-                    self.observer.changed(&self.state, &event);
+                    for (state, event) in states.into_iter().zip(&events) {
+                        tracing::debug!(run = self.run, seq = event.seq, epoch = self.epoch, "recorded");
+                        self.state = state;
+                        self.observer.changed(&self.state, event);
+                    }
                     return Ok(true);
                 }
                 Err(StoreError::Conflict) => {

@@ -12,8 +12,8 @@ use super::owner::Owner;
 use super::{DriveError, Driver, Finish, Halt, LiveHub, People, Purpose};
 use crate::artifact::Artifacts;
 use crate::decide::{self, Action, View, decide};
-use crate::error::StepError;
-use crate::event::{Answer, EventKind};
+use crate::error::{ErrorKind, StepError};
+use crate::event::{Answer, EventKind, Question};
 use crate::plan::StepId;
 use crate::redact::Redactor;
 use crate::state::{RunStatus, StepStatus};
@@ -28,7 +28,14 @@ const REQUESTS: usize = 64;
 pub(super) enum TaskEnd {
     Step(StepId, Result<StepEnd, StepError>),
     Release(String, bool, Result<Release, StepError>),
-    Asked(StepId, Option<String>),
+    Asked(StepId, Question, Option<String>),
+}
+
+/// What a task of the loop is about, for when it panics or is dropped.
+pub(super) enum Task {
+    Step(StepId),
+    Release(String),
+    Ask,
 }
 
 /// A step that runs in this process.
@@ -56,7 +63,7 @@ pub(super) struct Loop {
     pub halt: watch::Receiver<Halt>,
     pub info: RunInfo,
     pub tasks: JoinSet<TaskEnd>,
-    pub task_of: BTreeMap<Id, StepId>,
+    pub task_of: BTreeMap<Id, Task>,
     pub running: BTreeMap<StepId, Running>,
     pub releasing: BTreeMap<String, u32>,
     pub unreleased: BTreeMap<String, StepError>,
@@ -93,8 +100,8 @@ impl Loop {
                 events
             }
         };
-        for event in events {
-            owner.record(event, Vec::new()).await?;
+        if !events.is_empty() {
+            owner.record_all(events, Vec::new()).await?;
         }
         let (to_loop, requests) = mpsc::channel(REQUESTS);
         let info = RunInfo {
@@ -140,6 +147,7 @@ impl Loop {
 
     async fn work(&mut self) -> Result<Finish, DriveError> {
         loop {
+            self.owner.renew().await?;
             let halt = *self.halt.borrow();
             let decision = decide(View {
                 plan: &self.owner.plan,
@@ -163,7 +171,8 @@ impl Loop {
             }
             if halt > Halt::No {
                 self.stop_all(halt);
-                if self.running.is_empty() && self.releasing.is_empty() {
+                // What is being put back is put back by whoever comes next, when there is no time for it now.
+                if self.running.is_empty() && (self.releasing.is_empty() || halt == Halt::Now) {
                     return self.finish(false).await;
                 }
             } else if self.act(decision.actions).await? {
@@ -206,10 +215,11 @@ impl Loop {
         };
         self.prompting = Some(id.clone());
         let people = Arc::clone(&self.people);
-        self.tasks.spawn(async move {
+        let task = self.tasks.spawn(async move {
             let answer = people.ask(&id, &question).await;
-            TaskEnd::Asked(id, answer)
+            TaskEnd::Asked(id, question, answer)
         });
+        self.task_of.insert(task.id(), Task::Ask);
     }
 
     /// Waits until something happens that may change the decision.
@@ -244,17 +254,30 @@ impl Loop {
                 match end {
                     TaskEnd::Step(step, result) => self.step_ended(step, result).await,
                     TaskEnd::Release(id, expired, result) => self.release_ended(id, expired, result).await,
-                    TaskEnd::Asked(step, answer) => self.answered(step, answer).await,
+                    TaskEnd::Asked(step, question, answer) => self.answered(step, &question, answer).await,
                 }
             }
             Err(error) => match self.task_of.remove(&error.id()) {
-                Some(step) => self.step_crashed(step, &error).await,
+                Some(Task::Step(step)) => self.step_crashed(step, &error).await,
+                Some(Task::Release(id)) => {
+                    let bug = StepError::new(ErrorKind::Bug, "the release panicked").with_source(&error);
+                    self.release_ended(id, false, Err(bug)).await
+                }
+                Some(Task::Ask) => {
+                    (self.prompting, self.nobody) = (None, true);
+                    Ok(())
+                }
                 None => Ok(()),
             },
         }
     }
 
-    async fn answered(&mut self, step: StepId, answer: Option<String>) -> Result<(), DriveError> {
+    async fn answered(
+        &mut self,
+        step: StepId,
+        question: &Question,
+        answer: Option<String>,
+    ) -> Result<(), DriveError> {
         self.prompting = None;
         let Some(text) = answer else {
             self.nobody = true;
@@ -262,9 +285,12 @@ impl Loop {
         };
         // The question may have been answered elsewhere, or the run cancelled, while the prompt was open.
         self.owner.catch_up(true).await?;
-        if self.owner.state.step(&step).is_none_or(|state| state.status != StepStatus::Asking) {
+        let open = self.owner.state.step(&step).filter(|state| state.status == StepStatus::Asking);
+        // An answer counts for the question that was shown; a prompt that was taken back has none.
+        if text.is_empty() || open.is_none_or(|state| state.question.as_ref() != Some(question)) {
             return Ok(());
         }
+        let text = self.redactor.text(&text);
         let answer = Answer { text, by: self.people.name(), at: self.owner.clock.now() };
         self.owner.record(EventKind::Answered { step, answer }, Vec::new()).await?;
         Ok(())
