@@ -19,6 +19,7 @@ pub mod inputs;
 pub mod kinds;
 pub mod plan;
 pub mod redact;
+pub mod reopen;
 pub mod retry;
 pub mod runbook;
 pub mod schema;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
-use runbook_engine::decide::{Action, View, decide, reopen};
+use runbook_engine::decide::{Action, View, decide};
 use runbook_engine::duration::Duration;
 use runbook_engine::error::{ErrorKind, StepError};
 use runbook_engine::event::{
@@ -12,6 +12,7 @@ use runbook_engine::event::{
 };
 use runbook_engine::kinds::{Class, Effect, Repeat};
 use runbook_engine::plan::{Limits, OnFailure, PLAN_VERSION, Plan, PlannedStep, Retry};
+use runbook_engine::reopen::reopen;
 use runbook_engine::state::{RunState, RunStatus, StepStatus};
 use runbook_engine::step::RunInfo;
 use serde_json::json;

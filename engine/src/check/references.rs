@@ -10,7 +10,7 @@ use crate::expr::{Analysis, ProblemKind, Reference, analyse, analyse_expression,
 use crate::suggest::{closest, did_you_mean, listed};
 
 /// What a step offers beside its outputs.
-const STEP_FIELDS: &[&str] = &["outputs", "status", "started_at", "ended_at"];
+const STEP_FIELDS: &[&str] = &["outputs", "status", "attempts", "started_at", "ended_at"];
 /// What is known of the run.
 const RUN_FIELDS: &[&str] = &["id", "runbook", "created_at", "by"];
 

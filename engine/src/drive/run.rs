@@ -11,11 +11,12 @@ use super::obligations::{Released, Request};
 use super::owner::Owner;
 use super::{DriveError, Driver, Finish, Halt, LiveHub, People, Purpose};
 use crate::artifact::Artifacts;
-use crate::decide::{self, Action, View, decide};
+use crate::decide::{Action, View, decide};
 use crate::error::{ErrorKind, StepError};
 use crate::event::{Answer, EventKind, Question};
 use crate::plan::StepId;
 use crate::redact::Redactor;
+use crate::reopen::{reopen, reopen_final};
 use crate::state::{RunStatus, StepStatus};
 use crate::step::{Executor, Release, RunInfo, StepEnd};
 use crate::store::StoreError;
@@ -92,11 +93,11 @@ impl Loop {
                 .await?;
         let events = match &purpose {
             Purpose::GoOn | Purpose::Reconcile => Vec::new(),
-            Purpose::Resume if owner.state.status == RunStatus::Failed => decide::reopen(&plan, &owner.state),
+            Purpose::Resume if owner.state.status == RunStatus::Failed => reopen(&plan, &owner.state),
             Purpose::Resume => Vec::new(),
             Purpose::Cancel(by) => {
                 let mut events = vec![EventKind::CancelRequested { by: by.clone() }];
-                events.extend(decide::reopen_final(&plan, &owner.state));
+                events.extend(reopen_final(&plan, &owner.state));
                 events
             }
         };

@@ -1,0 +1,56 @@
+//! What runs again when a run that had ended is taken up: a pure function of the plan and the state.
+
+use std::collections::BTreeMap;
+
+use crate::decide::settle_question;
+use crate::event::EventKind;
+use crate::kinds::Repeat;
+use crate::plan::Plan;
+use crate::state::{RunState, StepStatus};
+
+/// What an explicit resume of a failed run reopens: every failed step, the final steps, and whatever stood on a freeze that was
+/// lifted meanwhile.
+pub fn reopen(plan: &Plan, state: &RunState) -> Vec<EventKind> {
+    let mut reasons: BTreeMap<&str, String> = BTreeMap::new();
+    let mut questions = Vec::new();
+    for step in plan.all_steps() {
+        let Some(one) = state.step(&step.id).filter(|one| one.status == StepStatus::Failed) else { continue };
+        if step.effect.repeat == Repeat::Once && state.is_unsettled(&step.id) {
+            questions.push((step.id.as_str(), settle_question(step, one)));
+        } else {
+            reasons.insert(&step.id, "resumed after its failure".to_owned());
+        }
+    }
+    for lost in state.lost_ground() {
+        let reason = format!("{} was put back meanwhile", lost.label);
+        for step in plan.downstream(&lost.step).into_iter().chain(plan.step(&lost.step)) {
+            reasons.insert(&step.id, reason.clone());
+        }
+    }
+    for step in &plan.finally {
+        reasons.entry(&step.id).or_insert_with(|| "the run goes on".to_owned());
+    }
+    // Whatever else runs again, an outcome that is not known is asked for first.
+    reasons.retain(|id, _| questions.iter().all(|(asked, _)| asked != id));
+    let mut events = reopened(plan, state, reasons);
+    events.extend(questions.into_iter().map(|(_, question)| question));
+    events
+}
+
+/// What the cancelling of a run that had failed reopens: the final steps, so that the report tells the end.
+pub fn reopen_final(plan: &Plan, state: &RunState) -> Vec<EventKind> {
+    let reasons =
+        plan.finally.iter().map(|step| (step.id.as_str(), "the run is cancelled".to_owned())).collect();
+    reopened(plan, state, reasons)
+}
+
+fn reopened(plan: &Plan, state: &RunState, mut reasons: BTreeMap<&str, String>) -> Vec<EventKind> {
+    plan.all_steps()
+        .filter_map(|step| {
+            let reason = reasons.remove(step.id.as_str())?;
+            let status = state.step(&step.id)?.status;
+            let began = !matches!(status, StepStatus::Pending | StepStatus::Running);
+            began.then(|| EventKind::StepReopened { step: step.id.clone(), reason })
+        })
+        .collect()
+}
