@@ -206,15 +206,16 @@ impl Step for HttpRequest {
         if self.method.effect() == Effect::READ {
             return self.send(cx).await.map(End::Done);
         }
-        if let Some(outputs) = self.settled(cx).await? {
+        let series = cx.history.state().await?.step(&cx.step).map_or(0, |state| state.reopened);
+        if let Some(outputs) = self.settled(series, cx).await? {
             return Ok(End::Done(outputs));
         }
-        let what = json!({ "method": self.method.name(), "path": self.path });
+        let what = json!({ "method": self.method.name(), "path": self.path, "series": series });
         let intent = Intent { what, items: 1, charged_items: 0, charged_bytes: 0 };
         let batch = cx.ledger.intend(intent).await?.number;
         let result = self.send(cx).await;
         let settlement = match &result {
-            Ok(outputs) => done(outputs)?,
+            Ok(outputs) => done(outputs, series)?,
             Err(error) if error.outcome == Outcome::Unknown => return result.map(End::Done),
             Err(error) => Settlement { outcome: json!({ "failed": error.message }), ..Settlement::default() },
         };
@@ -223,18 +224,30 @@ impl Step for HttpRequest {
     }
 }
 
-fn done(outputs: &HttpOutputs) -> Result<Settlement, StepError> {
+/// What the ledger keeps of a request that took effect.
+#[derive(Serialize, Deserialize)]
+struct Had {
+    /// How often the step had been reopened: what is reopened is sent again.
+    #[serde(default)]
+    series: u32,
+    #[serde(flatten)]
+    outputs: HttpOutputs,
+}
+
+fn done(outputs: &HttpOutputs, series: u32) -> Result<Settlement, StepError> {
+    let had = Had { series, outputs: outputs.clone() };
     let cursor =
-        serde_json::to_value(outputs).map_err(|error| StepError::new(ErrorKind::Bug, error.to_string()))?;
+        serde_json::to_value(had).map_err(|error| StepError::new(ErrorKind::Bug, error.to_string()))?;
     Ok(Settlement { cursor, outcome: json!({ "status": outputs.status }), done: 1, ..Settlement::default() })
 }
 
 impl HttpRequest {
-    /// What an earlier attempt came to, when it took effect.
-    async fn settled(&self, cx: &Context) -> Result<Option<HttpOutputs>, StepError> {
+    /// What an earlier attempt came to, when it took effect since the step was last reopened.
+    async fn settled(&self, series: u32, cx: &Context) -> Result<Option<HttpOutputs>, StepError> {
         let view = cx.ledger.view().await?;
-        if let Some(outputs) = view.cursor.and_then(|cursor| HttpOutputs::deserialize(cursor).ok()) {
-            return Ok(Some(outputs));
+        let had = view.cursor.and_then(|cursor| Had::deserialize(cursor).ok());
+        if let Some(had) = had.filter(|had| had.series == series) {
+            return Ok(Some(had.outputs));
         }
         if view.unsettled.is_empty() {
             return Ok(None);
@@ -244,7 +257,7 @@ impl HttpRequest {
             None => None,
         };
         let settlement = match &found {
-            Some(outputs) => Settlement { done: 0, already: 1, ..done(outputs)? },
+            Some(outputs) => Settlement { done: 0, already: 1, ..done(outputs, series)? },
             None => Settlement { outcome: json!({ "unknown": true }), ..Settlement::default() },
         };
         for batch in &view.unsettled {

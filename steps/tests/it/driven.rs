@@ -91,6 +91,11 @@ impl Driven {
 
     /// Creates a run of these steps, each of which needs the one before it.
     pub async fn create(&self, id: &str, steps: Vec<PlannedStep>) {
+        self.create_with_finally(id, steps, Vec::new()).await;
+    }
+
+    /// Creates a run of these steps, with final steps.
+    pub async fn create_with_finally(&self, id: &str, steps: Vec<PlannedStep>, finally: Vec<PlannedStep>) {
         let mut steps = steps;
         for index in 1..steps.len() {
             steps[index].needs = vec![steps[index - 1].id.clone()];
@@ -108,7 +113,7 @@ impl Driven {
             lock: None,
             max_parallel: 4,
             steps,
-            finally: Vec::new(),
+            finally,
         };
         let first =
             Event { seq: 1, at: Timestamp::now(), what: EventKind::RunCreated { by: "ada".to_owned() } };

@@ -187,3 +187,14 @@ async fn a_servers_error_leaves_open_whether_a_post_happened() {
     let state = bench.driven.run("t", vec![request(json!({"path": "/act", "method": "PUT"}))]).await;
     assert_eq!((&outputs(&state, "x")["status"], bench.effects()), (&json!(201), 1));
 }
+
+#[tokio::test]
+async fn what_is_reopened_is_sent_again() {
+    let bench = Bench::new().await;
+    let last = PlannedStep { id: "y".to_owned(), ..request(json!({"path": "/act", "method": "PUT"})) };
+    bench.driven.create_with_finally("r", vec![request(json!({"path": "/no"}))], vec![last]).await;
+    let state = bench.driven.ended("r", Purpose::GoOn).await;
+    assert_eq!((&outputs(&state, "y")["status"], bench.effects()), (&json!(201), 1));
+    let state = bench.driven.ended("r", Purpose::Resume).await;
+    assert_eq!((&outputs(&state, "y")["status"], bench.effects()), (&json!(201), 2));
+}
