@@ -186,7 +186,7 @@ impl Probe {
         if let Ok(removed) = &swept {
             let outcome = match &result {
                 Ok(answered) => json!({ "proven": answered.status }),
-                Err(error) => json!({ "proven": false, "why": error.message }),
+                Err(error) => json!({ "proven": false, "why": cx.redactor.text(&error.message) }),
             };
             cx.ledger.settle(batch, Settlement { outcome, done: *removed, ..Settlement::default() }).await?;
         }

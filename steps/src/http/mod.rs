@@ -217,7 +217,10 @@ impl Step for HttpRequest {
         let settlement = match &result {
             Ok(outputs) => done(outputs, series)?,
             Err(error) if error.outcome == Outcome::Unknown => return result.map(End::Done),
-            Err(error) => Settlement { outcome: json!({ "failed": error.message }), ..Settlement::default() },
+            Err(error) => {
+                let outcome = json!({ "failed": error.message, "causes": error.causes });
+                Settlement { outcome: cx.redactor.value(&outcome), ..Settlement::default() }
+            }
         };
         cx.ledger.settle(batch, settlement).await?;
         result.map(End::Done)
