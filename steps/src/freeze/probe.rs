@@ -166,6 +166,20 @@ struct Sent {
     id: Option<String>,
 }
 
+/// What probes may have left in the system.
+#[derive(Default)]
+struct Left {
+    /// A probe was not answered: nobody knows whether it created something.
+    unanswered: bool,
+    /// What a probe created could not be removed.
+    known: bool,
+}
+
+/// The name under which the id of what a probe created is remembered.
+fn created(name: &str) -> String {
+    format!("created:{name}")
+}
+
 impl Probe {
     /// Sends probes until one proves the freeze, at most for `settle` while the answers prove nothing. An error of kind gate when
     /// the freeze is not proven; what probes created is removed by then. Other errors say nothing of the freeze.
@@ -174,14 +188,18 @@ impl Probe {
         let what = json!({ "probe": name });
         let intent = Intent { what, items: 1, charged_items: 0, charged_bytes: 0 };
         let batch = cx.ledger.intend(intent).await?.number;
-        let mut unanswered = false;
-        let result = self.poll(cx, &name, settle, &mut unanswered).await;
+        let mut left = Left::default();
+        let result = self.poll(cx, &name, settle, &mut left).await;
         if let Err(error) = &result
             && !matches!(error.kind, ErrorKind::Gate)
         {
             return result;
         }
-        let swept = if unanswered { self.sweep(cx, &name).await } else { Ok(0) };
+        if left.known {
+            // The batch stays open, so that the release or the next attempt removes it.
+            return result;
+        }
+        let swept = if left.unanswered { self.sweep(cx, &name).await } else { Ok(0) };
         // What could not be looked for stays open, so that the release or the next attempt looks again.
         if let Ok(removed) = &swept {
             let outcome = match &result {
@@ -240,7 +258,7 @@ impl Probe {
         cx: &Context,
         name: &str,
         settle: Duration,
-        unanswered: &mut bool,
+        left: &mut Left,
     ) -> Result<Answered, StepError> {
         let deadline = Instant::now() + settle.0;
         let mut pause = StdDuration::from_millis(250);
@@ -250,7 +268,7 @@ impl Probe {
             let unclear = match self.send(cx, name).await {
                 Ok(sent) => match sent.meaning {
                     Meaning::Frozen => return Ok(sent.answered),
-                    Meaning::Open => return Err(self.not_frozen(cx, name, &sent).await),
+                    Meaning::Open => return Err(self.not_frozen(cx, name, &sent, left).await),
                     Meaning::Denied if !denied => {
                         // A restarted system may have forgotten the session.
                         denied = true;
@@ -263,12 +281,12 @@ impl Probe {
                         return Err(self.unproven(format!("was answered with {}", sent.answered.words())));
                     }
                     Meaning::Unclear => {
-                        *unanswered = true;
+                        left.unanswered = true;
                         format!("was answered with {}", sent.answered.words())
                     }
                 },
                 Err(error) if error.kind == ErrorKind::Transient => {
-                    *unanswered |= error.outcome == Outcome::Unknown;
+                    left.unanswered |= error.outcome == Outcome::Unknown;
                     format!("failed: {error}")
                 }
                 Err(error) if error.kind == ErrorKind::Refused => {
@@ -352,7 +370,7 @@ impl Probe {
     }
 
     /// The system took the probe: removes what it made of it, and says so.
-    async fn not_frozen(&self, cx: &Context, name: &str, sent: &Sent) -> StepError {
+    async fn not_frozen(&self, cx: &Context, name: &str, sent: &Sent, left: &mut Left) -> StepError {
         let message = format!(
             "the freeze is not effective: the probe `{}` was answered with {}",
             self.line(),
@@ -361,9 +379,18 @@ impl Probe {
         let mut error = StepError::gate(message);
         let removed = match (&self.undo, &sent.id) {
             (None, _) => Err(StepError::gate("the probe has no `undo`: remove what it created by hand")),
-            (Some(undo), Some(id)) => undo.remove(cx, id).await.map(|()| format!("removed {id}")),
+            (Some(undo), Some(id)) => {
+                let removed = match cx.ledger.remember(&created(name), json!(id)).await {
+                    Ok(_) => undo.remove(cx, id).await,
+                    Err(error) => Err(error),
+                };
+                left.known = removed.is_err();
+                removed.map(|()| format!("removed {id}"))
+            }
             (Some(undo), None) if undo.find_by.is_some() => {
-                self.sweep(cx, name).await.map(|count| format!("removed {count} items by name"))
+                let swept = self.sweep(cx, name).await;
+                left.known = swept.is_err();
+                swept.map(|count| format!("removed {count} items by name"))
             }
             (Some(undo), None) => {
                 let message = format!("the answer has no id at `{}`: remove it by hand", undo.field);
@@ -377,12 +404,15 @@ impl Probe {
         error
     }
 
-    /// Removes what has this file name; how many items that were.
+    /// Removes what the probe of this file name is known to have created, and what has this name; how many items that were.
     async fn sweep(&self, cx: &Context, name: &str) -> Result<u64, StepError> {
-        match &self.undo {
-            Some(undo) => undo.sweep(cx, name).await,
-            None => Ok(0),
+        let Some(undo) = &self.undo else { return Ok(0) };
+        let known = cx.ledger.recall(&created(name)).await?;
+        let known = known.as_ref().and_then(Value::as_str);
+        if let Some(id) = known {
+            undo.remove(cx, id).await?;
         }
+        Ok(u64::from(known.is_some()) + undo.sweep(cx, name).await?)
     }
 }
 
