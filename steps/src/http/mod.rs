@@ -310,7 +310,10 @@ impl HttpRequest {
         };
         let answer = Answer::read(&what, response, begun).await?;
         if let Some(problem) = answer.problem(&self.expect) {
-            return Err(StepError::gate(cx.redactor.text(&format!("{what}: {problem}"))));
+            let error = StepError::gate(cx.redactor.text(&format!("{what}: {problem}")));
+            // The server took it, so it must not be sent again without somebody looking.
+            let taken = (200..300).contains(&answer.status);
+            return Err(if taken && self.once() { error.unknown() } else { error });
         }
         Ok(answer.outputs(&cx.redactor, false))
     }
@@ -352,12 +355,20 @@ impl HttpRequest {
         Ok(request.headers(headers))
     }
 
+    /// Whether it must not be sent twice, and nothing can tell whether it has had its effect.
+    fn once(&self) -> bool {
+        let effect = self.effect.unwrap_or(self.method.effect());
+        effect.repeat == Repeat::Once && self.check.is_none()
+    }
+
     /// A server's error after a request that must not be repeated leaves open whether it happened.
     fn judged(&self, error: StepError) -> StepError {
-        let effect = self.effect.unwrap_or(self.method.effect());
-        let once = effect.repeat == Repeat::Once && self.check.is_none();
         let refused_early = error.retry_after_ms.is_some();
-        if once && error.kind == ErrorKind::Transient && !refused_early { error.unknown() } else { error }
+        if self.once() && error.kind == ErrorKind::Transient && !refused_early {
+            error.unknown()
+        } else {
+            error
+        }
     }
 }
 

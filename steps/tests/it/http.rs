@@ -198,3 +198,23 @@ async fn what_is_reopened_is_sent_again() {
     let state = bench.driven.ended("r", Purpose::Resume).await;
     assert_eq!((&outputs(&state, "y")["status"], bench.effects()), (&json!(201), 2));
 }
+
+#[tokio::test]
+async fn a_post_that_was_taken_with_another_answer_than_expected_asks_a_person() {
+    let bench = Bench::new().await;
+    for (id, expect) in [("body", json!({"json": {"/id": 8}})), ("status", json!({"status": [204]}))] {
+        let before = bench.effects();
+        let with = |method: &str| json!({"path": "/act", "method": method, "expect": expect});
+        bench.driven.create(id, vec![request(with("POST"))]).await;
+        let Finish::Waiting(state, asking) = bench.driven.drive(id, Purpose::GoOn).await.unwrap() else {
+            panic!("{id}")
+        };
+        assert_eq!((asking, bench.effects()), (vec!["x".to_owned()], before + 1), "{id}");
+        assert_eq!(
+            (error(&state, "x").kind, error(&state, "x").outcome),
+            (ErrorKind::Gate, Outcome::Unknown)
+        );
+        let state = bench.driven.run(&format!("{id} put"), vec![request(with("PUT"))]).await;
+        assert_eq!(error(&state, "x").outcome, Outcome::Failed, "what may be repeated needs nobody");
+    }
+}
