@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use reqwest::RequestBuilder;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use runbook_engine::error::{ErrorKind, Outcome, StepError};
-use runbook_engine::kinds::{Effect, Repeat};
+use runbook_engine::kinds::{Class, Effect, Repeat};
 use runbook_engine::step::{Intent, Settlement};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -211,7 +211,9 @@ impl Step for HttpRequest {
             return Ok(End::Done(outputs));
         }
         let what = json!({ "method": self.method.name(), "path": self.path, "series": series });
-        let intent = Intent { what, items: 1, charged_items: 0, charged_bytes: 0 };
+        let destroys = self.effect.is_some_and(|effect| effect.class == Class::Destroy);
+        let charged_items = u64::from(destroys);
+        let intent = Intent { what, items: 1, charged_items, charged_bytes: 0 };
         let batch = cx.ledger.intend(intent).await?.number;
         let result = self.send(cx).await;
         let settlement = match &result {
@@ -396,6 +398,6 @@ mod tests {
         assert_eq!(of(json!({"method": "${{ inputs.method }}"})), Effect::UNDETERMINED);
         let destroy = json!({"class": "destroy", "repeat": "once"});
         let declared = of(json!({"method": "POST", "check": {"path": "/x"}, "effect": destroy}));
-        assert_eq!(declared, Effect { class: runbook_engine::kinds::Class::Destroy, repeat: Repeat::Once });
+        assert_eq!(declared, Effect { class: Class::Destroy, repeat: Repeat::Once });
     }
 }
