@@ -120,7 +120,7 @@ with:
 
     async fn run(self, cx: &Context) -> Result<End<Verified>, StepError> {
         let items: Vec<Descriptor> = read_records(cx, &self.items).await?;
-        let keys = sample::drawn(cx, &items, self.sample).await?;
+        let keys = sample::drawn(cx, &items, &self.items.sha256, self.sample).await?;
         let mut verify = Verify {
             http: http_of(&cx.resources, &self.connection)?,
             files: Files::of(cx, self.directory.as_deref())?,

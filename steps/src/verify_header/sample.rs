@@ -35,7 +35,13 @@ fn draw(mut keys: Vec<String>, most: usize, seed: u64) -> Vec<String> {
 }
 
 /// The keys to check: those recorded by an earlier attempt, or a draw that is recorded before anything is checked.
-pub(super) async fn drawn(cx: &Context, items: &[Descriptor], most: usize) -> Result<Vec<String>, StepError> {
+/// A draw stands for the descriptors with this digest: others, uploaded anew, are drawn from anew.
+pub(super) async fn drawn(
+    cx: &Context,
+    items: &[Descriptor],
+    sha256: &str,
+    most: usize,
+) -> Result<Vec<String>, StepError> {
     if most == 0 {
         return Err(StepError::invalid("`sample` is 0, and a check of nothing proves nothing"));
     }
@@ -43,7 +49,7 @@ pub(super) async fn drawn(cx: &Context, items: &[Descriptor], most: usize) -> Re
         return Err(StepError::gate("there is nothing to check: no item was uploaded"));
     }
     let keys = draw(items.iter().map(|item| item.key.clone()).collect(), most, cx.run.seed);
-    let stands = cx.ledger.remember("sample", json!(keys)).await?;
+    let stands = cx.ledger.remember(&format!("sample:{sha256}"), json!(keys)).await?;
     serde_json::from_value(stands)
         .map_err(|error| StepError::refused("the recorded sample can not be read").with_source(&error))
 }
