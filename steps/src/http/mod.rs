@@ -231,11 +231,11 @@ impl Step for HttpRequest {
 
 /// What the ledger keeps of a request that took effect.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Had {
     /// How often the step had been reopened: what is reopened is sent again.
-    #[serde(default)]
     series: u32,
-    #[serde(flatten)]
+    /// What it came to.
     outputs: HttpOutputs,
 }
 
