@@ -16,7 +16,10 @@ async fn peaks(attachments: usize) -> Vec<u64> {
     for (code, arguments) in
         [(5, vec!["exec", "reset-chatkit"]), (0, vec!["answer", "reset-chatkit", PHRASE])]
     {
-        let mut child = bench.spawn(&arguments);
+        let told = bench.state.path().join("told.txt");
+        let said = std::fs::File::create(&told).unwrap();
+        let mut child =
+            bench.command(&arguments).stdout(std::process::Stdio::null()).stderr(said).spawn().unwrap();
         let pid = child.id().unwrap();
         let mut peak = 0;
         let status = loop {
@@ -26,7 +29,8 @@ async fn peaks(attachments: usize) -> Vec<u64> {
             peak = peak.max(peak_of(pid).unwrap_or(0));
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         };
-        assert_eq!(status.code(), Some(code), "{arguments:?} over {attachments}");
+        let said = std::fs::read_to_string(&told).unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?} over {attachments} said:\n{said}");
         peaks.push(peak);
     }
     peaks
