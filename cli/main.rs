@@ -1,5 +1,14 @@
 //! `runbook`: runs operational procedures that are dangerous to run by hand.
 
+/// Talks on stderr. Nobody listening any more (a closed pipe, a terminal that is gone, a full disk) must not end a run in the middle
+/// of an effect, as the standard macro would by its panic.
+macro_rules! eprintln {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
 mod app;
 mod args;
 mod banner;
