@@ -128,6 +128,16 @@ impl Way for EnvFileWay {
 
     fn possible(&self, original: &Value) -> Result<(), StepError> {
         let EnvFile { variable, value, .. } = &self.config;
+        if let Some(restart) = &self.config.restart {
+            let program = restart.argv.first().map_or("", |program| program.as_str());
+            if !can_start(program) {
+                let message =
+                    format!("the restart command `{program}` can not be started, so nothing was changed");
+                return Err(
+                    StepError::refused(message).with_help("name a program that is there and may be run")
+                );
+            }
+        }
         let line = recorded(original)?.present.line;
         env_line::frozen_line(line.as_deref(), variable, value.as_str())
             .map(drop)
@@ -280,6 +290,19 @@ fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     }
     result?;
     File::open(folder)?.sync_all()
+}
+
+/// Whether there is such a program, at its path or in `PATH`, that may be run.
+fn can_start(program: &str) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    let runs = |path: &Path| {
+        path.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+    };
+    if program.contains('/') {
+        return runs(program.as_ref());
+    }
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    !program.is_empty() && std::env::split_paths(&folders).any(|folder| runs(&folder.join(program)))
 }
 
 #[cfg(test)]
