@@ -17,7 +17,7 @@ use crate::find::Source;
 
 /// The runbook when it has no error, and every mistake in it.
 pub fn compile(source: &Source) -> (Option<Runbook>, Vec<Diagnostic>) {
-    compile::compile(&source.name, &source.text, &CATALOG)
+    compile::compile(&source.text, &CATALOG)
 }
 
 /// The plan that the source and the inputs make; mistakes in the source are told on the way.

@@ -25,10 +25,10 @@ fn in_the_readme() -> Vec<String> {
 fn the_runbook_of_the_readme_is_clean_and_its_claim_is_true() {
     let shown = in_the_readme();
     let [text] = &shown[..] else { panic!("one runbook is shown: {shown:?}") };
-    let (runbook, found) = compile("README.md", text, &CATALOG);
+    let (runbook, found) = compile(text, &CATALOG);
     assert!(runbook.is_some() && found.is_empty(), "{found:#?}");
     let unasked: Vec<&str> = text.lines().filter(|line| !line.contains("confirm-prompt")).collect();
-    let (runbook, found) = compile("README.md", &unasked.join("\n"), &CATALOG);
+    let (runbook, found) = compile(&unasked.join("\n"), &CATALOG);
     assert!(runbook.is_none(), "without its confirmation it is refused: {found:#?}");
 }
 
@@ -38,7 +38,7 @@ fn every_shipped_runbook_is_clean() {
     assert!(!all.is_empty(), "{all:?}");
     for path in all {
         let text = fs::read_to_string(&path).unwrap();
-        let (runbook, found) = compile(&path.display().to_string(), &text, &CATALOG);
+        let (runbook, found) = compile(&text, &CATALOG);
         let lines: Vec<String> = found
             .iter()
             .map(|one| {

@@ -15,10 +15,8 @@ use crate::kinds::{Catalog, Effect, ResourceKindInfo};
 use crate::plan::{PLAN_VERSION, Plan, PlannedStep};
 use crate::runbook::{self, Resource, Runbook, Setting, Step, retry_rules};
 
-/// Reads and checks a runbook: the runbook when it has no error, and everything found, in the order of the text. `name` is what
-/// the file is called; a file's name may differ from its runbook's.
-pub fn compile(name: &str, text: &str, catalog: &Catalog) -> (Option<Runbook>, Vec<Diagnostic>) {
-    let _ = name;
+/// Reads and checks a runbook: the runbook when it has no error, and everything found, in the order of the text.
+pub fn compile(text: &str, catalog: &Catalog) -> (Option<Runbook>, Vec<Diagnostic>) {
     let (root, mut problems) = document::parse(text);
     let source: Arc<str> = text.into();
     let runbook = root.and_then(|root| {
@@ -139,7 +137,7 @@ impl Freezer {
             self.setting(&mut resource.settings);
             if let Some(kind) = kinds.iter().find(|kind| kind.name == resource.kind.value) {
                 let found = (kind.check)(&resource.settings.value);
-                self.problems.extend(setting_problems(found, &resource.settings.node, &resource.kind.value));
+                self.problems.extend(setting_problems(found, &resource.settings, &resource.kind.value));
             }
         }
     }
@@ -153,7 +151,7 @@ impl Freezer {
         self.setting(&mut step.with);
         if let Some(kind) = catalog.step(&step.uses.value) {
             let found = (kind.check)(&step.with.value);
-            self.problems.extend(setting_problems(found, &step.with.node, &step.uses.value));
+            self.problems.extend(setting_problems(found, &step.with, &step.uses.value));
         }
     }
 

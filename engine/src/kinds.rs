@@ -51,13 +51,24 @@ pub enum Repeat {
     Once,
 }
 
+/// What is at fault at the pointer of a [`SettingProblem`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The value.
+    Value,
+    /// Its key, which should not be there, or not beside others.
+    Key,
+    /// That something is not in it.
+    Missing,
+}
+
 /// One mistake in a kind's settings, at a JSON pointer below them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingProblem {
     /// JSON pointer to the value at fault; empty for the settings as a whole.
     pub pointer: String,
-    /// Whether the key at the pointer is at fault rather than its value (an unknown key).
-    pub at_key: bool,
+    /// What is at fault there.
+    pub fault: Fault,
     /// What is wrong, as a lower-case fragment.
     pub message: String,
     /// What to write instead.

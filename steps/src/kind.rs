@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use runbook_engine::document::{check_kind, check_rules};
 use runbook_engine::error::StepError;
 use runbook_engine::event::{Obligation, Question};
 use runbook_engine::kinds::{Effect, ResourceKindInfo, StepKindInfo};
@@ -105,7 +106,7 @@ pub const fn step<T: Step>() -> StepEntry {
             secret_fields: T::SECRET_FIELDS,
             code_fields: T::CODE_FIELDS,
             effect: T::effect,
-            check: runbook_engine::document::check_settings::<T>,
+            check: check_kind::<T>,
             example: T::EXAMPLE,
         },
         run: run::<T>,
@@ -117,7 +118,19 @@ fn schema<T: JsonSchema>() -> Schema {
     schema_for!(T)
 }
 
-fn decode<T: DeserializeOwned>(with: Value) -> Result<T, StepError> {
+/// Reads resolved settings. What expressions came to is held against the rules of the schema like what was written.
+fn decode<T: DeserializeOwned + JsonSchema>(with: Value) -> Result<T, StepError> {
+    if let Some(problem) = check_rules(schema::<T>().as_value(), &with).into_iter().next() {
+        let message = match problem.pointer.as_str() {
+            "" => problem.message,
+            pointer => format!("{pointer}: {}", problem.message),
+        };
+        let error = StepError::invalid(message);
+        return Err(match problem.help {
+            Some(help) => error.with_help(help),
+            None => error,
+        });
+    }
     serde_json::from_value(with).map_err(|error| StepError::invalid(error.to_string()))
 }
 
@@ -201,7 +214,7 @@ pub const fn connection<T: ConnectionKind>() -> ConnectionEntry {
             summary: T::SUMMARY,
             config: schema::<T>,
             secret_fields: T::SECRET_FIELDS,
-            check: runbook_engine::document::check_settings::<T>,
+            check: check_kind::<T>,
         },
         open: |settings, cx| Ok(Arc::new(decode::<T>(settings)?.open(cx)?)),
     }
@@ -235,7 +248,7 @@ pub const fn collection<T: CollectionKind>() -> CollectionEntry {
             summary: T::SUMMARY,
             config: schema::<T>,
             secret_fields: &[],
-            check: runbook_engine::document::check_settings::<T>,
+            check: check_kind::<T>,
         },
         open: |settings, name, resources| decode::<T>(settings)?.open(name, resources),
     }

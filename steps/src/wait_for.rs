@@ -131,17 +131,6 @@ impl Step for WaitFor {
     }
 
     async fn run(self, cx: &Context) -> Result<End<WaitForOutputs>, StepError> {
-        let wanted = [
-            self.http.is_some(),
-            self.tcp.is_some(),
-            self.file.is_some(),
-            self.duration.is_some(),
-            self.until.is_some(),
-        ];
-        if wanted.iter().filter(|one| **one).count() != 1 {
-            let message = "exactly one of `http`, `tcp`, `file`, `duration` and `until` is needed";
-            return Err(StepError::invalid(message));
-        }
         if self.http.as_ref().is_some_and(|http| !matches!(http.method, Method::Get | Method::Head)) {
             return Err(StepError::invalid("waiting only looks: the method must be GET or HEAD"));
         }

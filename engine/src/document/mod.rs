@@ -16,7 +16,7 @@ use serde_json::{Map, Number, Value};
 use crate::diagnostic::Diagnostic;
 use crate::expr::{self, escape};
 
-pub use settings::check_settings;
+pub use settings::{check_kind, check_rules, check_settings};
 
 /// A value with its place.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,7 +114,7 @@ impl Node {
         let mut span = self.span.clone();
         let mut segments = pointer.split('/').skip(1).peekable();
         while let Some(segment) = segments.next() {
-            let name = segment.replace("~1", "/").replace("~0", "~");
+            let name = expr::unescape(segment);
             match &node.kind {
                 Kind::Map(_) => {
                     let Some(entry) = node.entry(&name) else { return span };
@@ -137,6 +137,24 @@ impl Node {
             }
         }
         span
+    }
+
+    /// Where the value at a JSON pointer begins: its key, or in a list its first key or its whole.
+    pub fn locate_head(&self, pointer: &str) -> Range<usize> {
+        let span = self.locate(pointer, true);
+        let in_list = pointer.rsplit('/').next().is_some_and(|last| last.parse::<usize>().is_ok());
+        match self.at(pointer).and_then(Self::entries).and_then(<[Entry]>::first) {
+            Some(first) if in_list => first.key_span.clone(),
+            _ => span,
+        }
+    }
+
+    /// The value at a JSON pointer.
+    fn at(&self, pointer: &str) -> Option<&Self> {
+        pointer.split('/').skip(1).try_fold(self, |node, segment| match &node.kind {
+            Kind::List(items) => segment.parse::<usize>().ok().and_then(|at| items.get(at)).map(Arc::as_ref),
+            _ => node.entry(&expr::unescape(segment)).map(|entry| &*entry.value),
+        })
     }
 
     /// Calls `visit` with every text below, and its JSON pointer.

@@ -5,20 +5,34 @@
 
 mod errors;
 mod read;
+mod rules;
 
 use std::collections::{HashMap, HashSet};
 
+use schemars::{JsonSchema, schema_for};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::expr::{escape, is_template};
-use crate::kinds::SettingProblem;
+use crate::expr::{escape, is_template, unescape};
+use crate::kinds::{Fault as At, SettingProblem};
 use crate::suggest::{closest, listed};
 
 use errors::{Fault, What};
 
+pub use rules::check_rules;
+
 /// How often the type is read at most.
 const ROUNDS: usize = 200;
+
+/// Every mistake in the settings of a type that refuses unknown fields, by the type and by the rules of its schema. A text that
+/// holds `${{` fits anything.
+pub fn check_kind<T: DeserializeOwned + JsonSchema>(value: &Value) -> Vec<SettingProblem> {
+    let mut problems = check_settings::<T>(value);
+    let more = check_rules(schema_for!(T).as_value(), value);
+    let told: HashSet<String> = problems.iter().map(|problem| problem.pointer.clone()).collect();
+    problems.extend(more.into_iter().filter(|problem| !told.contains(&problem.pointer)));
+    problems
+}
 
 /// Every mistake in the settings of a type that refuses unknown fields. A text that holds `${{` fits anything.
 pub fn check_settings<T: DeserializeOwned>(value: &Value) -> Vec<SettingProblem> {
@@ -128,7 +142,7 @@ fn give_up(patched: &mut Value, holes: &mut Holes, pointer: &str) -> bool {
 }
 
 fn remove(patched: &mut Value, parent: &str, key: &str) -> bool {
-    let name = key.replace("~1", "/").replace("~0", "~");
+    let name = unescape(key);
     patched
         .pointer_mut(parent)
         .and_then(Value::as_object_mut)
@@ -159,7 +173,7 @@ fn repair(fault: &Fault, pointer: &str, patched: &mut Value, holes: &mut Holes) 
 }
 
 fn describe(fault: &Fault, pointer: String, value: &Value) -> SettingProblem {
-    let (at_key, pointer, message, help) = match &fault.what {
+    let (at, pointer, message, help) = match &fault.what {
         What::UnknownField { field, expected } => {
             let help = match (closest(field, expected.iter().copied()), expected.is_empty()) {
                 (Some(close), _) => format!("did you mean `{close}`?"),
@@ -167,30 +181,33 @@ fn describe(fault: &Fault, pointer: String, value: &Value) -> SettingProblem {
                 (None, false) => format!("what can be set: {}", listed(expected.iter().copied())),
             };
             let message = format!("there is no setting `{field}`");
-            (true, format!("{pointer}/{}", escape(field)), message, Some(help))
+            (At::Key, format!("{pointer}/{}", escape(field)), message, Some(help))
         }
-        What::MissingField(field) => (false, pointer, format!("the setting `{field}` is missing"), None),
+        What::MissingField(field) => {
+            (At::Missing, pointer, format!("the setting `{field}` is missing"), None)
+        }
         What::Variant { variant, expected } => {
             let close =
                 closest(variant, expected.iter().copied()).map(|close| format!("did you mean `{close}`?"));
             let message = format!("`{variant}` is not one of {}", listed(expected.iter().copied()));
-            (false, pointer, message, close)
+            (At::Value, pointer, message, close)
         }
         What::Type { expected } | What::Value { expected } => {
             let got = value.pointer(&pointer).map_or("something else".to_owned(), errors::shown);
             let help = quoting(expected, value.pointer(&pointer));
-            (false, pointer, format!("expected {expected}, got {got}"), help)
+            (At::Value, pointer, format!("expected {expected}, got {got}"), help)
         }
-        What::Custom(message) => (false, pointer, message.clone(), None),
+        What::Custom(message) => (At::Value, pointer, message.clone(), None),
     };
-    SettingProblem { pointer, at_key, message, help }
+    SettingProblem { pointer, fault: at, message, help }
 }
 
 /// A number or a flag where a text is wanted, or the other way round.
 fn quoting(expected: &str, got: Option<&Value>) -> Option<String> {
     match got? {
-        Value::Number(number) if expected == "a text" => {
-            Some(format!("write \"{number}\", or with a unit such as {number}s if it is a duration"))
+        Value::Number(number) if expected == "a text" => Some(format!("write \"{number}\"")),
+        Value::Number(number) if expected.starts_with("a duration") => {
+            Some(format!("write the unit too: {number}s, {number}m or {number}h"))
         }
         Value::Bool(flag) if expected == "a text" => Some(format!("write \"{flag}\"")),
         Value::String(text) if expected.contains("number") && text.parse::<f64>().is_ok() => {

@@ -232,6 +232,11 @@ fn why(error: &minijinja::Error) -> String {
     }
 }
 
+/// The key that a part of a JSON pointer names.
+pub fn unescape(part: &str) -> String {
+    part.replace("~1", "/").replace("~0", "~")
+}
+
 /// One key as a part of a JSON pointer.
 pub fn escape(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")

@@ -43,7 +43,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn setting(&self, key: &str) -> Option<Setting> {
-        self.get(key).map(|entry| Setting::new(&entry.value))
+        self.get(key).map(|entry| Setting::new(&entry.value, &entry.key_span))
     }
 
     /// An entry that must be there.

@@ -191,5 +191,5 @@ fn resource(entry: &Entry, what: &str, problems: &mut Vec<Diagnostic>) -> Option
     let kind = plain_text(&kind.value, "type", problems)?;
     let rest = entries.iter().filter(|entry| entry.key != "type").cloned().collect();
     let node = Arc::new(Node { span: entry.value.span.clone(), kind: Kind::Map(rest) });
-    Some(Resource { name: name_of(entry), kind, settings: Setting::new(&node) })
+    Some(Resource { name: name_of(entry), kind, settings: Setting::new(&node, &entry.key_span) })
 }

@@ -19,6 +19,8 @@ use serde_json::Value;
 
 use crate::diagnostic::Diagnostic;
 use crate::document::Node;
+use crate::expr::unescape;
+use crate::kinds::{Fault, SettingProblem};
 use crate::plan::SecretSource;
 
 /// A value with the bytes where it is written.
@@ -37,11 +39,32 @@ pub struct Setting {
     pub value: Value,
     /// The same with places.
     pub node: Arc<Node>,
+    /// The bytes of its key, or of what stands for it when it is not written.
+    pub key: Range<usize>,
 }
 
 impl Setting {
-    fn new(node: &Arc<Node>) -> Self {
-        Self { value: node.to_json(), node: node.clone() }
+    fn new(node: &Arc<Node>, key: &Range<usize>) -> Self {
+        Self { value: node.to_json(), node: node.clone(), key: key.clone() }
+    }
+
+    /// What is wrong with it, at the token that is at fault. `what` says what it is, as it follows "`delay` of".
+    pub(crate) fn problem(&self, code: &'static str, what: &str, problem: SettingProblem) -> Diagnostic {
+        let SettingProblem { pointer, fault, message, help } = problem;
+        let parent = pointer.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let subject = if fault == Fault::Key { parent } else { &pointer };
+        let name = subject.rsplit('/').find(|name| !name.is_empty() && name.parse::<usize>().is_err());
+        let message = match name {
+            Some(name) => format!("`{}` of {what}: {message}", unescape(name)),
+            None => format!("{what}: {message}"),
+        };
+        let span = match fault {
+            Fault::Missing if pointer.is_empty() => self.key.clone(),
+            Fault::Missing => self.node.locate_head(&pointer),
+            Fault::Value => self.node.locate(&pointer, false),
+            Fault::Key => self.node.locate(&pointer, true),
+        };
+        Diagnostic { help, ..Diagnostic::error(code, span, message) }
     }
 }
 

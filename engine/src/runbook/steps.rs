@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::fields::{Fields, Keys, plain_text, snake_case, wrong};
 use super::{Setting, Spanned, Step};
@@ -94,11 +94,10 @@ fn step(node: &Arc<Node>, problems: &mut Vec<Diagnostic>) -> Option<Step> {
     }
     let uses = fields.needed_text("uses", problems);
     let with = fields.setting("with").filter(|with| with.node.kind != Kind::Null).unwrap_or_else(|| {
-        let span = uses.as_ref().map_or(node.span.clone(), |uses| uses.span.clone());
-        Setting {
-            value: Value::Object(Map::new()),
-            node: Arc::new(Node { span, kind: Kind::Map(Vec::new()) }),
-        }
+        let written = fields.get("with").map(|entry| entry.key_span.clone());
+        let span = written.or_else(|| uses.as_ref().map(|uses| uses.span.clone()));
+        let span = span.unwrap_or_else(|| node.span.clone());
+        Setting::new(&Arc::new(Node { span: span.clone(), kind: Kind::Map(Vec::new()) }), &span)
     });
     if with.node.entries().is_none() {
         problems.push(wrong(&with.node, "`with`", "a map"));
@@ -178,14 +177,9 @@ pub(crate) fn retry_rules(retry: &Retry, node: &Node) -> Vec<Diagnostic> {
 
 /// Writes down every mistake in settings that the engine itself reads.
 pub(crate) fn settings<T: DeserializeOwned>(setting: &Setting, what: &str, problems: &mut Vec<Diagnostic>) {
-    for problem in check_settings::<T>(&setting.value) {
-        let span = setting.node.locate(&problem.pointer, problem.at_key);
-        let name = problem.pointer.rsplit('/').next().filter(|name| !name.is_empty() && !problem.at_key);
-        let mut diagnostic =
-            Diagnostic::error(codes::VALUE, span, format!("`{}`: {}", name.unwrap_or(what), problem.message));
-        diagnostic.help = problem.help;
-        problems.push(diagnostic);
-    }
+    let what = format!("`{what}`");
+    let found = check_settings::<T>(&setting.value);
+    problems.extend(found.into_iter().map(|problem| setting.problem(codes::VALUE, &what, problem)));
 }
 
 fn needs(node: &Arc<Node>, problems: &mut Vec<Diagnostic>) -> Vec<Spanned<String>> {

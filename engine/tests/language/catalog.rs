@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use runbook_engine::document::check_settings;
+use runbook_engine::document::check_kind;
 use runbook_engine::duration::Duration;
 use runbook_engine::kinds::{Catalog, Effect, ResourceKindInfo, SettingProblem, StepKindInfo};
 use schemars::{JsonSchema, Schema, schema_for};
@@ -11,9 +11,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 macro_rules! settings {
-    ($($name:ident { $($field:ident: $type:ty,)* })+) => {
+    ($($(#[$attribute:meta])* $name:ident { $($field:ident: $type:ty,)* })+) => {
         $(#[derive(Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields)]
+        $(#[$attribute])*
         #[expect(dead_code, reason = "only its shape is read")]
         struct $name { $($field: $type,)* })+
     };
@@ -28,7 +29,8 @@ settings! {
     Deleted { deleted: u64, }
     Count { collections: Vec<String>, }
     Confirm { message: String, phrases: Vec<String>, }
-    Freeze { command: Vec<String>, }
+    #[schemars(extend("oneOf" = [{"required": ["command"]}, {"required": ["http"]}]))]
+    Freeze { command: Option<Vec<String>>, http: Option<String>, }
     Unfreeze { freeze: String, }
     Http { url: String, headers: Option<BTreeMap<String, String>>, }
     Store { url: String, api_key: Option<String>, }
@@ -43,8 +45,8 @@ fn schema<T: JsonSchema>() -> Schema {
     schema_for!(T)
 }
 
-fn check<T: DeserializeOwned>(value: &Value) -> Vec<SettingProblem> {
-    check_settings::<T>(value)
+fn check<T: DeserializeOwned + JsonSchema>(value: &Value) -> Vec<SettingProblem> {
+    check_kind::<T>(value)
 }
 
 const fn step<T: DeserializeOwned + JsonSchema, O: JsonSchema>(

@@ -38,7 +38,7 @@ fn what_is_found_and_where() {
     let mut stale = Vec::new();
     for path in texts {
         let text = fs::read_to_string(&path).unwrap();
-        let (runbook, problems) = compile("golden.yaml", &text, &CATALOG);
+        let (runbook, problems) = compile(&text, &CATALOG);
         let errors = problems.iter().any(|problem| problem.severity == Severity::Error);
         assert_eq!(runbook.is_none(), errors, "{}", path.display());
         let found: String = problems.iter().map(|problem| shown(&text, problem)).collect();

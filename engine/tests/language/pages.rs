@@ -17,7 +17,7 @@ fn folder() -> PathBuf {
 
 /// What a text leads to, when it is checked and then planned.
 fn found(text: &str) -> Vec<Diagnostic> {
-    let (runbook, mut problems) = compile("example.yaml", text, &CATALOG);
+    let (runbook, mut problems) = compile(text, &CATALOG);
     if let Some(runbook) = runbook {
         let inputs = resolve_inputs(&runbook, &[]).unwrap();
         problems.extend(runbook.plan(inputs, &CATALOG).err().unwrap_or_default());

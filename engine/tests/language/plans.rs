@@ -48,7 +48,7 @@ fn text() -> String {
 
 fn plan(given: &[(&str, &str)]) -> Result<Plan, Vec<String>> {
     let text = text();
-    let (runbook, problems) = compile("reset.yaml", &text, &CATALOG);
+    let (runbook, problems) = compile(&text, &CATALOG);
     let runbook = runbook.unwrap_or_else(|| panic!("{problems:#?}"));
     let given: Vec<_> =
         given.iter().map(|(name, value)| ((*name).to_owned(), Given::Text((*value).to_owned()))).collect();
@@ -113,7 +113,7 @@ fn inputs_cannot_bring_in_expressions() {
 #[test]
 fn an_input_cannot_turn_a_harmless_step_into_one_that_destroys_unasked() {
     let text = text().replace(", waive: { RB0502: none, RB0501: none }", "");
-    let (runbook, _) = compile("reset.yaml", &text, &CATALOG);
+    let (runbook, _) = compile(&text, &CATALOG);
     let runbook = runbook.unwrap();
     let inputs =
         resolve_inputs(&runbook, &[("effect".to_owned(), Given::Text("destroy".to_owned()))]).unwrap();
@@ -124,7 +124,7 @@ fn an_input_cannot_turn_a_harmless_step_into_one_that_destroys_unasked() {
 
 #[test]
 fn whole_roots_are_refused() {
-    let (runbook, problems) = compile("reset.yaml", TEXT, &CATALOG);
+    let (runbook, problems) = compile(TEXT, &CATALOG);
     assert!(runbook.is_none());
     assert!(problems.iter().any(|problem| problem.message == "`secrets` alone is no value"), "{problems:#?}");
 }
@@ -137,7 +137,7 @@ proptest! {
     fn no_text_panics(at in 0..TEXT.len(), len in 0_usize..40, piece in r#"([a-z&*!<>|\-?:,#\[\]{}'" \n]|\$\{\{|\}\}|steps\.|\PC){0,12}"#) {
         let floor = |mut at: usize| { at = at.min(TEXT.len()); while !TEXT.is_char_boundary(at) { at -= 1; } at };
         let text = format!("{}{piece}{}", &TEXT[..floor(at)], &TEXT[floor(at + len)..]);
-        let (runbook, problems) = compile("x.yaml", &text, &CATALOG);
+        let (runbook, problems) = compile(&text, &CATALOG);
         for problem in &problems {
             prop_assert!(text.get(problem.span.clone()).is_some(), "{problem:?}");
         }
@@ -156,7 +156,7 @@ proptest! {
             let needs: Vec<String> = needs.iter().filter(|_| at > 0).map(|need| format!("s{}", need.index(at.max(1)))).collect();
             text += &format!("  - {{ id: s{at}, uses: command, needs: [{}], with: {{ argv: [x] }} }}\n", needs.join(", "));
         }
-        let (runbook, problems) = compile("x.yaml", &text, &CATALOG);
+        let (runbook, problems) = compile(&text, &CATALOG);
         prop_assert!(problems.is_empty(), "{problems:?}");
         let plan = runbook.unwrap().plan(serde_json::Map::new(), &CATALOG).unwrap();
         prop_assert_eq!(plan.steps.len(), needs.len());

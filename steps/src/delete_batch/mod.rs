@@ -33,9 +33,11 @@ pub struct DeleteBatch {
     pub keys: OneOrMany<Artifact>,
     /// How many keys are deleted in one batch, 1 to 100. Default 100.
     #[serde(default = "default_batch_size")]
+    #[schemars(range(min = 1, max = 100))]
     pub batch_size: u64,
     /// How many further passes try again what failed, 0 to 10. Default 3.
     #[serde(default = "default_retry_failed")]
+    #[schemars(range(max = 10))]
     pub retry_failed: u32,
 }
 
@@ -86,12 +88,6 @@ with:
     }
 
     async fn run(self, cx: &Context) -> Result<End<Outputs>, StepError> {
-        if !(1..=100).contains(&self.batch_size) {
-            return Err(StepError::invalid(format!("`batch_size` is {}, not 1 to 100", self.batch_size)));
-        }
-        if self.retry_failed > 10 {
-            return Err(StepError::invalid(format!("`retry_failed` is {}, not 0 to 10", self.retry_failed)));
-        }
         Work::begin(&self, cx).await?.run().await.map(End::Done)
     }
 }

@@ -27,6 +27,12 @@ use crate::text::Text;
 /// came, a person is asked whether it happened, unless `check` says how to find out, or `effect` says that it may be repeated.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [
+    {"required": ["json"]},
+    {"required": ["form"]},
+    {"required": ["text"]},
+    {"not": {"anyOf": [{"required": ["json"]}, {"required": ["form"]}, {"required": ["text"]}]}},
+]))]
 pub struct HttpRequest {
     /// The connection, of a type that speaks HTTP.
     connection: String,
@@ -197,11 +203,6 @@ impl Step for HttpRequest {
     }
 
     async fn run(self, cx: &Context) -> Result<End<HttpOutputs>, StepError> {
-        if [self.json.is_some(), self.form.is_some(), self.text.is_some()].iter().filter(|one| **one).count()
-            > 1
-        {
-            return Err(StepError::invalid("only one of `json`, `form` and `text` can be the body"));
-        }
         cx.checkpoint()?;
         if self.method.effect() == Effect::READ {
             return self.send(cx).await.map(End::Done);

@@ -26,6 +26,11 @@ use delivery::{Delivery, Ended};
 /// What can not be delivered is kept as the artifact `dead-letter.json`.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend(
+    "oneOf" = [{"required": ["url"]}, {"required": ["connection"]}],
+    "not" = {"required": ["payload", "message"]},
+    "dependencies" = {"connection": ["path"], "path": ["connection"]},
+))]
 pub struct Notify {
     /// Where to post, `http` or `https`. Give this, or `connection` and `path`.
     #[serde(default)]
@@ -39,7 +44,7 @@ pub struct Notify {
     /// What to post. Default: the run's id, the runbook, the step and `message`.
     #[serde(default)]
     pub payload: Option<Value>,
-    /// The text of the default payload.
+    /// The text of the default payload; a `payload` holds its own.
     #[serde(default)]
     pub message: Option<String>,
     /// The key that the body is signed with. May be a secret.
@@ -138,10 +143,7 @@ with:
     }
 
     async fn run(self, cx: &Context) -> Result<End<Notified>, StepError> {
-        if !(1..=MOST_ATTEMPTS).contains(&self.max_attempts) {
-            return Err(StepError::invalid(format!("`max_attempts` is {}, not 1 to 5", self.max_attempts)));
-        }
-        let body = self.body(cx)?;
+        let body = self.body(cx);
         let mut delivery = Delivery::enter(&self, cx, body).await?;
         let ended = delivery.go_on().await?;
         let attempts = delivery.attempts().to_vec();
@@ -177,21 +179,15 @@ fn said(attempt: &Attempt) -> String {
 
 impl Notify {
     /// The raw body: the same bytes at every attempt and after every crash.
-    fn body(&self, cx: &Context) -> Result<Vec<u8>, StepError> {
-        let payload = match (&self.payload, &self.message) {
-            (Some(_), Some(_)) => {
-                return Err(StepError::invalid(
-                    "`message` is part of the default payload; write it into `payload`",
-                ));
-            }
-            (Some(payload), None) => payload.clone(),
-            (None, message) => json!({
+    fn body(&self, cx: &Context) -> Vec<u8> {
+        let payload = self.payload.clone().unwrap_or_else(|| {
+            json!({
                 "run": cx.run.id,
                 "runbook": cx.run.runbook,
                 "step": cx.step,
-                "message": message.as_deref().unwrap_or_default(),
-            }),
-        };
-        Ok(payload.to_string().into_bytes())
+                "message": self.message.as_deref().unwrap_or_default(),
+            })
+        });
+        payload.to_string().into_bytes()
     }
 }

@@ -32,6 +32,7 @@ pub struct Snapshot {
     pub collection: String,
     /// The most items read at once, 1 to 1000. Fewer are read while items are large. Default 200.
     #[serde(default = "default_page_size")]
+    #[schemars(range(min = 1, max = 1000))]
     pub page_size: u64,
     /// Only the items with these keys, in this order. A key that is missing fails the step, naming all that are missing. Default: all
     /// items.
@@ -134,9 +135,6 @@ with:
     }
 
     async fn run(self, cx: &Context) -> Result<End<Outputs>, StepError> {
-        if !(1..=1000).contains(&self.page_size) {
-            return Err(StepError::invalid(format!("`page_size` is {}, not 1 to 1000", self.page_size)));
-        }
         let collection = cx.resources.collection(&self.collection)?;
         let taken = self.take(cx, &collection).await?;
         if let Some(expected) = self.expect_count.filter(|expected| *expected != taken.count) {

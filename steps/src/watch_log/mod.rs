@@ -115,9 +115,6 @@ with:
     }
 
     async fn run(self, cx: &Context) -> Result<End<Watched>, StepError> {
-        if self.expect.is_empty() {
-            return Err(StepError::invalid("`expect` is empty: there is nothing to wait for"));
-        }
         let mut watch = Watch::new(&self)?;
         let mut follower = Follower::new(&self.path);
         let begun = Instant::now();

@@ -14,6 +14,7 @@ mod notify;
 mod report;
 mod server;
 mod session;
+mod settings;
 mod snapshot;
 mod upload;
 mod verify_header;

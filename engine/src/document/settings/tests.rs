@@ -82,7 +82,11 @@ fn check(value: Value) -> Vec<String> {
     check_settings::<Config>(&value)
         .into_iter()
         .map(|problem| {
-            let key = if problem.at_key { " (key)" } else { "" };
+            let key = match problem.fault {
+                At::Key => " (key)",
+                At::Missing => " (missing)",
+                At::Value => "",
+            };
             let help = problem.help.map(|help| format!(" [{help}]")).unwrap_or_default();
             format!("{}{key}: {}{help}", problem.pointer, problem.message)
         })
@@ -122,6 +126,7 @@ fn every_mistake_is_found_at_its_place() {
     assert_eq!(
         found,
         [
+            " (missing): the setting `collection` is missing",
             "/batch_size: expected a whole number of at least 1, got 0",
             "/colection (key): there is no setting `colection` [did you mean `collection`?]",
             "/dry: expected true or false, got the text \"yes\"",
@@ -129,12 +134,11 @@ fn every_mistake_is_found_at_its_place() {
             "/named/a~1b/id: expected a whole number of at least 0, got the text \"7\" [write 7 without quotes]",
             "/rows/0/id: expected a whole number of at least 0, got -1",
             "/rows/1/lable (key): there is no setting `lable` [did you mean `label`?]",
-            "/rows/2/label: expected a text, got 3 [write \"3\", or with a unit such as 3s if it is a duration]",
-            "/rows/2: the setting `id` is missing",
-            "/timeout: expected a text, got 30 [write \"30\", or with a unit such as 30s if it is a duration]",
+            "/rows/2 (missing): the setting `id` is missing",
+            "/rows/2/label: expected a text, got 3 [write \"3\"]",
+            "/timeout: expected a duration such as 30s, 5m or 1h30m, got 30 [write the unit too: 30s, 30m or 30h]",
             "/url: `ftp://x` is no URL",
             "/zz (key): there is no setting `zz` [what can be set: `collection`, `batch_size`, `timeout`, `dry`, `mode`, `rows`, `named`, `url`, `some`, `even`]",
-            ": the setting `collection` is missing",
         ]
     );
 }
