@@ -2,18 +2,22 @@
 
 use console::Style;
 use jiff::Timestamp;
-use runbook_engine::store::{OpenObligation, Store};
+use runbook_engine::store::OpenObligation;
 
+use crate::app::State;
 use crate::format;
+use crate::session;
 
 /// Says on stderr what is held, except by `own`, the run this command is about to work on.
-pub async fn show(store: &dyn Store, own: Option<&str>) {
+pub async fn show(state: &State, own: Option<&str>) {
     // A command must not fail for its banner; a store that is broken says so by itself.
-    let Ok(open) = store.obligations().await else { return };
+    let Ok(open) = state.store.obligations().await else { return };
     let now = Timestamp::now();
-    let live = |owner: Option<(&str, Timestamp)>| owner.is_some();
     for one in open.iter().filter(|one| own != Some(one.run.as_str())) {
-        let owned = store.run(&one.run).await.ok().flatten().is_some_and(|row| live(row.live_owner(now)));
+        let owned = match state.store.run(&one.run).await {
+            Ok(Some(row)) => session::is_owned(state, &row).await,
+            _ => false,
+        };
         eprintln!("{}", paint(&line(one, owned, now)));
     }
 }

@@ -63,7 +63,10 @@ impl Exit {
             .collect();
         let exits =
             [(ErrorKind::Bug, Self::Bug), (ErrorKind::Store, Self::Store), (ErrorKind::Limit, Self::Limit)];
-        exits.into_iter().find(|(kind, _)| kinds.contains(kind)).map_or(Self::Failed, |(_, exit)| exit)
+        let first = exits.into_iter().find(|(kind, _)| kinds.contains(kind)).map(|(_, exit)| exit);
+        // A failure of its own weighs more than somebody who is in the way.
+        let busy = !kinds.is_empty() && kinds.iter().all(|kind| *kind == ErrorKind::Busy);
+        first.unwrap_or(if busy { Self::Busy } else { Self::Failed })
     }
 }
 
@@ -158,6 +161,10 @@ mod tests {
         assert_eq!(Exit::of_run(&failed_with(ErrorKind::Limit)), Exit::Limit);
         assert_eq!(Exit::of_run(&failed_with(ErrorKind::Gate)), Exit::Failed);
         assert_eq!(Exit::of_run(&failed_with(ErrorKind::Bug)), Exit::Bug);
+        assert_eq!(Exit::of_run(&failed_with(ErrorKind::Busy)), Exit::Busy);
+        let mut both = failed_with(ErrorKind::Busy);
+        both.error = Some(StepError::gate("no"));
+        assert_eq!(Exit::of_run(&both), Exit::Failed);
     }
 
     #[test]

@@ -12,8 +12,13 @@ use runbook_engine::redact::Redactor;
 use runbook_engine::state::RunStatus;
 use runbook_engine::store::{self, RunRow, Store};
 
+use crate::app::State;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::format;
+use crate::session;
+
+/// The file in a run's folder that the process which works on the run has locked.
+const OWNER: &str = "owner.lock";
 
 /// How many runs are looked through.
 const RECENT: usize = 10_000;
@@ -97,12 +102,26 @@ impl Location {
     /// Marks this process as the one that works on the run, until it ends in any way. None while another process of this machine
     /// does.
     pub fn hold(&self, run: &str) -> io::Result<Option<fs::File>> {
-        let path = self.run_folder(run)?.join("owner.lock");
+        let path = self.run_folder(run)?.join(OWNER);
         let file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
             Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Whether a process of this machine works on the run. Looking takes a share of the mark for a moment: those who look are not in
+    /// each other's way, and `hold` waits for them.
+    pub fn is_held(&self, run: &str) -> io::Result<bool> {
+        match fs::File::open(self.folder.join("runs").join(run).join(OWNER)) {
+            Ok(file) => match file.try_lock_shared() {
+                Ok(()) => Ok(false),
+                Err(fs::TryLockError::WouldBlock) => Ok(true),
+                Err(fs::TryLockError::Error(error)) => Err(error),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
         }
     }
 }
@@ -132,7 +151,8 @@ pub enum Prefer {
 }
 
 /// The run that a person means by its id, or by the beginning or end of it.
-pub async fn run_named(store: &dyn Store, text: &str, prefer: Prefer) -> Outcome<RunRow> {
+pub async fn run_named(state: &State, text: &str, prefer: Prefer) -> Outcome<RunRow> {
+    let store = &*state.store;
     if let Some(row) = store.run(text).await? {
         return Ok(row);
     }
@@ -149,18 +169,22 @@ pub async fn run_named(store: &dyn Store, text: &str, prefer: Prefer) -> Outcome
     match found.as_slice() {
         [one] => whole(store, &one.id).await,
         [] => Err(Failure::usage(format!("there is no run `{text}`")).help("`runbook runs` lists the runs")),
-        several => Err(listing(format!("`{text}` fits {} runs", several.len()), several)),
+        several => Err(listing(state, format!("`{text}` fits {} runs", several.len()), several).await),
     }
 }
 
 /// The run that a person means without naming one: the only one that has not ended for good.
-pub async fn only_unfinished(store: &dyn Store) -> Outcome<RunRow> {
+pub async fn only_unfinished(state: &State) -> Outcome<RunRow> {
+    let store = &*state.store;
     let rows = store.runs(RECENT).await?;
     let open: Vec<&RunRow> = rows.iter().filter(|row| !row.status.is_final()).collect();
     match open.as_slice() {
         [one] => whole(store, &one.id).await,
         [] => Err(Failure::usage("there is no unfinished run").help("`runbook runs` lists the runs")),
-        several => Err(listing(format!("there are {} unfinished runs: name one", several.len()), several)),
+        several => {
+            Err(listing(state, format!("there are {} unfinished runs: name one", several.len()), several)
+                .await)
+        }
     }
 }
 
@@ -176,17 +200,22 @@ async fn whole(store: &dyn Store, id: &str) -> Outcome<RunRow> {
     store.run(id).await?.ok_or_else(|| Failure::usage(format!("there is no run `{id}`")))
 }
 
-fn listing(message: String, rows: &[&RunRow]) -> Failure {
+async fn listing(state: &State, message: String, rows: &[&RunRow]) -> Failure {
     let now = Timestamp::now();
-    rows.iter().take(12).fold(Failure::usage(message), |failure, row| {
-        failure.help(format!("{}  {}  {}", row.id, stands(row, now), format::ago(row.created_at, now)))
-    })
+    let mut failure = Failure::usage(message);
+    for row in rows.iter().take(12) {
+        let owned = session::is_owned(state, row).await;
+        failure =
+            failure.help(format!("{}  {}  {}", row.id, stands(row, owned), format::ago(row.created_at, now)));
+    }
+    failure
 }
 
-/// Where a run stands, in a word or two; a run that says `running` without a process is interrupted.
-pub fn stands(row: &RunRow, now: Timestamp) -> &'static str {
+/// Where a run stands, in a word or two, given whether a process works on it ([`session::live_owner`]); a run that says `running`
+/// without one is interrupted.
+pub fn stands(row: &RunRow, owned: bool) -> &'static str {
     match row.status {
-        RunStatus::Running if row.live_owner(now).is_none() => "interrupted",
+        RunStatus::Running if !owned => "interrupted",
         status => status.name(),
     }
 }

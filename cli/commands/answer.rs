@@ -24,8 +24,8 @@ const TAKEN_UP: Duration = Duration::from_secs(2);
 /// Records the answer and goes on with the run, unless another process does.
 pub async fn run(app: &App, args: &args::Answer) -> Outcome {
     let state = app.state().await?;
-    let row = state::run_named(&*state.store, &args.run, Prefer::Unfinished).await?;
-    banner::show(&*state.store, Some(&row.id)).await;
+    let row = state::run_named(&state, &args.run, Prefer::Unfinished).await?;
+    banner::show(&state, Some(&row.id)).await;
     let (plan, stands) = session::load(&state, &row).await?;
     let (step, question, text) = choose(&stands, &args.words)?;
     let Some(text) = text.or_else(|| typed(&step, &question)) else {

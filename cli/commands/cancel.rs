@@ -16,10 +16,10 @@ use crate::state::{self, Prefer};
 pub async fn run(app: &App, args: &Cancel) -> Outcome {
     let state = app.state().await?;
     let row = match &args.run {
-        Some(named) => state::run_named(&*state.store, named, Prefer::Unfinished).await?,
-        None => state::only_unfinished(&*state.store).await?,
+        Some(named) => state::run_named(&state, named, Prefer::Unfinished).await?,
+        None => state::only_unfinished(&state).await?,
     };
-    banner::show(&*state.store, Some(&row.id)).await;
+    banner::show(&state, Some(&row.id)).await;
     if row.status.is_final() {
         return Err(Failure::usage(format!("run {} has {} already", row.id, row.status.name())));
     }

@@ -24,7 +24,7 @@ pub async fn run(app: &App, args: &Exec) -> Outcome {
     let source = find::runbook(&args.runbook)?;
     let plan = inputs::plan(&source, args)?;
     let state = app.state().await?;
-    banner::show(&*state.store, None).await;
+    banner::show(&state, None).await;
     let now = Timestamp::now();
     let id = run_id(&plan.runbook, now, draw()?);
     let prepared = Prepared::new(&state, &id, plan.clone(), Needs::All)?;
@@ -67,7 +67,7 @@ async fn create(
     };
     match state.store.create(new).await {
         Ok(()) => {}
-        Err(StoreError::Locked { key, run }) => return Err(locked(state, &key, &run, now).await),
+        Err(StoreError::Locked { key, run }) => return Err(locked(state, &key, &run).await),
         Err(error) => return Err(error.into()),
     }
     if json {
@@ -78,7 +78,7 @@ async fn create(
 }
 
 /// Another unfinished run has the lock: which, how it stands, and what to type.
-async fn locked(state: &State, key: &str, run: &str, now: Timestamp) -> Failure {
+async fn locked(state: &State, key: &str, run: &str) -> Failure {
     let failure = Failure::new(Exit::Busy, format!("run {run} holds the lock `{key}`; nothing was done"));
     let Ok(Some(row)) = state.store.run(run).await else { return failure };
     if let Ok(Some((owner, _))) = session::live_owner(state, &row).await {
@@ -87,7 +87,7 @@ async fn locked(state: &State, key: &str, run: &str, now: Timestamp) -> Failure 
             .help(format!("runbook logs {run} -f   to watch it"));
     }
     failure
-        .help(format!("it is {}", stands(&row, now)))
+        .help(format!("it is {}", stands(&row, false)))
         .help(format!("runbook show {run}     what it did"))
         .help(format!("runbook resume {run}   go on with it"))
         .help(format!("runbook cancel {run}   put back what it changed for its own time, and end it"))

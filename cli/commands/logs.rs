@@ -23,10 +23,10 @@ const LOOK: Duration = Duration::from_millis(200);
 pub async fn run(app: &App, args: &Logs) -> Outcome {
     let state = app.state().await?;
     let row = match &args.run {
-        Some(named) => state::run_named(&*state.store, named, Prefer::Newest).await?,
+        Some(named) => state::run_named(&state, named, Prefer::Newest).await?,
         None => state::newest(&*state.store).await?,
     };
-    banner::show(&*state.store, Some(&row.id)).await;
+    banner::show(&state, Some(&row.id)).await;
     let (plan, _) = session::load(&state, &row).await?;
     if let Some(step) = &args.step
         && plan.step(step).is_none()

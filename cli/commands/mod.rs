@@ -53,7 +53,7 @@ pub async fn run(app: App, command: Command) -> Outcome {
 /// The banner of commands that need no state.
 async fn quiet_banner(app: &App) {
     if let Some(state) = app.state_if_there().await {
-        banner::show(&*state.store, None).await;
+        banner::show(&state, None).await;
     }
 }
 

@@ -1,10 +1,11 @@
 //! `runbook reconcile`.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 use runbook_engine::drive::Purpose;
-use runbook_engine::store::{StoreError, decode_plan};
+use runbook_engine::event::Closed;
+use runbook_engine::state::ObligationPhase;
+use runbook_engine::store::{OpenObligation, StoreError, decode_plan};
+use serde_json::{Value, json};
 
 use crate::app::{App, State};
 use crate::banner;
@@ -16,41 +17,71 @@ use crate::session::{self, Needs, Prepared};
 pub async fn run(app: &App) -> Outcome {
     let state = app.state().await?;
     let now = Timestamp::now();
-    let open = state.store.obligations().await?;
-    let overdue: BTreeSet<String> =
-        open.into_iter().filter(|one| one.hold_until <= now).map(|one| one.run).collect();
-    if overdue.is_empty() {
-        banner::show(&*state.store, None).await;
-        eprintln!("nothing is overdue");
-        return Ok(Exit::Succeeded);
-    }
-    let mut worst = Exit::Succeeded;
-    for run in overdue {
-        match release(app, &state, &run).await {
-            Ok(true) => {}
-            Ok(false) => worst = Exit::Failed,
-            Err(failure) => {
-                format::failure(&failure);
-                worst = if failure.exit == Exit::Busy { worst } else { Exit::Failed };
-            }
+    let mut overdue = state.store.obligations().await?;
+    overdue.retain(|one| one.hold_until <= now);
+    overdue.sort_by(|a, b| a.run.cmp(&b.run));
+    let (mut worst, mut told) = (Exit::Succeeded, Vec::new());
+    for of_run in overdue.chunk_by(|a, b| a.run == b.run) {
+        let failure = release(&state, &of_run[0].run).await.err();
+        for one in of_run {
+            let (outcome, back) = outcome(&state, one, failure.as_ref()).await;
+            // Its own process puts back what is held by a run that somebody works on.
+            let busy = failure.as_ref().is_some_and(|failure| failure.exit == Exit::Busy);
+            worst = if back || busy { worst } else { Exit::Failed };
+            told.push(outcome);
+        }
+        if let Some(failure) = failure {
+            format::failure(&failure);
         }
     }
-    banner::show(&*state.store, None).await;
+    banner::show(&state, None).await;
+    if told.is_empty() {
+        eprintln!("nothing is overdue");
+    }
+    if app.json {
+        super::print_json(&Value::Array(told))?;
+    }
     Ok(worst)
 }
 
-/// Whether nothing of the run is overdue any more.
-async fn release(app: &App, state: &State, run: &str) -> Outcome<bool> {
+/// Takes the run up only to put back what is overdue in it. What it says goes to stderr: stdout carries one document.
+async fn release(state: &State, run: &str) -> Outcome {
     let row = state.store.run(run).await?.ok_or_else(|| StoreError::NoSuchRun(run.to_owned()))?;
     if let Some((owner, until)) = session::live_owner(state, &row).await? {
-        // Its own process puts it back.
         return Err(session::busy(run, &owner, until));
     }
     let prepared = Prepared::new(state, run, decode_plan(&row)?, Needs::WhatThereIs)?;
-    session::drive(state, &row, prepared, Purpose::Reconcile, app.json)
+    session::drive(state, &row, prepared, Purpose::Reconcile, false)
         .await
-        .map_err(|failure| Failure { message: format!("run {run}: {}", failure.message), ..failure })?;
-    let now = Timestamp::now();
-    let open = state.store.obligations().await?;
-    Ok(!open.iter().any(|one| one.run == run && one.hold_until <= now))
+        .map_err(|failure| Failure { message: format!("run {run}: {}", failure.message), ..failure })
+}
+
+/// What became of one that was overdue, and whether its original value is there.
+async fn outcome(state: &State, one: &OpenObligation, failure: Option<&Failure>) -> (Value, bool) {
+    let (word, present) = match closed(state, one).await {
+        Some(Closed::Restored | Closed::Expired) => ("put-back", None),
+        Some(Closed::Untouched) => ("never-changed", None),
+        Some(Closed::Foreign { present }) => ("left-alone", Some(present)),
+        None if failure.is_some_and(|failure| failure.exit == Exit::Busy) => ("busy", None),
+        None => ("still-held", None),
+    };
+    let document = json!({
+        "run": one.run,
+        "obligation": one.id,
+        "label": one.obligation.label,
+        "outcome": word,
+        "present": present,
+        "error": failure.map(|failure| failure.message.as_str()),
+    });
+    (document, matches!(word, "put-back" | "never-changed"))
+}
+
+/// How it was closed; none while it is open, or when that can not be found out.
+async fn closed(state: &State, one: &OpenObligation) -> Option<Closed> {
+    let row = state.store.run(&one.run).await.ok()??;
+    let (_, stands) = session::load(state, &row).await.ok()?;
+    match &stands.obligations.get(&one.id)?.phase {
+        ObligationPhase::Closed(how) => Some(how.clone()),
+        _ => None,
+    }
 }

@@ -17,10 +17,10 @@ const SHOWN: usize = 6;
 pub async fn run(app: &App, args: &Resume) -> Outcome {
     let state = app.state().await?;
     let row = match &args.run {
-        Some(named) => state::run_named(&*state.store, named, Prefer::Unfinished).await?,
-        None => state::only_unfinished(&*state.store).await?,
+        Some(named) => state::run_named(&state, named, Prefer::Unfinished).await?,
+        None => state::only_unfinished(&state).await?,
     };
-    banner::show(&*state.store, Some(&row.id)).await;
+    banner::show(&state, Some(&row.id)).await;
     if row.status.is_final() {
         let failure =
             Failure::usage(format!("run {} has {}: there is nothing to resume", row.id, row.status.name()));

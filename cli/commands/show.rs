@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use runbook_engine::plan::Plan;
 use runbook_engine::state::{ObligationPhase, RunState, StepStatus};
 use runbook_engine::store::RunRow;
+use runbook_steps::freeze;
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -22,13 +23,14 @@ use crate::state::{self, Prefer};
 pub async fn run(app: &App, args: &Show) -> Outcome {
     let state = app.state().await?;
     let row = match &args.run {
-        Some(named) => state::run_named(&*state.store, named, Prefer::Newest).await?,
+        Some(named) => state::run_named(&state, named, Prefer::Newest).await?,
         None => state::newest(&*state.store).await?,
     };
-    banner::show(&*state.store, Some(&row.id)).await;
+    banner::show(&state, Some(&row.id)).await;
     let (plan, stands) = session::load(&state, &row).await?;
+    let owner = session::live_owner(&state, &row).await?.map(|(owner, _)| owner);
     if app.json {
-        return super::print_json(&document(&row, &plan, &stands));
+        return super::print_json(&document(&row, &plan, &stands, owner.as_deref()));
     }
     let on_terminal = std::io::stdout().is_terminal();
     if !on_terminal {
@@ -36,7 +38,7 @@ pub async fn run(app: &App, args: &Show) -> Outcome {
     }
     let width = format::width().filter(|_| on_terminal);
     let now = Timestamp::now();
-    let owned = session::live_owner(&state, &row).await?.is_some();
+    let owned = owner.is_some();
     let partly = summary::partly(&*state.store, &row.id, &stands).await?;
     let facts = Facts {
         run: &row.id,
@@ -49,7 +51,7 @@ pub async fn run(app: &App, args: &Show) -> Outcome {
         width,
     };
     let mut lines = vec![
-        format!("{}  {}", row.id, state::stands(&row, now)),
+        format!("{}  {}", row.id, state::stands(&row, owned)),
         format!("created {} by {}, from {}", format::ago(row.created_at, now), stands.by, row.source_name),
         String::new(),
     ];
@@ -89,8 +91,7 @@ fn status(status: StepStatus) -> &'static str {
     }
 }
 
-fn document(row: &RunRow, plan: &Plan, stands: &RunState) -> Value {
-    let now = Timestamp::now();
+fn document(row: &RunRow, plan: &Plan, stands: &RunState, owner: Option<&str>) -> Value {
     let step = |id: &str, uses: &str| {
         let one = stands.step(id)?;
         Some(json!({
@@ -117,6 +118,7 @@ fn document(row: &RunRow, plan: &Plan, stands: &RunState) -> Value {
             "id": id,
             "step": one.obligation.step,
             "label": one.obligation.label,
+            "original": freeze::original_text(&one.obligation),
             "opened_at": one.opened_at,
             "hold_until": one.hold_until(),
             "phase": phase,
@@ -126,14 +128,14 @@ fn document(row: &RunRow, plan: &Plan, stands: &RunState) -> Value {
     json!({
         "id": row.id,
         "runbook": row.runbook,
-        "status": state::stands(row, now),
+        "status": state::stands(row, owner.is_some()),
         "created_at": row.created_at,
         "started_at": stands.started_at,
         "ended_at": stands.ended_at,
         "by": stands.by,
         "source": row.source_name,
         "lock": row.lock,
-        "owner": row.live_owner(now).map(|(owner, _)| owner),
+        "owner": owner,
         "inputs": plan.inputs,
         "error": stands.error,
         "steps": plan.all_steps().filter_map(|one| step(&one.id, &one.uses)).collect::<Vec<_>>(),

@@ -1,5 +1,8 @@
 //! What a person reads at the end: the verdict, what was done, what was not, what is still held, and what to type next.
 
+mod holds;
+mod next;
+
 use std::collections::BTreeMap;
 
 use console::{Style, measure_text_width};
@@ -8,7 +11,7 @@ use runbook_engine::error::Outcome;
 use runbook_engine::event::Question;
 use runbook_engine::kinds::Class;
 use runbook_engine::plan::{Plan, PlannedStep};
-use runbook_engine::state::{ObligationPhase, RunState, RunStatus, StepState, StepStatus};
+use runbook_engine::state::{RunState, RunStatus, StepState, StepStatus};
 
 use runbook_engine::store::{Store, StoreError};
 
@@ -72,11 +75,11 @@ pub fn lines(facts: &Facts<'_>) -> Vec<String> {
     lines.push(String::new());
     done(facts, &mut lines);
     not_done(facts, &mut lines);
-    holds(facts, &mut lines);
+    holds::rows(facts, &mut lines);
     if let Some(path) = report(facts) {
         row(facts, &mut lines, "Report", &path);
     }
-    next(facts, &mut lines);
+    next::rows(facts, &mut lines);
     lines
 }
 
@@ -132,19 +135,6 @@ fn failures(facts: &Facts<'_>, lines: &mut Vec<String>) {
 fn row(facts: &Facts<'_>, lines: &mut Vec<String>, label: &str, text: &str) {
     let first = format!("  {} ", format::paint(Style::new().bold(), &format!("{label:<9}")));
     lines.extend(fit(facts, &first, &" ".repeat(INDENT), text));
-}
-
-/// What to type, one command a line, never broken so that it can be copied; what it does only where there is room.
-fn commands(facts: &Facts<'_>, lines: &mut Vec<String>, commands: &[(String, &str)]) {
-    let width = commands.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
-    for (at, (command, about)) in commands.iter().enumerate() {
-        let label = format!("{:<9}", if at == 0 { "Next" } else { "" });
-        let line = format!("  {} {command:<width$}   {about}", format::paint(Style::new().bold(), &label));
-        let fits = facts.width.is_none_or(|width| measure_text_width(&line) < width);
-        let line =
-            if fits { line } else { format!("  {} {command}", format::paint(Style::new().bold(), &label)) };
-        lines.push(line.trim_end().to_owned());
-    }
 }
 
 fn with(facts: &Facts<'_>, fits: impl Fn(&PlannedStep, &StepState) -> bool) -> Vec<String> {
@@ -206,25 +196,6 @@ fn not_done(facts: &Facts<'_>, lines: &mut Vec<String>) {
     }
 }
 
-fn holds(facts: &Facts<'_>, lines: &mut Vec<String>) {
-    for one in facts.state.obligations.values() {
-        let label = &one.obligation.label;
-        match &one.phase {
-            ObligationPhase::Closed(how) => row(facts, lines, "Released", &describe::closed(label, how)),
-            _ => {
-                let until = one.hold_until();
-                let until = if until > facts.now {
-                    format!("until {} at most", format::clock(until, facts.now))
-                } else {
-                    "OVERDUE".to_owned()
-                };
-                let text = format!("{label} is NOT back, {until}");
-                row(facts, lines, "HELD", &format::paint(Style::new().yellow().bold(), &text));
-            }
-        }
-    }
-}
-
 fn report(facts: &Facts<'_>) -> Option<String> {
     let artifact = facts.state.steps.values().filter_map(StepState::outputs).find_map(describe::report)?;
     Some(facts.location.report(facts.run, &artifact)?.display().to_string())
@@ -233,31 +204,4 @@ fn report(facts: &Facts<'_>) -> Option<String> {
 fn asking<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = (&'a str, &'a Question)> {
     let asking = facts.state.steps.iter().filter(|(_, state)| state.status == StepStatus::Asking);
     asking.filter_map(|(id, state)| Some((id.as_str(), state.question.as_ref()?)))
-}
-
-fn next(facts: &Facts<'_>, lines: &mut Vec<String>) {
-    let (state, run) = (facts.state, facts.run);
-    let held = state.open_obligations().next().is_some();
-    if state.status.is_final() {
-        return;
-    }
-    if facts.owned {
-        commands(facts, lines, &[(format!("runbook logs {run} -f"), "watch it")]);
-        return;
-    }
-    let mut next = Vec::new();
-    for (step, question) in asking(facts) {
-        let answer = match question {
-            Question::Phrase { phrase, .. } => format!("'{}'", phrase.replace('\'', r"'\''")),
-            Question::Settle { .. } => "done|retry|abort".to_owned(),
-        };
-        row(facts, lines, "Asks", &format!("{step}: {}", describe::question_line(question)));
-        next.push((format!("runbook answer {run} {step} {answer}"), ""));
-    }
-    next.push((format!("runbook resume {run}"), "go on from where it stands"));
-    next.push((
-        format!("runbook cancel {run}"),
-        if held { "put everything back, and end it" } else { "end it" },
-    ));
-    commands(facts, lines, &next);
 }

@@ -12,6 +12,8 @@ pub enum ErrorKind {
     Transient,
     /// A check that guards the rest of the run did not hold.
     Gate,
+    /// Another run holds what the step needs.
+    Busy,
     /// A limit of the runbook would be, or was, crossed.
     Limit,
     /// The step's own `timeout` passed.
@@ -40,6 +42,7 @@ impl ErrorKind {
             Self::Refused => "refused",
             Self::Transient => "transient",
             Self::Gate => "gate",
+            Self::Busy => "busy",
             Self::Limit => "limit",
             Self::Timeout => "timeout",
             Self::Invalid => "invalid",

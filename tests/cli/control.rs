@@ -67,7 +67,15 @@ fn a_run_whose_process_was_killed_is_taken_over_at_once() {
     let started = place.start(&["exec", "slow.yaml"]);
     place.wait_for("nap", "running");
     started.kill();
-    assert_eq!(place.json(&["runs"])[0]["status"], "running");
+    for command in ["runs", "show"] {
+        let told = place.json(&[command]);
+        let told = told.get(0).unwrap_or(&told);
+        assert_eq!(
+            (&told["status"], &told["owner"]),
+            (&"interrupted".into(), &serde_json::Value::Null),
+            "{command}"
+        );
+    }
     place.write("short", "");
     let asked = Instant::now();
     place.expect(0, &["resume"]);

@@ -9,7 +9,7 @@ fn place(max_hold: &str) -> Place {
     place.write("app.env", ORIGINAL);
     let nap = reads("nap", "while ! test -e go; do sleep 0.1; done");
     let steps = format!(
-        "  - id: freeze\n    uses: freeze\n    with:\n      env_file: {{ path: \"{}\", variable: MAX_MB, value: \"0\" }}\n      max_hold: {max_hold}\n{nap}  - id: thaw\n    uses: unfreeze\n    with: {{ freeze: freeze }}\n",
+        "  - id: freeze\n    uses: freeze\n    with:\n      env_file: {{ path: \"{}\", variable: MAX_MB, value: \"0\", restart: {{ argv: [touch, \"was restarted\"] }} }}\n      max_hold: {max_hold}\n{nap}  - id: thaw\n    uses: unfreeze\n    with: {{ freeze: freeze }}\n",
         place.path("app.env").display()
     );
     place.runbook("hold", &format!("steps:\n{steps}"));
@@ -31,9 +31,10 @@ fn every_command_says_what_is_held_and_cancel_puts_it_back_after_a_crash() {
     for args in [["runs"].as_slice(), &["steps"], &["check", "hold.yaml"], &["schema"], &["runs", "--json"]] {
         let ran = place.expect(0, args);
         assert!(ran.err.contains("HELD") && ran.err.contains(&run), "{args:?}\n{}", ran.err);
+        assert!(ran.err.contains(&format!("runbook resume {run}")), "{args:?}\n{}", ran.err);
         assert!(!ran.out.contains("HELD"), "{args:?}");
     }
-    let second = place.expect(4, &["exec", "hold.yaml"]);
+    let second = place.expect(8, &["exec", "hold.yaml"]);
     assert!(second.err.contains(&run), "{}", second.err);
     let ran = place.expect(6, &["cancel", &run]);
     assert!(ran.err.contains("back at its original value"), "{}", ran.err);
@@ -51,6 +52,76 @@ fn what_somebody_else_changed_is_left_alone_and_cancel_fails() {
     let ran = place.expect(4, &["cancel"]);
     assert!(ran.err.contains("NOT back at its original value"), "{}", ran.err);
     assert_eq!(value(&place), "MAX_MB=77\n");
+    let show = place.expect(0, &["show"]).out;
+    for (who, text) in [("cancel", &ran.err), ("show", &show)] {
+        let row = text.lines().find(|line| line.starts_with("  NOT BACK")).unwrap_or_default();
+        assert!(
+            row.contains("somebody else to 77") && row.contains("original value was 25"),
+            "{who}: {text}"
+        );
+        assert!(text.contains("then  touch 'was restarted'\n"), "{who}: {text}");
+        assert!(!text.contains("Released"), "{who}: {text}");
+    }
+    let runs = place.expect(0, &["runs"]);
+    assert!(runs.out.contains(" cancelled! ") && runs.err.contains("NOT back"), "{}{}", runs.err, runs.out);
+    assert!(place.json(&["runs"])[0]["left"].as_str().unwrap().contains("somebody else to 77"));
+}
+
+#[test]
+fn a_run_that_left_nothing_behind_is_not_marked() {
+    let place = place("1h");
+    let started = place.start(&["exec", "hold.yaml"]);
+    place.wait_for("nap", "running");
+    started.kill();
+    place.expect(6, &["cancel"]);
+    assert!(place.expect(0, &["runs"]).out.contains(" cancelled  "));
+    assert_eq!(place.json(&["runs"])[0]["left"], serde_json::Value::Null);
+}
+
+#[test]
+fn reconcile_prints_one_document_whatever_there_is() {
+    let place = place("2s");
+    assert_eq!(place.json(&["reconcile"]), serde_json::json!([]));
+    let started = place.start(&["exec", "hold.yaml"]);
+    place.wait_for("nap", "running");
+    started.kill();
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    let run = place.newest();
+    let told = place.json(&["reconcile"]);
+    assert_eq!(told.as_array().unwrap().len(), 1, "{told}");
+    assert_eq!((&told[0]["run"], &told[0]["outcome"]), (&run.into(), &"put-back".into()), "{told}");
+    assert!(
+        told[0]["label"].as_str().unwrap().contains("MAX_MB") && told[0]["obligation"].is_string(),
+        "{told}"
+    );
+    assert_eq!(value(&place), ORIGINAL);
+    assert_eq!(place.json(&["reconcile"]), serde_json::json!([]));
+}
+
+#[test]
+fn a_cancel_that_fails_is_to_be_tried_again() {
+    let place = place("1h");
+    let asks = crate::place::asks("sure", "GO").replace("    with", "    needs: []\n    with");
+    let steps = std::fs::read_to_string(place.path("hold.yaml")).unwrap();
+    place.write(
+        "hold.yaml",
+        &steps
+            .replace("  - id: thaw", &format!("{asks}  - id: thaw"))
+            .replace("freeze: freeze }", "freeze: freeze }\n    needs: [nap, sure]"),
+    );
+    let started = place.start(&["exec", "hold.yaml"]);
+    place.wait_for("nap", "running");
+    place.wait_for("sure", "asking");
+    started.kill();
+    std::fs::rename(place.path("app.env"), place.path("away")).unwrap();
+    let ran = place.expect(4, &["cancel"]);
+    let run = place.newest();
+    let next = ran.err.lines().find(|line| line.starts_with("  Next")).unwrap_or_default();
+    assert!(next.contains(&format!("runbook cancel {run}")), "{}", ran.err);
+    assert!(!ran.err.contains("runbook answer"), "{}", ran.err);
+    std::fs::rename(place.path("away"), place.path("app.env")).unwrap();
+    place.expect(6, &["cancel"]);
+    assert_eq!(value(&place), ORIGINAL);
 }
 
 #[test]

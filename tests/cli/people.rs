@@ -76,3 +76,17 @@ fn several_unfinished_runs_are_listed() {
     let ran = place.expect(2, &["resume"]);
     assert!(ran.err.contains(&first) && ran.err.contains(&place.newest()), "{}", ran.err);
 }
+
+#[test]
+fn the_report_of_a_cancelled_run_asks_for_no_answer() {
+    let place = Place::new();
+    let last = "finally:\n  - { id: report, uses: report }\n";
+    place.runbook("gate", &format!("steps:\n{}{last}", asks("sure", "DO IT")));
+    place.expect(5, &["exec", "gate.yaml"]);
+    place.expect(6, &["cancel"]);
+    let reports =
+        place.state_files().into_iter().filter(|file| file.starts_with(place.path("state/artifacts")));
+    let texts: Vec<String> = reports.map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    assert!(texts.iter().any(|text| text.contains("runbook show")), "{texts:?}");
+    assert!(texts.iter().all(|text| !text.contains("runbook answer")), "{texts:?}");
+}

@@ -299,7 +299,7 @@ impl StoreError {
     pub fn for_step(&self) -> StepError {
         let kind = match self {
             Self::Limit { .. } => ErrorKind::Limit,
-            Self::Held { .. } => ErrorKind::Gate,
+            Self::Held { .. } => ErrorKind::Busy,
             _ => ErrorKind::Store,
         };
         StepError::new(kind, self.to_string())

@@ -1,5 +1,6 @@
 //! `freeze`: changes one value of a system so that it takes no more writes, and makes sure that the value comes back.
 
+mod by_hand;
 mod command;
 mod env_file;
 mod env_line;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+pub use self::by_hand::by_hand;
 pub use self::command::CommandWay;
 pub use self::env_file::{EnvFile, Restart};
 pub use self::http::HttpWay;
@@ -111,7 +113,7 @@ impl Original {
 }
 
 /// The original value that an obligation of a freeze recorded, for people.
-pub(crate) fn original_text(obligation: &Obligation) -> String {
+pub fn original_text(obligation: &Obligation) -> String {
     let plain =
         || obligation.original.as_str().map_or_else(|| obligation.original.to_string(), str::to_owned);
     Original::of(obligation).map_or_else(|_| plain(), |original| original.text)
@@ -224,7 +226,7 @@ impl Freeze {
             let held = cx.history.store.obligations().await.map_err(|error| error.for_step())?;
             if let Some(other) = held.iter().find(|one| one.obligation.target == way.target()) {
                 let message = format!("{} is already held by run {}", way.label(), other.run);
-                return Err(StepError::gate(message)
+                return Err(StepError::new(ErrorKind::Busy, message)
                     .with_help("resume or cancel that run first: it knows the original value"));
             }
             let message = format!("{} is already {}", way.label(), way.text(&state));

@@ -363,11 +363,13 @@ fn differences(step: &StepFacts, state: &RunState, findings: &mut Vec<String>) {
 /// What a person may type when not all is well.
 fn next(run: &str, state: &RunState) -> Vec<(String, String)> {
     let mut next = Vec::new();
-    if state.steps.values().any(|step| step.status == StepStatus::Asking) {
+    if state.cancel.is_none() && state.steps.values().any(|step| step.status == StepStatus::Asking) {
         next.push((format!("runbook answer {run}"), "answer what is asked".to_owned()));
     }
     if state.cancel.is_none() {
         next.push((format!("runbook resume {run}"), "go on with what failed and what is left".to_owned()));
+    }
+    if state.cancel.is_none() || state.open_obligations().next().is_some() {
         next.push((format!("runbook cancel {run}"), "put back what is held, and end".to_owned()));
     }
     next.push((format!("runbook show {run}"), "look at every step and batch".to_owned()));

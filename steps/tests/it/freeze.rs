@@ -346,7 +346,7 @@ async fn a_target_under_a_freeze_can_not_be_frozen_by_another_run() {
     let state = bench.driven.run("r", vec![bench.freeze("0.1", false), failing()]).await;
     assert_eq!(state.status, RunStatus::Failed);
     let state = bench.driven.run("s", vec![bench.freeze("0.2", false)]).await;
-    assert_eq!(error(&state, "freeze").kind, ErrorKind::Gate);
+    assert_eq!(error(&state, "freeze").kind, ErrorKind::Busy);
     assert!(error(&state, "freeze").message.contains("already held by run r"), "{state:?}");
     assert_eq!(bench.file(), FILE.replace("25", "0.1"));
     bench.driven.ended("r", Purpose::Cancel("ada".to_owned())).await;

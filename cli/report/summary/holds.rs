@@ -1,0 +1,74 @@
+//! What the run changed for its own time: what is back, what is still held, and what a person has to put back.
+
+use console::Style;
+use runbook_engine::event::{Closed, Obligation};
+use runbook_engine::expr::{self, Scope};
+use runbook_engine::plan::Plan;
+use runbook_engine::state::{ObligationPhase, ObligationState};
+use runbook_steps::freeze;
+
+use super::{Facts, describe, row};
+use crate::format;
+
+/// One row for each; two for what is not back and can be put back by a command.
+pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
+    for one in facts.state.obligations.values() {
+        match &one.phase {
+            ObligationPhase::Closed(Closed::Foreign { present }) => {
+                not_back(facts, &one.obligation, present, lines);
+            }
+            ObligationPhase::Closed(how) => {
+                row(facts, lines, "Released", &describe::closed(&one.obligation.label, how));
+            }
+            _ => row(facts, lines, "HELD", &loud(&held(facts, one))),
+        }
+    }
+}
+
+fn loud(text: &str) -> String {
+    format::paint(Style::new().yellow().bold(), text)
+}
+
+fn held(facts: &Facts<'_>, one: &ObligationState) -> String {
+    let until = one.hold_until();
+    let until = if until > facts.now {
+        format!("until {} at most", format::clock(until, facts.now))
+    } else {
+        "OVERDUE".to_owned()
+    };
+    let label = &one.obligation.label;
+    let how = match one.phase {
+        ObligationPhase::Opened => "may have been changed and is NOT back",
+        ObligationPhase::Releasing => "was being put back, and is NOT known to be back",
+        _ => "is NOT back",
+    };
+    format!("{label} {how}, {until}; its original value is {}", freeze::original_text(&one.obligation))
+}
+
+/// Somebody else's value is there. Nobody but a person can say which one is right.
+fn not_back(facts: &Facts<'_>, obligation: &Obligation, present: &str, lines: &mut Vec<String>) {
+    let text = format!(
+        "{} was changed by somebody else to {present} and was left alone; its original value was {}",
+        obligation.label,
+        freeze::original_text(obligation)
+    );
+    row(facts, lines, "NOT BACK", &loud(&text));
+    if let Some(command) = by_hand(facts.plan, obligation) {
+        // Never broken, so that it can be copied.
+        lines.push(format!("{:12}if the original is the right one, put it there, then  {command}", ""));
+    }
+}
+
+/// What ends a release by hand, with the inputs in their places; as the runbook has it where it needs more than those.
+fn by_hand(plan: &Plan, obligation: &Obligation) -> Option<String> {
+    let with = &plan.step(&obligation.step)?.with;
+    let scope = Scope { inputs: plan.inputs.clone(), ..Scope::default() };
+    let known = |pointer: &str| expr::resolve(with.pointer(pointer)?, &scope).ok();
+    let mut resolved = with.clone();
+    for pointer in ["/env_file", "/command"] {
+        if let (Some(known), Some(place)) = (known(pointer), resolved.pointer_mut(pointer)) {
+            *place = known;
+        }
+    }
+    freeze::by_hand(&resolved, obligation)
+}

@@ -1,0 +1,52 @@
+//! What to type next.
+
+use console::{Style, measure_text_width};
+use runbook_engine::event::Question;
+
+use super::{Facts, asking, describe, row};
+use crate::format;
+
+/// The commands that fit how the run stands; none when it has ended for good.
+pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
+    let (state, run) = (facts.state, facts.run);
+    if state.status.is_final() {
+        return;
+    }
+    if facts.owned {
+        commands(facts, lines, &[(format!("runbook logs {run} -f"), "watch it")]);
+        return;
+    }
+    let held = state.open_obligations().next().is_some();
+    let cancel =
+        (format!("runbook cancel {run}"), if held { "put everything back, and end it" } else { "end it" });
+    // Who asked for the end gets no further by an answer.
+    if state.cancel.is_some() {
+        commands(facts, lines, &[cancel, (format!("runbook show {run}"), "look at it")]);
+        return;
+    }
+    let mut next = Vec::new();
+    for (step, question) in asking(facts) {
+        let answer = match question {
+            Question::Phrase { phrase, .. } => format!("'{}'", phrase.replace('\'', r"'\''")),
+            Question::Settle { .. } => "done|retry|abort".to_owned(),
+        };
+        row(facts, lines, "Asks", &format!("{step}: {}", describe::question_line(question)));
+        next.push((format!("runbook answer {run} {step} {answer}"), ""));
+    }
+    next.push((format!("runbook resume {run}"), "go on from where it stands"));
+    next.push(cancel);
+    commands(facts, lines, &next);
+}
+
+/// One command a line, never broken so that it can be copied; what it does only where there is room.
+fn commands(facts: &Facts<'_>, lines: &mut Vec<String>, commands: &[(String, &str)]) {
+    let width = commands.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
+    for (at, (command, about)) in commands.iter().enumerate() {
+        let label = format!("{:<9}", if at == 0 { "Next" } else { "" });
+        let line = format!("  {} {command:<width$}   {about}", format::paint(Style::new().bold(), &label));
+        let fits = facts.width.is_none_or(|width| measure_text_width(&line) < width);
+        let line =
+            if fits { line } else { format!("  {} {command}", format::paint(Style::new().bold(), &label)) };
+        lines.push(line.trim_end().to_owned());
+    }
+}
