@@ -92,6 +92,8 @@ pub struct StepKindInfo {
     pub code_fields: &'static [&'static str],
     /// What it does to the world, from `with` as authored (expressions not evaluated).
     pub effect: fn(&Value) -> Effect,
+    /// Whether it tells the limits how many items it destroys; with false, what it destroys counts as one. From `with` as authored.
+    pub counts: fn(&Value) -> bool,
     /// Checks `with` as authored; a string that holds an expression fits any type. All mistakes, not only the first.
     pub check: fn(&Value) -> Vec<SettingProblem>,
     /// A small example of the step, YAML.

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use runbook_engine::duration::Duration;
-use runbook_engine::error::{ErrorKind, StepError};
-use runbook_engine::kinds::{Effect, Repeat};
+use runbook_engine::error::{ErrorKind, Outcome, StepError};
+use runbook_engine::kinds::{Class, Effect, Repeat};
+use runbook_engine::step::{Intent, Settlement};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::effect::{Declared, declared, uncharged};
 use crate::kind::{Context, End, Step};
 use crate::process::{Ended, Finished, Process};
 use crate::text::Text;
@@ -21,6 +23,9 @@ use crate::text::Text;
 /// The program has no standard input and its own process group. When the run stops it is told to end (TERM), and killed with its
 /// children after `grace`. What it leaves running when it ends by itself is not touched; a server that it starts should send its
 /// output to a file, because nobody reads it any more.
+///
+/// Of a program that destroys, the limits are asked before it starts, for as many items as `effect.items` says. An attempt that
+/// failed, or of which nobody knows what it did, has been charged already: its repetition is not charged again.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Command {
@@ -45,7 +50,7 @@ pub struct Command {
     /// What it does to the world. Without it nobody knows: the step counts as able to do anything, and when it is not known
     /// whether it ran, a person is asked.
     #[serde(default)]
-    effect: Option<Effect>,
+    effect: Option<Declared>,
     /// What its standard output is. Default: `none`.
     #[serde(default)]
     parse: Parse,
@@ -109,6 +114,10 @@ impl Step for Command {
         declared(with).unwrap_or(Effect::UNDETERMINED)
     }
 
+    fn counts(with: &Value) -> bool {
+        with.pointer("/effect/items").is_some_and(|items| !items.is_null())
+    }
+
     async fn run(self, cx: &Context) -> Result<End<CommandOutputs>, StepError> {
         cx.checkpoint()?;
         let process = Process {
@@ -118,20 +127,60 @@ impl Step for Command {
             timeout: self.timeout.map(|timeout| timeout.0),
             grace: self.grace.0,
         };
-        let finished = process.run(&cx.engine, &cx.stop).await?;
-        self.judge(&process, &finished).map(End::Done)
+        let announced = self.announce(cx).await?;
+        let result = match process.run(&cx.engine, &cx.stop).await {
+            Ok(finished) => self.judge(&process, &finished),
+            Err(error) => Err(error),
+        };
+        if let Some((batch, items)) = announced {
+            settle(batch, items, &result, cx).await?;
+        }
+        result.map(End::Done)
     }
 }
 
-/// The effect that the author declares under `effect`, when it can be read before expressions have values.
-pub(crate) fn declared(with: &Value) -> Option<Effect> {
-    serde_json::from_value(with.get("effect")?.clone()).ok()
+/// Records what became of a program that destroys; of one that was cut short nobody knows.
+async fn settle(
+    batch: u64,
+    items: u64,
+    result: &Result<CommandOutputs, StepError>,
+    cx: &Context,
+) -> Result<(), StepError> {
+    let settlement = match result {
+        Ok(outputs) => {
+            let outcome = json!({ "exit_code": outputs.exit_code });
+            Settlement { outcome, done: items, ..Settlement::default() }
+        }
+        Err(error) if error.outcome == Outcome::Unknown => return Ok(()),
+        Err(error) => {
+            let outcome = json!({ "failed": error.message, "causes": error.causes });
+            Settlement { outcome: cx.redactor.value(&outcome), ..Settlement::default() }
+        }
+    };
+    cx.ledger.settle(batch, settlement).await
 }
 
 impl Command {
+    /// Asks the limits for what a program that destroys will destroy, and records that it is about to start: the batch, and how
+    /// many items it is.
+    async fn announce(&self, cx: &Context) -> Result<Option<(u64, u64)>, StepError> {
+        let Some(effect) = self.effect.filter(|effect| effect.class == Class::Destroy) else {
+            return Ok(None);
+        };
+        let items = effect.destroyed();
+        for batch in cx.ledger.view().await?.unsettled {
+            let outcome = json!({ "unknown": true });
+            cx.ledger.settle(batch.number, Settlement { outcome, ..Settlement::default() }).await?;
+        }
+        let charged_items = uncharged(items, cx).await?;
+        let what = json!({ "program": self.argv.first().map(|word| &word.0) });
+        let intent = Intent { what: cx.redactor.value(&what), items, charged_items, charged_bytes: 0 };
+        Ok(Some((cx.ledger.intend(intent).await?.number, items)))
+    }
+
     fn judge(&self, process: &Process, finished: &Finished) -> Result<CommandOutputs, StepError> {
         let program = process.program();
-        let once = self.effect.unwrap_or(Effect::UNDETERMINED).repeat == Repeat::Once;
+        let once = self.effect.map_or(Effect::UNDETERMINED, Declared::effect).repeat == Repeat::Once;
         let ended_early = |kind, message: String| {
             let error = StepError::new(kind, message);
             if once { error.unknown() } else { error }

@@ -64,6 +64,12 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + Sized + 'static {
     /// What it does to the world, from `with` as authored.
     fn effect(with: &Value) -> Effect;
 
+    /// Whether it tells the limits how many items it destroys; with false, what it destroys counts as one. From `with` as authored.
+    fn counts(with: &Value) -> bool {
+        let _ = with;
+        true
+    }
+
     /// One attempt. Between batches it calls `cx.checkpoint()?`; it may be dropped at any await point and entered again.
     async fn run(self, cx: &Context) -> Result<End<Self::Outputs>, StepError>;
 
@@ -106,6 +112,7 @@ pub const fn step<T: Step>() -> StepEntry {
             secret_fields: T::SECRET_FIELDS,
             code_fields: T::CODE_FIELDS,
             effect: T::effect,
+            counts: T::counts,
             check: check_kind::<T>,
             example: T::EXAMPLE,
         },

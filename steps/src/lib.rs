@@ -13,6 +13,7 @@ pub mod connections;
 pub mod count;
 pub mod delete_batch;
 pub mod digest;
+pub mod effect;
 pub mod executor;
 pub mod freeze;
 pub mod http;

@@ -91,7 +91,9 @@ codes! {
     UNFREEZE_AFTER = "RB0503";
     /// Something is destroyed without a limit.
     LIMIT = "RB0504";
+    /// Something is destroyed of which the limit can not tell how much it is.
+    UNCOUNTED = "RB0505";
 }
 
 /// The rules a step may waive with a reason.
-pub const WAIVABLE: &[&str] = &[SNAPSHOT_FIRST, CONFIRM_FIRST, UNFREEZE_AFTER, LIMIT];
+pub const WAIVABLE: &[&str] = &[SNAPSHOT_FIRST, CONFIRM_FIRST, UNFREEZE_AFTER, LIMIT, UNCOUNTED];

@@ -181,6 +181,13 @@ impl Ledger {
         i.store.recall(&i.run, &i.step, name).await.map_err(|error| error.for_step())
     }
 
+    /// How many items this step was charged with so far, in all its attempts.
+    pub async fn charged_items(&self) -> Result<u64, StepError> {
+        let i = &*self.inner;
+        let counter = format!("step:{}:items", i.step);
+        i.store.counter(&i.run, &counter).await.map_err(|error| error.for_step())
+    }
+
     /// The settled batches after number `after` that have failed items, at most `limit`, with their outcomes.
     pub async fn failures(&self, after: u64, limit: usize) -> Result<Vec<BatchRow>, StepError> {
         let i = &*self.inner;

@@ -21,7 +21,8 @@ macro_rules! settings {
 }
 
 settings! {
-    Command { argv: Option<Vec<String>>, script: Option<String>, env: Option<BTreeMap<String, String>>, effect: Option<String>, }
+    Command { argv: Option<Vec<String>>, script: Option<String>, env: Option<BTreeMap<String, String>>, effect: Option<Declared>, }
+    Declared { class: String, repeat: Option<String>, items: Option<u64>, }
     Ran { exit_code: i32, stdout: String, }
     Snapshot { collection: String, only: Option<Vec<String>>, page_size: Option<u32>, }
     Saved { count: u64, manifest: String, }
@@ -61,6 +62,7 @@ const fn step<T: DeserializeOwned + JsonSchema, O: JsonSchema>(
         secret_fields: &[],
         code_fields: &[],
         effect,
+        counts: |with| with.get("effect").is_none_or(|effect| effect.get("items").is_some()),
         check: check::<T>,
         example: "",
     }
@@ -74,7 +76,7 @@ const fn resource<T: DeserializeOwned + JsonSchema>(
 }
 
 fn declared(with: &Value) -> Effect {
-    match with.get("effect").and_then(Value::as_str) {
+    match with.pointer("/effect/class").and_then(Value::as_str) {
         Some("destroy") => Effect::DESTROY,
         Some("read") => Effect::READ,
         _ => Effect::UNDETERMINED,

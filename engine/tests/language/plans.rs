@@ -27,7 +27,7 @@ collections:
 limits: { max_items: "${{ inputs.most * 2 }}" }
 lock: "reset-${{ inputs.zone }}"
 steps:
-  - { id: z, uses: command, needs: [], with: { argv: [date], effect: "${{ inputs.effect }}" }, waive: { RB0502: none, RB0501: none } }
+  - { id: z, uses: command, needs: [], with: { argv: [date], effect: { class: "${{ inputs.effect }}" } }, waive: { RB0502: none, RB0501: none } }
   - { id: save, name: "Save ${{ inputs.zone }}", uses: snapshot, needs: [], with: { collection: blobs, page_size: "${{ inputs.size }}" }, timeout: "${{ inputs.hold }}" }
   - { id: confirm, uses: confirm-prompt, with: { message: "Delete ${{ steps.save.outputs.count }}?", phrases: [DELETE] } }
   - id: purge

@@ -9,15 +9,15 @@ use async_trait::async_trait;
 use reqwest::RequestBuilder;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use runbook_engine::error::{ErrorKind, Outcome, StepError};
-use runbook_engine::kinds::{Class, Effect, Repeat};
+use runbook_engine::kinds::{Effect, Repeat};
 use runbook_engine::step::{Intent, Settlement};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 pub(crate) use self::answer::{Answer, head_of_body};
-use crate::command::declared;
 use crate::connections::http::{Http, check_status, http_of, transport_error};
+use crate::effect::{Declared, declared, uncharged};
 use crate::kind::{Context, End, Step};
 use crate::text::Text;
 
@@ -68,7 +68,7 @@ pub struct HttpRequest {
     check: Option<Check>,
     /// What it does to the world, when that is not what its method says.
     #[serde(default)]
-    effect: Option<Effect>,
+    effect: Option<Declared>,
 }
 
 /// An HTTP method.
@@ -212,13 +212,14 @@ impl Step for HttpRequest {
             return Ok(End::Done(outputs));
         }
         let what = json!({ "method": self.method.name(), "path": self.path, "series": series });
-        let destroys = self.effect.is_some_and(|effect| effect.class == Class::Destroy);
-        let charged_items = u64::from(destroys);
-        let intent = Intent { what, items: 1, charged_items, charged_bytes: 0 };
+        let items = self.effect.map_or(0, Declared::destroyed);
+        // Sent again it destroys nothing more; and nothing is charged when it destroys nothing at all.
+        let charged_items = if items == 0 { 0 } else { uncharged(items, cx).await? };
+        let intent = Intent { what, items: self.items(), charged_items, charged_bytes: 0 };
         let batch = cx.ledger.intend(intent).await?.number;
         let result = self.send(cx).await;
         let settlement = match &result {
-            Ok(outputs) => done(outputs, series)?,
+            Ok(outputs) => Settlement { done: self.items(), ..had(outputs, series)? },
             Err(error) if error.outcome == Outcome::Unknown => return result.map(End::Done),
             Err(error) => {
                 let outcome = json!({ "failed": error.message, "causes": error.causes });
@@ -240,20 +241,25 @@ struct Had {
     outputs: HttpOutputs,
 }
 
-fn done(outputs: &HttpOutputs, series: u32) -> Result<Settlement, StepError> {
+fn had(outputs: &HttpOutputs, series: u32) -> Result<Settlement, StepError> {
     let had = Had { series, outputs: outputs.clone() };
     let cursor =
         serde_json::to_value(had).map_err(|error| StepError::new(ErrorKind::Bug, error.to_string()))?;
-    Ok(Settlement { cursor, outcome: json!({ "status": outputs.status }), done: 1, ..Settlement::default() })
+    Ok(Settlement { cursor, outcome: json!({ "status": outputs.status }), ..Settlement::default() })
 }
 
 impl HttpRequest {
+    /// How many items it touches.
+    fn items(&self) -> u64 {
+        self.effect.map_or(1, |effect| effect.items.unwrap_or(1))
+    }
+
     /// What an earlier attempt came to, when it took effect since the step was last reopened.
     async fn settled(&self, series: u32, cx: &Context) -> Result<Option<HttpOutputs>, StepError> {
         let view = cx.ledger.view().await?;
-        let had = view.cursor.and_then(|cursor| Had::deserialize(cursor).ok());
-        if let Some(had) = had.filter(|had| had.series == series) {
-            return Ok(Some(had.outputs));
+        let last = view.cursor.and_then(|cursor| Had::deserialize(cursor).ok());
+        if let Some(last) = last.filter(|last| last.series == series) {
+            return Ok(Some(last.outputs));
         }
         if view.unsettled.is_empty() {
             return Ok(None);
@@ -263,7 +269,7 @@ impl HttpRequest {
             None => None,
         };
         let settlement = match &found {
-            Some(outputs) => Settlement { done: 0, already: 1, ..done(outputs, series)? },
+            Some(outputs) => Settlement { already: self.items(), ..had(outputs, series)? },
             None => Settlement { outcome: json!({ "unknown": true }), ..Settlement::default() },
         };
         for batch in &view.unsettled {
@@ -360,7 +366,7 @@ impl HttpRequest {
 
     /// Whether it must not be sent twice, and nothing can tell whether it has had its effect.
     fn once(&self) -> bool {
-        let effect = self.effect.unwrap_or(self.method.effect());
+        let effect = self.effect.map_or(self.method.effect(), Declared::effect);
         effect.repeat == Repeat::Once && self.check.is_none()
     }
 
@@ -386,6 +392,8 @@ impl Expect {
 
 #[cfg(test)]
 mod tests {
+    use runbook_engine::kinds::Class;
+
     use super::*;
 
     #[test]

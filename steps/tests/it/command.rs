@@ -4,8 +4,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use runbook_engine::drive::{Finish, Halt, Purpose};
+use runbook_engine::duration::Duration as Spell;
 use runbook_engine::error::{ErrorKind, Outcome};
+use runbook_engine::plan::{Limits, PlannedStep, Retry};
 use runbook_engine::state::{RunStatus, StepStatus};
+use runbook_engine::store::Store;
 use serde_json::{Value, json};
 
 use crate::driven::{Driven, error, outputs, step, text, until};
@@ -142,4 +145,68 @@ async fn a_crash_of_the_loop_leaves_no_process_behind() {
     driven.create("r", vec![step("x", "command", shell(&script, json!({})))]).await;
     driven.crash("r", Purpose::GoOn, || alive(&pid)).await;
     until(|| !alive(&pid)).await;
+}
+
+/// A step that destroys so many items by `script`, may be repeated, and may destroy `most` items in all.
+fn destroying(script: &str, items: Value, most: u64) -> PlannedStep {
+    let effect = json!({ "class": "destroy", "repeat": "repeatable", "items": items });
+    let limits = Limits { max_items: Some(most), ..Limits::default() };
+    let retry = Retry { max_attempts: 3, delay: Spell::from_millis(1), ..Retry::default() };
+    PlannedStep { limits, retry, ..step("x", "command", shell(script, json!({ "effect": effect }))) }
+}
+
+#[tokio::test]
+async fn the_limits_are_asked_before_a_program_destroys() {
+    let driven = driven();
+    let script = format!("echo ran >> {}", driven.path("log").display());
+    for (id, items, most, ran) in [
+        ("too many", json!(6), 5, false),
+        ("as many", json!(5), 5, true),
+        ("nobody said", json!(null), 0, false),
+        ("nobody said, one", json!(null), 1, true),
+    ] {
+        let _ = std::fs::remove_file(driven.path("log"));
+        driven.create(id, vec![destroying(&script, items, most)]).await;
+        let finish = driven.drive(id, Purpose::GoOn).await.unwrap();
+        assert_eq!(driven.path("log").exists(), ran, "{id}");
+        let Finish::Ended(state) = finish else { panic!("{id}: {finish:?}") };
+        if !ran {
+            assert_eq!(
+                (error(&state, "x").kind, error(&state, "x").outcome),
+                (ErrorKind::Limit, Outcome::Failed)
+            );
+        }
+        let counted = driven.store.counter(id, "run:items").await.unwrap();
+        assert_eq!(counted, if ran { most } else { 0 }, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn a_repetition_is_not_charged_again() {
+    let driven = driven();
+    // Dies of itself, then is cut off by a crash, then fails for good, is reopened and succeeds; then the work is done once more.
+    let log = driven.path("log");
+    let script = format!(
+        "echo x >> {0}; case $(wc -l < {0}) in 1) exit 1;; 2) sleep 30;; 3) exit 1;; *) exit 0;; esac",
+        log.display()
+    );
+    let destroying = PlannedStep { retry: Retry::default(), ..destroying(&script, json!(4), 8) };
+    let failing = |id: &str| step(id, "command", shell("exit 1", json!({})));
+    driven.create_with_finally("r", vec![failing("f")], vec![destroying]).await;
+    let lines = || text(&log).lines().count();
+    let charged = async || driven.store.counter("r", "run:items").await.unwrap();
+    driven.ended("r", Purpose::GoOn).await;
+    assert_eq!((lines(), charged().await), (1, 4));
+    driven.crash("r", Purpose::Resume, || lines() == 2).await;
+    assert_eq!(charged().await, 4);
+    driven.ended("r", Purpose::GoOn).await;
+    assert_eq!((lines(), charged().await), (3, 4));
+    driven.ended("r", Purpose::Resume).await;
+    assert_eq!((lines(), charged().await), (4, 4));
+    let view = driven.store.ledger("r", "x").await.unwrap();
+    assert_eq!((view.done, view.unsettled.len(), view.last_batch), (4, 0, 4));
+    driven.ended("r", Purpose::Resume).await;
+    assert_eq!((lines(), charged().await), (5, 8), "what is done again after it was done is charged again");
+    let state = driven.ended("r", Purpose::Resume).await;
+    assert_eq!((lines(), error(&state, "x").kind), (5, ErrorKind::Limit));
 }

@@ -14,7 +14,8 @@ use axum::routing::{get, post};
 use runbook_engine::drive::{Finish, Purpose};
 use runbook_engine::duration::Duration as Spell;
 use runbook_engine::error::{ErrorKind, Outcome};
-use runbook_engine::plan::{PlannedStep, Retry};
+use runbook_engine::plan::{Limits, PlannedStep, Retry};
+use runbook_engine::store::Store;
 use serde_json::{Value, json};
 
 use crate::driven::{Driven, error, outputs, step};
@@ -217,4 +218,33 @@ async fn a_post_that_was_taken_with_another_answer_than_expected_asks_a_person()
         let state = bench.driven.run(&format!("{id} put"), vec![request(with("PUT"))]).await;
         assert_eq!(error(&state, "x").outcome, Outcome::Failed, "what may be repeated needs nobody");
     }
+}
+
+/// A request that destroys so many items, and may be repeated.
+fn destroying(items: &Value, most: u64) -> PlannedStep {
+    let effect = json!({ "class": "destroy", "repeat": "repeatable", "items": items });
+    let limits = Limits { max_items: Some(most), ..Limits::default() };
+    PlannedStep { limits, ..request(json!({ "path": "/act", "method": "PUT", "effect": effect })) }
+}
+
+#[tokio::test]
+async fn only_the_first_sending_of_what_destroys_is_charged() {
+    let bench = Bench::new().await;
+    for (id, items, charged) in [("one", json!(null), 1), ("many", json!(40), 40)] {
+        let before = bench.effects();
+        // The first answer is an error, the second is lost with the process, the third arrives.
+        bench.counts.status.store(503, Ordering::SeqCst);
+        bench.counts.lost.store(1, Ordering::SeqCst);
+        bench.driven.create(id, vec![destroying(&items, charged)]).await;
+        bench.driven.crash(id, Purpose::GoOn, || bench.effects() == before + 1).await;
+        let state = bench.driven.ended(id, Purpose::GoOn).await;
+        assert_eq!((&outputs(&state, "x")["status"], bench.effects()), (&json!(201), before + 2));
+        let store = &bench.driven.store;
+        assert_eq!(store.counter(id, "run:items").await.unwrap(), charged, "{id}");
+        let ledger = store.ledger(id, "x").await.unwrap();
+        assert_eq!((ledger.last_batch, ledger.done), (3, charged), "{id}");
+    }
+    let before = bench.effects();
+    let state = bench.driven.run("too many", vec![destroying(&json!(41), 40)]).await;
+    assert_eq!((error(&state, "x").kind, bench.effects()), (ErrorKind::Limit, before));
 }
