@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use runbook_engine::error::StepError;
 use runbook_engine::redact::Redactor;
-use runbook_engine::step::{Live, StepContext};
+use runbook_engine::step::StepContext;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
@@ -75,6 +75,13 @@ pub struct Kept {
     pub cut: bool,
 }
 
+impl Kept {
+    fn last_line(&self) -> Option<String> {
+        let line = self.text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
+        Some(shortened(line, 300))
+    }
+}
+
 impl Process {
     /// A process with this command line, without a time limit.
     pub fn new(argv: &[String]) -> Self {
@@ -94,6 +101,26 @@ impl Process {
     /// Runs it to its end. Its lines are said live; `stop` ends it. When the returned future is dropped, the process and its
     /// children are killed. An error means that it was not started.
     pub async fn run(&self, cx: &StepContext, stop: &CancellationToken) -> Result<Finished, StepError> {
+        self.run_to_its_end(cx, stop, None).await
+    }
+
+    /// Runs it as [`Self::run`] does, but gives what it writes to its standard output to `hear`, piece by piece as it comes and with
+    /// secrets still in it, instead of saying it live.
+    pub async fn run_hearing(
+        &self,
+        cx: &StepContext,
+        stop: &CancellationToken,
+        hear: Hear<'_>,
+    ) -> Result<Finished, StepError> {
+        self.run_to_its_end(cx, stop, Some(hear)).await
+    }
+
+    async fn run_to_its_end(
+        &self,
+        cx: &StepContext,
+        stop: &CancellationToken,
+        hear: Option<Hear<'_>>,
+    ) -> Result<Finished, StepError> {
         let mut child = self.start()?;
         let begun = Instant::now();
         let mut group = Group::of(&child);
@@ -101,10 +128,7 @@ impl Process {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let (status, ended) = {
             let reading = async {
-                tokio::join!(
-                    pump(stdout, &mut out, &cx.live, &cx.redactor),
-                    pump(stderr, &mut err, &cx.live, &cx.redactor)
-                );
+                tokio::join!(pump(stdout, &mut out, cx, hear), pump(stderr, &mut err, cx, None));
             };
             tokio::pin!(reading);
             let mut read = false;
@@ -204,10 +228,12 @@ impl Finished {
 
     /// The last line that is not empty, of standard error or else of standard output, for a message.
     pub fn last_line(&self) -> Option<String> {
-        [&self.stderr, &self.stdout]
-            .into_iter()
-            .find_map(|kept| kept.text.lines().map(str::trim).rfind(|line| !line.is_empty()))
-            .map(|line| shortened(line, 300))
+        self.last_error_line().or_else(|| self.stdout.last_line())
+    }
+
+    /// The last line of standard error that is not empty, for a message.
+    pub fn last_error_line(&self) -> Option<String> {
+        self.stderr.last_line()
     }
 }
 
@@ -275,15 +301,27 @@ impl Tail {
     }
 }
 
-async fn pump(stream: Option<impl AsyncRead + Unpin>, tail: &mut Tail, live: &Live, redactor: &Redactor) {
+/// Takes pieces of a stream, as they come.
+type Hear<'a> = &'a mut (dyn FnMut(&[u8]) + Send);
+
+async fn pump(
+    stream: Option<impl AsyncRead + Unpin>,
+    tail: &mut Tail,
+    cx: &StepContext,
+    mut hear: Option<Hear<'_>>,
+) {
     let Some(mut stream) = stream else { return };
     let mut buffer = [0; 8192];
     let mut lines = Lines::default();
+    let say = |line: &str| cx.live.say(&shortened(&cx.redactor.text(line), SHOWN));
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
         tail.push(&buffer[..count]);
-        lines.push(&buffer[..count], |line| live.say(&shortened(&redactor.text(line), SHOWN)));
+        match &mut hear {
+            Some(hear) => hear(&buffer[..count]),
+            None => lines.push(&buffer[..count], say),
+        }
     }
-    lines.finish(|line| live.say(&shortened(&redactor.text(line), SHOWN)));
+    lines.finish(say);
 }
 
 /// Splits a stream into lines of bounded length.

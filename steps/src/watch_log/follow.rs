@@ -5,19 +5,17 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
+use super::lines::Lines;
+
 /// How many bytes one poll reads at most, so that the step can be stopped between polls.
 const AT_ONCE: usize = 8 * 1024 * 1024;
-
-/// The longest line that is looked at; a longer one is given as empty.
-const LONGEST: usize = 1024 * 1024;
 
 /// A log file being followed. Everything here blocks.
 pub(super) struct Follower {
     path: PathBuf,
     file: Option<File>,
     offset: u64,
-    partial: Vec<u8>,
-    too_long: bool,
+    lines: Lines,
     /// Whether the file was there at any time.
     pub(super) found: bool,
 }
@@ -25,7 +23,7 @@ pub(super) struct Follower {
 impl Follower {
     /// Nothing is opened yet; the file may come to be later.
     pub(super) fn new(path: &str) -> Self {
-        Self { path: path.into(), file: None, offset: 0, partial: Vec::new(), too_long: false, found: false }
+        Self { path: path.into(), file: None, offset: 0, lines: Lines::default(), found: false }
     }
 
     /// Gives every line that is complete by now, without its end, and whether there may be more at once. The last line of a file
@@ -46,7 +44,7 @@ impl Follower {
         }
         // Written between the last read and the rotation.
         while !self.read(&mut take)? {}
-        self.end_line(&mut take);
+        self.lines.end(&mut take);
         self.file = None;
         self.offset = 0;
         Ok(true)
@@ -70,8 +68,7 @@ impl Follower {
             file.seek(SeekFrom::Start(0))?;
         }
         self.offset = 0;
-        self.partial.clear();
-        self.too_long = false;
+        self.lines.clear();
         Ok(())
     }
 
@@ -95,29 +92,9 @@ impl Follower {
             }
             self.offset += count as u64;
             total += count;
-            for piece in buffer[..count].split_inclusive(|byte| *byte == b'\n') {
-                let (text, ends) = piece.strip_suffix(b"\n").map_or((piece, false), |text| (text, true));
-                if self.partial.len() + text.len() > LONGEST {
-                    self.too_long = true;
-                    self.partial.clear();
-                } else if !self.too_long {
-                    self.partial.extend_from_slice(text);
-                }
-                if ends {
-                    self.end_line(take);
-                }
-            }
+            self.lines.push(&buffer[..count], take);
         }
         Ok(false)
-    }
-
-    fn end_line(&mut self, take: &mut impl FnMut(&[u8])) {
-        let line = std::mem::take(&mut self.partial);
-        if std::mem::take(&mut self.too_long) {
-            take(b"(a line that is too long)");
-        } else if !line.trim_ascii().is_empty() {
-            take(&line);
-        }
     }
 }
 
@@ -125,6 +102,7 @@ impl Follower {
 mod tests {
     use std::io::Write as _;
 
+    use super::super::lines::LONGEST;
     use super::*;
 
     fn lines(follower: &mut Follower) -> Vec<String> {

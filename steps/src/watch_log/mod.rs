@@ -1,6 +1,8 @@
 //! Step kind `watch-log`: waits until a structured log shows what is expected.
 
+mod command;
 mod follow;
+mod lines;
 
 use std::time::Instant;
 
@@ -18,18 +20,25 @@ use serde_json::{Map, Value};
 use crate::backoff::pause;
 use crate::kind::{Context, End, Step};
 use crate::records::{blocking, write_records};
+use command::LogCommand;
 use follow::Follower;
 
-/// Reads a log of one JSON record a line, from the start of the file, and follows it until every expectation is met. When the
-/// time is over, the step fails and says of each how many records were seen.
+/// Reads a log of one JSON record a line, from its start, and follows it until every expectation is met. When the time is over, or
+/// when the log ends, the step fails and says of each how many records were seen. Exactly one of `path` and `command` says where the
+/// log is.
 ///
 /// The file may not be there yet, may be rotated (renamed or emptied), and may hold other lines: those that are no JSON object
 /// are counted and passed over. A last line without its end is waited for.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{"required": ["path"]}, {"required": ["command"]}]))]
 pub struct WatchLog {
     /// The log file, on this machine.
-    pub path: String,
+    #[serde(default)]
+    pub path: Option<String>,
+    /// A program that prints the log.
+    #[serde(default)]
+    pub command: Option<LogCommand>,
     /// Only records from this time on count, RFC 3339. It is taken to whole milliseconds, downwards. Records whose time is older,
     /// absent or unreadable are passed over. Default: all records count.
     #[serde(default)]
@@ -43,7 +52,7 @@ pub struct WatchLog {
     /// How long to wait. Default `5m`.
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
-    /// How long to wait before looking again. Default `500ms`.
+    /// How long to wait before looking again into a file. Default `500ms`.
     #[serde(default = "default_interval")]
     pub interval: Duration,
 }
@@ -108,6 +117,7 @@ with:
     - { match: { kind: attachmentUploadSucceeded }, at_least: 1 }
   timeout: 2m
 ";
+    const SECRET_FIELDS: &'static [&'static str] = &["/command/env/*"];
     type Outputs = Watched;
 
     fn effect(_: &Value) -> Effect {
@@ -116,24 +126,12 @@ with:
 
     async fn run(self, cx: &Context) -> Result<End<Watched>, StepError> {
         let mut watch = Watch::new(&self)?;
-        let mut follower = Follower::new(&self.path);
         let begun = Instant::now();
-        loop {
-            let more;
-            (follower, watch, more) = look(&self.path, follower, watch).await?;
-            watch.show(cx);
-            if watch.is_met() {
-                break;
-            }
-            cx.checkpoint()?;
-            if more {
-                continue;
-            }
-            let left = self.timeout.0.saturating_sub(begun.elapsed());
-            if left.is_zero() {
-                return Err(self.not_seen(&watch, follower.found));
-            }
-            pause(cx, self.interval.0.min(left)).await?;
+        cx.checkpoint()?;
+        match (&self.path, &self.command) {
+            (Some(path), None) => watch = self.follow(path, watch, cx).await?,
+            (None, Some(command)) => command.watch(&self, &mut watch, cx).await?,
+            _ => return Err(StepError::invalid("exactly one of `path` and `command` is needed")),
         }
         let matched = write_records(cx, "matched.jsonl", &watch.matched).await?;
         let Watch { counts, lines_read, non_json, too_old, .. } = watch;
@@ -155,21 +153,38 @@ async fn look(
 }
 
 impl WatchLog {
-    fn not_seen(&self, watch: &Watch, found: bool) -> StepError {
+    /// Follows a file until everything was seen.
+    async fn follow(&self, path: &str, mut watch: Watch, cx: &Context) -> Result<Watch, StepError> {
+        let mut follower = Follower::new(path);
+        let begun = Instant::now();
+        loop {
+            let more;
+            (follower, watch, more) = look(path, follower, watch).await?;
+            watch.show(cx);
+            if watch.is_met() {
+                return Ok(watch);
+            }
+            cx.checkpoint()?;
+            if more {
+                continue;
+            }
+            let left = self.timeout.0.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                let error = StepError::gate(format!("after {}: {}", self.timeout, self.seen(&watch)));
+                let found = follower.found.then(|| format!("{} from {path}", watch.read()));
+                return Err(error.with_help(found.unwrap_or_else(|| format!("{path} is not there"))));
+            }
+            pause(cx, self.interval.0.min(left)).await?;
+        }
+    }
+
+    /// How many records were seen of each expectation, in words.
+    fn seen(&self, watch: &Watch) -> String {
         let seen = self.expect.iter().zip(&watch.counts).map(|(expectation, count)| {
             let fields = Value::Object(expectation.fields.clone());
             format!("{fields}: {count} of {} seen", expectation.at_least)
         });
-        let message = format!("after {}: {}", self.timeout, seen.collect::<Vec<_>>().join("; "));
-        let error = StepError::gate(message);
-        if !found {
-            return error.with_help(format!("{} is not there", self.path));
-        }
-        let Watch { lines_read, non_json, too_old, .. } = watch;
-        error.with_help(format!(
-            "{lines_read} lines were read from {}: {non_json} no JSON object, {too_old} too old",
-            self.path
-        ))
+        seen.collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -223,6 +238,12 @@ impl Watch {
         if any && self.matched.len() < KEPT {
             self.matched.push(record);
         }
+    }
+
+    /// What was read, in words.
+    fn read(&self) -> String {
+        let Self { lines_read, non_json, too_old, .. } = self;
+        format!("{lines_read} lines were read ({non_json} no JSON object, {too_old} too old)")
     }
 
     fn met(&self) -> usize {

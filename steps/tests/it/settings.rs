@@ -65,6 +65,11 @@ fn wrong() -> Vec<(&'static str, Value, &'static str)> {
         ),
         ("command", json!({ "argv": [] }), "Value /argv: the list is empty"),
         ("watch-log", json!({ "path": "/l", "expect": [] }), "Value /expect: the list is empty"),
+        (
+            "watch-log",
+            json!({ "path": "/l", "command": { "argv": ["tail"] }, "expect": [{ "match": {} }] }),
+            "Key /command: `command` can not stand beside `path`",
+        ),
     ]
 }
 

@@ -89,3 +89,97 @@ async fn it_stops_when_told_to() {
     let (result, ()) = tokio::join!(bench.enter_with(cx, None), stopper);
     assert_eq!(result.unwrap_err().kind, ErrorKind::Interrupted);
 }
+
+/// A log that `sh` prints; it writes its process id, and that of a child of it, to the file `pids`.
+async fn printed(script: &str, more: Value) -> Bench {
+    let mut more = more;
+    let folder = bench(json!({})).await.folder;
+    let script = format!("cd {}; {script}", folder.path().display());
+    more["path"] = Value::Null;
+    more["command"] =
+        json!({ "argv": ["sh", "-c", script], "env": { "UP": UP.trim(), "DOWN": DOWN.trim() } });
+    let mut bench = bench(more).await;
+    bench.folder = folder;
+    bench
+}
+
+const PIDS: &str = "sleep 60 & echo $$ $! > pids";
+
+/// How many of the processes in the file `pids` are alive.
+fn alive(bench: &Bench) -> usize {
+    let pids = std::fs::read_to_string(bench.folder.path().join("pids")).unwrap_or_default();
+    let state = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    pids.split_whitespace().map(state).filter(|stat| !stat.is_empty() && !stat.contains(") Z ")).count()
+}
+
+#[tokio::test]
+async fn a_program_that_prints_the_log_is_ended_when_everything_was_seen() {
+    let script = format!(
+        "{PIDS}; echo 'not JSON'; echo \"$UP\"; echo \"$UP\"; printf '%.20s' \"$DOWN\"; sleep 0.1; printf '%s\\n' \"${{DOWN#????????????????????}}\"; wait"
+    );
+    let bench = printed(&script, json!({ "timeout": "30s" })).await;
+    let outputs = bench.enter("watch").await.unwrap();
+    assert_eq!(outputs["counts"], json!([2, 1]));
+    assert_eq!((&outputs["lines_read"], &outputs["non_json"]), (&json!(4), &json!(1)));
+    assert_eq!(bench.records(&outputs["matched"]).len(), 3);
+    crate::driven::until(|| alive(&bench) == 0).await;
+}
+
+#[tokio::test]
+async fn a_program_is_ended_when_the_time_is_over_even_when_it_ignores_that() {
+    let bench = printed(&format!("trap '' TERM; {PIDS}; echo \"$UP\"; wait"), json!({})).await;
+    let error = bench.enter("watch").await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Gate);
+    assert!(error.message.starts_with("after 300ms: ") && error.message.contains("1 of 2 seen"), "{error}");
+    assert!(error.help.unwrap().starts_with("1 lines were read"));
+    crate::driven::until(|| alive(&bench) == 0).await;
+}
+
+#[tokio::test]
+async fn a_program_that_ends_early_is_an_error_that_says_how() {
+    let bench = printed("echo \"$UP\"; echo pods \"gateway\" not found >&2; exit 3", json!({})).await;
+    let error = bench.enter("watch").await.unwrap_err();
+    assert_eq!(
+        (error.kind, &error.causes[..]),
+        (ErrorKind::Refused, &["pods gateway not found".to_owned()][..])
+    );
+    assert!(error.message.starts_with("`sh` exited with 3 before everything was seen: "), "{error}");
+    let bench = printed("echo \"$UP\"; echo \"$UP\"", json!({})).await;
+    let error = bench.enter("watch").await.unwrap_err();
+    assert!(error.message.contains("`sh` exited with 0") && error.message.contains("2 of 2 seen"), "{error}");
+    assert_eq!(error.kind, ErrorKind::Gate);
+    let all = "echo \"$UP\"; echo \"$UP\"; printf %s \"$DOWN\"; exit 1";
+    let outputs = printed(all, json!({})).await.enter("watch").await.unwrap();
+    assert_eq!(outputs["counts"], json!([2, 1]), "what was seen was seen, however it ended");
+    let mut bench = printed("true", json!({})).await;
+    let mut plan = (*bench.plan).clone();
+    plan.steps[0].with["command"] = json!({ "argv": ["/no/such/program"] });
+    bench.plan = plan.into();
+    let error = bench.enter("watch").await.unwrap_err();
+    assert!(error.message.contains("can not be started"), "{error}");
+}
+
+#[tokio::test]
+async fn a_program_is_ended_when_the_run_stops() {
+    let bench = printed(&format!("{PIDS}; wait"), json!({ "timeout": "1h" })).await;
+    let cx = bench.context("watch");
+    let stop = cx.stop.clone();
+    let stopper = async {
+        crate::driven::until(|| alive(&bench) == 2).await;
+        stop.cancel();
+    };
+    let (result, ()) = tokio::join!(bench.enter_with(cx, None), stopper);
+    assert_eq!(result.unwrap_err().kind, ErrorKind::Interrupted);
+    crate::driven::until(|| alive(&bench) == 0).await;
+}
+
+#[tokio::test]
+async fn what_a_program_prints_of_secrets_is_not_kept() {
+    let log = "echo '{\"kind\":\"attachmentUploadSucceeded\",\"path\":\"/a?client_secret=s3cr3t%2Bvalue\"}'";
+    let expect = json!([{ "match": { "kind": "attachmentUploadSucceeded" } }]);
+    let bench = printed(&format!("{log}; sleep 60"), json!({ "timeout": "30s", "expect": expect })).await;
+    bench.redactor.learn("s3cr3t+value");
+    let outputs = bench.enter("watch").await.unwrap();
+    let kept = bench.text(&outputs["matched"]);
+    assert!(kept.contains("client_secret=") && !kept.contains("s3cr3t"), "{kept}");
+}
