@@ -7,21 +7,23 @@ use std::time::Duration as StdDuration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use runbook_engine::artifact::Artifacts;
-use runbook_engine::drive::{
-    DriveError, Driver, Finish, Halt, LiveHub, Observer, People, Purpose, SystemClock,
-};
+use runbook_engine::drive::{DriveError, Driver, Finish, Halt, LiveHub, Purpose, SystemClock};
 use runbook_engine::duration::Duration;
 use runbook_engine::error::{ErrorKind, StepError};
 use runbook_engine::event::{Answer, Closed, Event, EventKind, Obligation, Question};
 use runbook_engine::kinds::{Effect, Repeat};
-use runbook_engine::plan::{Limits, OnFailure, PLAN_VERSION, Plan, PlannedStep, Retry};
+use runbook_engine::plan::{Plan, PlannedStep, Retry};
 use runbook_engine::redact::Redactor;
 use runbook_engine::state::{ObligationPhase, RunState, RunStatus, StepStatus};
 use runbook_engine::step::{Executor, Intent, Release, Settlement, StepCall, StepContext, StepEnd};
 use runbook_engine::store::memory::MemoryStore;
-use runbook_engine::store::{Fence, NewRun, Store, StoreError, Write};
+use runbook_engine::store::{Fence, Store, StoreError, Write};
 use serde_json::json;
 use tokio::sync::watch;
+
+mod common;
+
+use common::{Blind, Nobody, new_run};
 
 /// The scripted world: the kind of a step says what it does, and everything done is written down.
 #[derive(Default)]
@@ -117,58 +119,17 @@ impl Executor for Scripted {
     }
 }
 
-struct Nobody;
-
-#[async_trait]
-impl People for Nobody {
-    async fn ask(&self, _: &str, _: &Question) -> Option<String> {
-        None
-    }
-
-    fn name(&self) -> String {
-        "nobody".to_owned()
-    }
-}
-
-struct Blind;
-
-impl Observer for Blind {
-    fn changed(&mut self, _: &RunState, _: &Event) {}
-}
-
 fn step(id: &str, uses: &str, needs: &[&str]) -> PlannedStep {
+    let effect = if uses == "once" { Effect::WRITE_ONCE } else { Effect::WRITE };
     PlannedStep {
-        id: id.to_owned(),
-        name: None,
-        uses: uses.to_owned(),
-        with: json!({}),
         needs: needs.iter().map(|need| (*need).to_owned()).collect(),
-        condition: None,
-        effect: if uses == "once" { Effect::WRITE_ONCE } else { Effect::WRITE },
         retry: Retry { max_attempts: 4, delay: Duration::from_millis(1), ..Retry::default() },
-        timeout: None,
-        on_failure: OnFailure::Stop,
-        limits: Limits::default(),
-        waived: Default::default(),
+        ..common::step(id, uses, json!({}), effect)
     }
 }
 
 fn plan(steps: Vec<PlannedStep>) -> Plan {
-    Plan {
-        version: PLAN_VERSION,
-        runbook: "scripted".to_owned(),
-        description: String::new(),
-        definition: "0".repeat(64),
-        inputs: serde_json::Map::new(),
-        secrets: BTreeMap::new(),
-        connections: serde_json::Map::new(),
-        collections: serde_json::Map::new(),
-        limits: Limits::default(),
-        lock: None,
-        max_parallel: 4,
-        steps,
-        finally: vec![step("report", "anything", &[])],
-    }
+    Plan { finally: vec![step("report", "anything", &[])], ..common::plan(steps) }
 }
 
 struct Bench {
@@ -185,19 +146,7 @@ impl Bench {
     }
 
     async fn create(&self, id: &str, plan: &Plan) {
-        let first =
-            Event { seq: 1, at: Timestamp::now(), what: EventKind::RunCreated { by: "me".to_owned() } };
-        let run = NewRun {
-            id: id.to_owned(),
-            runbook: plan.runbook.clone(),
-            plan: serde_json::to_string(plan).unwrap(),
-            definition: String::new(),
-            source_name: "scripted.yaml".to_owned(),
-            seed: 1,
-            lock: plan.lock.clone(),
-            first,
-        };
-        self.store.create(run).await.unwrap();
+        self.store.create(new_run(id, plan)).await.unwrap();
     }
 
     fn driver(&self) -> Driver {

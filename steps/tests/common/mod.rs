@@ -10,12 +10,12 @@ use runbook_engine::drive::{LEASE, LiveHub};
 use runbook_engine::error::StepError;
 use runbook_engine::event::{Answer, Event, EventKind};
 use runbook_engine::kinds::Effect;
-use runbook_engine::plan::{Limits, OnFailure, PLAN_VERSION, Plan, PlannedStep, Retry};
+use runbook_engine::plan::{Plan, PlannedStep};
 use runbook_engine::redact::Redactor;
 use runbook_engine::state::RunStatus;
 use runbook_engine::step::{History, Ledger, Obligations, RunInfo, StepContext, StepEnd};
 use runbook_engine::store::memory::MemoryStore;
-use runbook_engine::store::{Fence, NewRun, Store, Write};
+use runbook_engine::store::{Fence, Store, Write};
 use runbook_steps::catalog;
 use runbook_steps::kind::{Context, Vault};
 use runbook_steps::resources::Resources;
@@ -63,20 +63,7 @@ impl Vault for Memory {
 /// A planned step without anything special.
 pub fn planned(id: &str, uses: &str, with: Value) -> PlannedStep {
     let effect = catalog::step(uses).map_or(Effect::READ, |entry| (entry.info.effect)(&with));
-    PlannedStep {
-        id: id.to_owned(),
-        name: None,
-        uses: uses.to_owned(),
-        with,
-        needs: Vec::new(),
-        condition: None,
-        effect,
-        retry: Retry::default(),
-        timeout: None,
-        on_failure: OnFailure::default(),
-        limits: Limits::default(),
-        waived: Default::default(),
-    }
+    crate::engine::step(id, uses, with, effect)
 }
 
 fn object(value: Value) -> Map<String, Value> {
@@ -86,35 +73,15 @@ fn object(value: Value) -> Map<String, Value> {
 impl Bench {
     /// A run of these steps on these connections and collections, claimed and under way.
     pub async fn new(steps: Vec<PlannedStep>, connections: Value, collections: Value) -> Self {
+        let (connections, collections) = (object(connections), object(collections));
         let plan = Arc::new(Plan {
-            version: PLAN_VERSION,
             runbook: "bench".to_owned(),
-            description: String::new(),
-            definition: "0".repeat(64),
-            inputs: Map::new(),
-            secrets: BTreeMap::new(),
-            connections: object(connections),
-            collections: object(collections),
-            limits: Limits::default(),
-            lock: None,
-            max_parallel: 4,
-            steps,
-            finally: Vec::new(),
+            connections,
+            collections,
+            ..crate::engine::plan(steps)
         });
         let store = Arc::new(MemoryStore::new());
-        let now = Timestamp::now();
-        let first = Event { seq: 1, at: now, what: EventKind::RunCreated { by: "ada".to_owned() } };
-        let new = NewRun {
-            id: RUN.to_owned(),
-            runbook: plan.runbook.clone(),
-            plan: serde_json::to_string(&*plan).unwrap(),
-            definition: String::new(),
-            source_name: "bench.yaml".to_owned(),
-            seed: 42,
-            lock: None,
-            first,
-        };
-        store.create(new).await.unwrap();
+        store.create(crate::engine::new_run(RUN, &plan)).await.unwrap();
         let (redactor, vault) = (Redactor::default(), Arc::new(Memory::default()));
         let (to_loop, requests) = mpsc::channel(16);
         let mut bench = Self {

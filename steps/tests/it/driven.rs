@@ -6,17 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration as StdDuration, Instant};
 
-use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use runbook_engine::artifact::Artifacts;
-use runbook_engine::drive::{Clock, DriveError, Driver, Finish, Halt, LiveHub, Observer, People, Purpose};
+use runbook_engine::drive::{Clock, DriveError, Driver, Finish, Halt, LiveHub, Purpose};
 use runbook_engine::error::StepError;
-use runbook_engine::event::{Event, EventKind, Question};
-use runbook_engine::plan::{Limits, PLAN_VERSION, Plan, PlannedStep};
+use runbook_engine::plan::{Plan, PlannedStep};
 use runbook_engine::redact::Redactor;
 use runbook_engine::state::RunState;
+use runbook_engine::store::Store;
 use runbook_engine::store::memory::MemoryStore;
-use runbook_engine::store::{NewRun, Store};
 use runbook_steps::executor::CatalogExecutor;
 use runbook_steps::kind::{NoVault, Vault};
 use runbook_steps::resources::Resources;
@@ -24,6 +22,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use crate::common::planned;
+use crate::engine::{Blind, Nobody, new_run, plan};
 
 /// A clock that can be set forward, so that nobody waits for a lease.
 #[derive(Default)]
@@ -33,25 +32,6 @@ impl Clock for Ahead {
     fn now(&self) -> Timestamp {
         Timestamp::now() + SignedDuration::from_secs(self.0.load(Ordering::SeqCst))
     }
-}
-
-struct Nobody;
-
-#[async_trait]
-impl People for Nobody {
-    async fn ask(&self, _: &str, _: &Question) -> Option<String> {
-        None
-    }
-
-    fn name(&self) -> String {
-        "nobody".to_owned()
-    }
-}
-
-struct Blind;
-
-impl Observer for Blind {
-    fn changed(&mut self, _: &RunState, _: &Event) {}
 }
 
 /// Runs in one store, on systems that they share.
@@ -101,33 +81,12 @@ impl Driven {
             steps[index].needs = vec![steps[index - 1].id.clone()];
         }
         let plan = Plan {
-            version: PLAN_VERSION,
-            runbook: "driven".to_owned(),
-            description: String::new(),
-            definition: "0".repeat(64),
-            inputs: Map::new(),
-            secrets: BTreeMap::new(),
             connections: self.connections.clone(),
             collections: self.collections.clone(),
-            limits: Limits::default(),
-            lock: None,
-            max_parallel: 4,
-            steps,
             finally,
+            ..plan(steps)
         };
-        let first =
-            Event { seq: 1, at: Timestamp::now(), what: EventKind::RunCreated { by: "ada".to_owned() } };
-        let run = NewRun {
-            id: id.to_owned(),
-            runbook: plan.runbook.clone(),
-            plan: serde_json::to_string(&plan).unwrap(),
-            definition: String::new(),
-            source_name: "driven.yaml".to_owned(),
-            seed: 1,
-            lock: None,
-            first,
-        };
-        self.store.create(run).await.unwrap();
+        self.store.create(new_run(id, &plan)).await.unwrap();
     }
 
     fn driver(&self) -> Driver {

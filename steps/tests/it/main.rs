@@ -6,6 +6,8 @@ mod command;
 mod common;
 mod delete_batch;
 mod driven;
+#[path = "../../../engine/tests/common/mod.rs"]
+mod engine;
 mod fountain;
 mod freeze;
 mod freeze_chatkit;
