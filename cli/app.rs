@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use runbook_engine::store::Store;
 
-use crate::exit::Outcome;
+use crate::exit::{Exit, Outcome};
+use crate::lost;
 use crate::state::Location;
+use crate::trouble;
 
 /// The global options.
 pub struct App {
@@ -32,14 +34,31 @@ impl App {
     /// Opens the state store, which is made when it is not there.
     pub async fn state(&self) -> Outcome<State> {
         let location = Location::of(self.state.as_deref())?;
-        let store = location.open().await?;
-        Ok(State { location, store })
+        let store = location.open().await;
+        Self::opened(location, store).await
+    }
+
+    /// Opens the state store for a command that only looks, also where nothing can be written.
+    pub async fn state_to_read(&self) -> Outcome<State> {
+        let location = Location::of(self.state.as_deref())?;
+        let store = location.open_to_read().await;
+        Self::opened(location, store).await
+    }
+
+    async fn opened(location: Location, store: Outcome<Arc<dyn Store>>) -> Outcome<State> {
+        match store {
+            Ok(store) => {
+                lost::tell(&location, &*store).await;
+                Ok(State { location, store })
+            }
+            Err(failure) if failure.exit == Exit::Store => Err(trouble::unopened(&location, failure).await),
+            Err(failure) => Err(failure),
+        }
     }
 
     /// Opens the state store if there is one; commands that need none are not stopped by it.
     pub async fn state_if_there(&self) -> Option<State> {
-        let location = Location::of(self.state.as_deref()).ok().filter(Location::exists)?;
-        let store = location.open().await.ok()?;
-        Some(State { location, store })
+        Location::of(self.state.as_deref()).ok().filter(Location::exists)?;
+        self.state_to_read().await.ok()
     }
 }

@@ -15,7 +15,7 @@ pub async fn show(state: &State, own: Option<&str>) {
     let now = Timestamp::now();
     for one in open.iter().filter(|one| own != Some(one.run.as_str())) {
         let owned = match state.store.run(&one.run).await {
-            Ok(Some(row)) => session::is_owned(state, &row).await,
+            Ok(Some(row)) => session::live_owner(state, &row).is_some(),
             _ => false,
         };
         eprintln!("{}", paint(&line(one, owned, now)));

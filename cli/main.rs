@@ -19,6 +19,7 @@ mod find;
 mod format;
 mod inputs;
 mod log;
+mod lost;
 mod prompt;
 mod redacted_panic;
 mod report;
@@ -27,6 +28,7 @@ mod session;
 mod signals;
 mod state;
 mod trace;
+mod trouble;
 
 use clap::Parser;
 

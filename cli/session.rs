@@ -18,7 +18,7 @@ use runbook_steps::kind::Vault;
 use runbook_steps::resources::Resources;
 use runbook_steps::vault::SealedVault;
 
-use self::recorder::{Pump, Recorder};
+use self::recorder::{Last, Pump, Recorder};
 use crate::app::State;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::format;
@@ -29,6 +29,7 @@ use crate::report::summary::{self, Facts};
 use crate::report::{Subject, Views};
 use crate::secrets::{self, Secrets};
 use crate::signals::Stopper;
+use crate::trouble;
 
 pub use self::checks::decodes;
 
@@ -101,27 +102,28 @@ fn host() -> String {
 }
 
 /// Which process works on the run, and until when its lease lasts. One of this machine that has died is found out at once, without
-/// waiting for its lease to end; then it is made to leave. Every command asks this, so that all tell the same.
-pub async fn live_owner(state: &State, row: &RunRow) -> Outcome<Option<(String, Timestamp)>> {
-    let Some((owner, until)) = row.live_owner(Timestamp::now()) else { return Ok(None) };
-    let here =
-        owner.rsplit_once(':').and_then(|(who, _)| who.rsplit_once('@')).is_some_and(|(_, at)| at == host());
-    if here && let Ok(false) = state.location.is_held(&row.id) {
-        match state.store.commit(&row.id, Fence::Owner(row.epoch), vec![Write::Leave]).await {
-            // A store that takes no writes can be read all the same.
-            Ok(()) | Err(StoreError::Fenced | StoreError::Io(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-        return Ok(None);
-    }
-    Ok(Some((owner.to_owned(), until)))
+/// waiting for its lease to end. Every command asks this, so that all tell the same; nothing is changed.
+pub fn live_owner(state: &State, row: &RunRow) -> Option<(String, Timestamp)> {
+    let (owner, until) = row.live_owner(Timestamp::now())?;
+    let died = is_here(owner) && matches!(state.location.is_held(&row.id), Ok(false));
+    (!died).then(|| (owner.to_owned(), until))
 }
 
-/// Whether a process works on the run, for those who only look; the lease counts where that can not be found out.
-pub async fn is_owned(state: &State, row: &RunRow) -> bool {
-    match live_owner(state, row).await {
-        Ok(owner) => owner.is_some(),
-        Err(_) => row.live_owner(Timestamp::now()).is_some(),
+fn is_here(owner: &str) -> bool {
+    let at = owner.rsplit_once(':').and_then(|(who, _)| who.rsplit_once('@')).map(|(_, at)| at);
+    at == Some(&*host())
+}
+
+/// Makes a process of this machine that has died leave the run, so that its lease is in nobody's way. Only whoever holds the run's mark
+/// may say that it has died.
+async fn dismiss(state: &State, run: &str) -> Outcome<()> {
+    let row = state.store.run(run).await?.ok_or_else(|| StoreError::NoSuchRun(run.to_owned()))?;
+    if row.live_owner(Timestamp::now()).is_none_or(|(owner, _)| !is_here(owner)) {
+        return Ok(());
+    }
+    match state.store.commit(run, Fence::Owner(row.epoch), vec![Write::Leave]).await {
+        Ok(()) | Err(StoreError::Fenced) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -140,21 +142,44 @@ pub async fn load(state: &State, row: &RunRow) -> Outcome<(Plan, RunState)> {
     Ok((plan, stands))
 }
 
-/// Takes the run up for a purpose, shows it, and tells what came of it.
+/// Takes the run up for a purpose, shows it, and tells what came of it, also when the store fails on the way.
 pub async fn drive(state: &State, row: &RunRow, prepared: Prepared, purpose: Purpose, json: bool) -> Outcome {
+    let plan = Arc::clone(&prepared.plan);
+    let last = Last::new(load_state(&*state.store, &row.id, &plan).await?);
+    match work(state, row, prepared, purpose, json, &last).await {
+        Err(failure) if failure.exit == Exit::Store => {
+            Err(trouble::during(state, row, &plan, last.state(), failure).await)
+        }
+        outcome => outcome,
+    }
+}
+
+async fn work(
+    state: &State,
+    row: &RunRow,
+    prepared: Prepared,
+    purpose: Purpose,
+    json: bool,
+    last: &Last,
+) -> Outcome {
     let run = row.id.clone();
-    let known = load_state(&*state.store, &run, &prepared.plan).await?;
     let held = hold(state, row).await?;
+    dismiss(state, &run).await?;
     let log = open_log(state, &run, &prepared.redactor).await?;
     let live = LiveHub::new(prepared.redactor.clone());
     let subject =
         Subject { run: run.clone(), plan: Arc::clone(&prepared.plan), seed: row.seed, live: live.clone() };
     let (views, stopper) = (Views::new(&subject, json), Stopper::new());
-    views.each(|view| view.begin(&known));
+    views.each(|view| view.begin(&last.state()));
     let told = views.clone();
-    stopper.listen(move |halt| told.each(|view| view.say(stopping(halt))))?;
+    stopper.listen(move |halt| {
+        told.each(|view| {
+            view.stopping();
+            view.say(stopping(halt));
+        });
+    })?;
     let people = Arc::new(AtTerminal::new(views.clone(), stopper.clone(), person()));
-    let recorder = Recorder::new(views.clone(), Arc::clone(&log), Arc::clone(&people));
+    let recorder = Recorder::new(views.clone(), Arc::clone(&log), Arc::clone(&people), last.clone());
     let pump = Pump::start(live.clone(), views.clone(), log);
     let driver = Driver {
         store: Arc::clone(&state.store),
@@ -232,9 +257,12 @@ async fn conclude(
         Ok(Finish::Waiting(stands, _)) => (stands, Exit::Waiting),
         Ok(Finish::Halted(stands)) => (stands, stopper.exit()),
         Err(error) => {
-            return Err(
-                Failure::from(error).help(format!("runbook resume {run}   goes on from where it stands"))
-            );
+            let failure = Failure::from(error);
+            // What to type when the store has failed is told with what is not safe.
+            return Err(match failure.exit {
+                Exit::Store => failure,
+                _ => failure.help(format!("runbook resume {run}   goes on from where it stands")),
+            });
         }
     };
     tell(state, run, plan, &stands).await?;

@@ -50,7 +50,12 @@ impl Location {
 
     /// Whether anything was ever kept here.
     pub fn exists(&self) -> bool {
-        self.database.exists()
+        self.database.exists() || self.folder.join("runs").exists()
+    }
+
+    /// The database.
+    pub fn database(&self) -> &Path {
+        &self.database
     }
 
     /// Opens the store, which is made when it is not there.
@@ -59,6 +64,15 @@ impl Location {
             Failure::new(Exit::Store, format!("the state folder {}: {error}", self.folder.display()))
         })?;
         Ok(store::open(&format!("sqlite:{}", self.database.display())).await?)
+    }
+
+    /// Opens the store only to read it, also where nothing can be written; nothing is made. Says on stderr what to keep in mind.
+    pub async fn open_to_read(&self) -> Outcome<Arc<dyn Store>> {
+        let (store, caveat) = store::open_to_read(&self.database).await?;
+        if let Some(caveat) = caveat {
+            format::warn(&caveat);
+        }
+        Ok(store)
     }
 
     /// The folder of large outputs, for reading.
@@ -86,7 +100,8 @@ impl Location {
     /// A report under the name people know it by, in its run's folder; under its content where it can not be put there.
     pub fn report(&self, run: &str, artifact: &Artifact) -> Option<PathBuf> {
         let kept = self.artifacts().path(artifact).ok().filter(|path| path.is_file())?;
-        let named = self.run_folder(run).ok()?.join(&artifact.name);
+        let Ok(folder) = self.run_folder(run) else { return Some(kept) };
+        let named = folder.join(&artifact.name);
         // A run that was resumed has a later report than the one that may be there.
         let fresh = named.with_extension("new");
         let _ = fs::remove_file(&fresh);
@@ -204,7 +219,7 @@ async fn listing(state: &State, message: String, rows: &[&RunRow]) -> Failure {
     let now = Timestamp::now();
     let mut failure = Failure::usage(message);
     for row in rows.iter().take(12) {
-        let owned = session::is_owned(state, row).await;
+        let owned = session::live_owner(state, row).is_some();
         failure =
             failure.help(format!("{}  {}  {}", row.id, stands(row, owned), format::ago(row.created_at, now)));
     }

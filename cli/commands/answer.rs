@@ -33,7 +33,7 @@ pub async fn run(app: &App, args: &args::Answer) -> Outcome {
         return Ok(Exit::Waiting);
     };
     check(&question, &text)?;
-    let owner = session::live_owner(&state, &row).await?;
+    let owner = session::live_owner(&state, &row);
     // Whatever keeps this process from going on is found out before the answer is recorded.
     let prepared = match &owner {
         Some(_) => None,
@@ -67,7 +67,7 @@ pub async fn run(app: &App, args: &args::Answer) -> Outcome {
 async fn still_owned(state: &State, run: &str) -> Outcome<bool> {
     tokio::time::sleep(TAKEN_UP).await;
     let row = state.store.run(run).await?.ok_or_else(|| StoreError::NoSuchRun(run.to_owned()))?;
-    Ok(row.status.is_final() || session::live_owner(state, &row).await?.is_some())
+    Ok(row.status.is_final() || session::live_owner(state, &row).is_some())
 }
 
 /// Which question is meant, and the answer if it was given.

@@ -25,7 +25,7 @@ pub async fn run(app: &App, args: &Cancel) -> Outcome {
     }
     let plan = decode_plan(&row)?;
     let by = session::person();
-    if let Some((owner, _)) = session::live_owner(&state, &row).await? {
+    if let Some((owner, _)) = session::live_owner(&state, &row) {
         eprintln!("{owner} works on {}: asking it to cancel, and waiting for it", row.id);
         let request = |_: &_| Ok(EventKind::CancelRequested { by: by.clone() });
         let event = wait::append(&state, &row.id, &plan, app.json, request).await?;

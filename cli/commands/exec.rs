@@ -68,7 +68,9 @@ async fn create(
     match state.store.create(new).await {
         Ok(()) => {}
         Err(StoreError::Locked { key, run }) => return Err(locked(state, &key, &run).await),
-        Err(error) => return Err(error.into()),
+        Err(error) => {
+            return Err(Failure::from(error).help("the run was not created, and nothing was done"));
+        }
     }
     if json {
         report::print_event(id, &first);
@@ -81,7 +83,7 @@ async fn create(
 async fn locked(state: &State, key: &str, run: &str) -> Failure {
     let failure = Failure::new(Exit::Busy, format!("run {run} holds the lock `{key}`; nothing was done"));
     let Ok(Some(row)) = state.store.run(run).await else { return failure };
-    if let Ok(Some((owner, _))) = session::live_owner(state, &row).await {
+    if let Some((owner, _)) = session::live_owner(state, &row) {
         return failure
             .help(format!("it is running, by {owner}"))
             .help(format!("runbook logs {run} -f   to watch it"));

@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// Prints what is recorded, and what comes.
 pub async fn run(app: &App, args: &Logs) -> Outcome {
-    let state = app.state().await?;
+    let state = app.state_to_read().await?;
     let row = match &args.run {
         Some(named) => state::run_named(&state, named, Prefer::Newest).await?,
         None => state::newest(&*state.store).await?,
@@ -72,7 +72,7 @@ pub async fn run(app: &App, args: &Logs) -> Outcome {
 async fn ended(state: &State, row: &RunRow) -> Outcome<bool> {
     let row = state.store.run(&row.id).await?.ok_or_else(|| StoreError::NoSuchRun(row.id.clone()))?;
     Ok(row.status.is_final()
-        || (row.status == RunStatus::Failed && session::live_owner(state, &row).await?.is_none()))
+        || (row.status == RunStatus::Failed && session::live_owner(state, &row).is_none()))
 }
 
 struct Printer {

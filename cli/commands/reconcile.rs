@@ -47,7 +47,7 @@ pub async fn run(app: &App) -> Outcome {
 /// Takes the run up only to put back what is overdue in it. What it says goes to stderr: stdout carries one document.
 async fn release(state: &State, run: &str) -> Outcome {
     let row = state.store.run(run).await?.ok_or_else(|| StoreError::NoSuchRun(run.to_owned()))?;
-    if let Some((owner, until)) = session::live_owner(state, &row).await? {
+    if let Some((owner, until)) = session::live_owner(state, &row) {
         return Err(session::busy(run, &owner, until));
     }
     let prepared = Prepared::new(state, run, decode_plan(&row)?, Needs::WhatThereIs)?;

@@ -26,7 +26,7 @@ pub async fn run(app: &App, args: &Resume) -> Outcome {
             Failure::usage(format!("run {} has {}: there is nothing to resume", row.id, row.status.name()));
         return Err(failure.help(format!("runbook show {}   shows what it did", row.id)));
     }
-    if let Some((owner, until)) = session::live_owner(&state, &row).await? {
+    if let Some((owner, until)) = session::live_owner(&state, &row) {
         return Err(session::busy(&row.id, &owner, until));
     }
     let plan = decode_plan(&row)?;

@@ -24,14 +24,14 @@ struct Listed {
 
 /// Lists the runs.
 pub async fn run(app: &App, args: &Runs) -> Outcome {
-    let state = app.state().await?;
+    let state = app.state_to_read().await?;
     banner::show(&state, None).await;
     let mut rows = state.store.runs(if args.unfinished { usize::from(u16::MAX) } else { args.limit }).await?;
     rows.retain(|row| !args.unfinished || !row.status.is_final());
     rows.truncate(args.limit);
     let mut runs = Vec::with_capacity(rows.len());
     for row in rows {
-        let owner = session::live_owner(&state, &row).await?.map(|(owner, _)| owner);
+        let owner = session::live_owner(&state, &row).map(|(owner, _)| owner);
         let left = left(&state, &row).await?;
         runs.push(Listed { row, owner, left });
     }

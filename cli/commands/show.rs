@@ -21,14 +21,14 @@ use crate::state::{self, Prefer};
 
 /// Shows the run.
 pub async fn run(app: &App, args: &Show) -> Outcome {
-    let state = app.state().await?;
+    let state = app.state_to_read().await?;
     let row = match &args.run {
         Some(named) => state::run_named(&state, named, Prefer::Newest).await?,
         None => state::newest(&*state.store).await?,
     };
     banner::show(&state, Some(&row.id)).await;
     let (plan, stands) = session::load(&state, &row).await?;
-    let owner = session::live_owner(&state, &row).await?.map(|(owner, _)| owner);
+    let owner = session::live_owner(&state, &row).map(|(owner, _)| owner);
     if app.json {
         return super::print_json(&document(&row, &plan, &stands, owner.as_deref()));
     }

@@ -69,7 +69,7 @@ pub async fn watch(state: &State, run: &str, plan: &Plan, after: u64, json: bool
     let (mut seen, mut moved) = (after, Instant::now());
     loop {
         let row = state.store.run(run).await?.ok_or_else(|| StoreError::NoSuchRun(run.to_owned()))?;
-        let owner = session::live_owner(state, &row).await?;
+        let owner = session::live_owner(state, &row);
         let stands = load_state(&*state.store, run, plan).await?;
         for event in state.store.events(run, seen).await? {
             seen = event.seq;

@@ -48,6 +48,9 @@ pub trait View: Send {
     /// This program says something about the run.
     fn say(&mut self, text: &str);
 
+    /// The run was asked to stop.
+    fn stopping(&mut self) {}
+
     /// Time has passed.
     fn tick(&mut self) {}
 

@@ -27,7 +27,7 @@ pub(super) struct Terminal {
     live: ProgressBar,
     /// What was to be printed while a person is asked.
     held_back: Option<Vec<String>>,
-    remark: Option<String>,
+    stopping: bool,
 }
 
 impl Terminal {
@@ -45,7 +45,7 @@ impl Terminal {
             screen,
             live,
             held_back: None,
-            remark: None,
+            stopping: false,
         }
     }
 
@@ -65,10 +65,9 @@ impl Terminal {
         }
         let look = look(&self.subject);
         let rates = &self.rates;
-        let lines =
-            area::lines(&look, &self.subject, &self.state, Timestamp::now(), self.remark.as_deref(), |id| {
-                rates.get(id).and_then(Rate::per_second)
-            });
+        let lines = area::lines(&look, &self.subject, &self.state, Timestamp::now(), self.stopping, |id| {
+            rates.get(id).and_then(Rate::per_second)
+        });
         self.live.set_message(lines.join("\n"));
     }
 }
@@ -142,10 +141,13 @@ impl View for Terminal {
     }
 
     fn say(&mut self, text: &str) {
-        self.remark = Some(text.to_owned());
         let look = look(&self.subject);
         self.print(look.notice(text));
         self.draw();
+    }
+
+    fn stopping(&mut self) {
+        self.stopping = true;
     }
 
     fn tick(&mut self) {

@@ -11,32 +11,55 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::format;
 use crate::log::RunLog;
 use crate::prompt::AtTerminal;
 use crate::report::{TICK, Views};
 
 type Log = Arc<Mutex<RunLog>>;
 
+/// How the run stood after the last event that became durable here.
+#[derive(Clone)]
+pub(super) struct Last(Arc<Mutex<RunState>>);
+
+impl Last {
+    pub(super) fn new(state: RunState) -> Self {
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    pub(super) fn state(&self) -> RunState {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, state: &RunState) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone_from(state);
+    }
+}
+
 /// Every event, right after it became durable.
 pub(super) struct Recorder {
     views: Views,
     log: Log,
     people: Arc<AtTerminal>,
+    last: Last,
+    /// Whether it has been said that the log can not be written.
+    warned: bool,
 }
 
 impl Recorder {
-    pub(super) fn new(views: Views, log: Log, people: Arc<AtTerminal>) -> Self {
-        Self { views, log, people }
+    pub(super) fn new(views: Views, log: Log, people: Arc<AtTerminal>, last: Last) -> Self {
+        Self { views, log, people, last, warned: false }
     }
 }
 
 impl Observer for Recorder {
     fn changed(&mut self, state: &RunState, event: &Event) {
         let written = self.log.lock().unwrap_or_else(PoisonError::into_inner).event(event);
-        if let Err(error) = written {
-            // The store has the event; the log is a convenience.
-            format::warn(&format!("the log can not be written: {error}"));
+        self.last.set(state);
+        // The store has the event; the log is a convenience.
+        if let Err(error) = written
+            && !std::mem::replace(&mut self.warned, true)
+        {
+            self.views.each(|view| view.say(&format!("the log can not be written: {error}")));
         }
         match &event.what {
             EventKind::Answered { step, .. } => self.people.withdraw(Some(step)),

@@ -148,7 +148,7 @@ pub(super) fn lines(
     subject: &Subject,
     state: &RunState,
     now: Timestamp,
-    remark: Option<&str>,
+    stopping: bool,
     rate: impl Fn(&str) -> Option<f64>,
 ) -> Vec<String> {
     let mut lines = Vec::new();
@@ -173,7 +173,7 @@ pub(super) fn lines(
         }
     }
     lines.push(String::new());
-    lines.push(foot(look, subject, state, now, remark));
+    lines.push(foot(look, subject, state, now, stopping));
     lines
 }
 
@@ -238,7 +238,7 @@ fn bar(look: &Look, done: u64, total: u64) -> String {
 }
 
 /// The run in one line: how far, how long, what is held.
-fn foot(look: &Look, subject: &Subject, state: &RunState, now: Timestamp, remark: Option<&str>) -> String {
+fn foot(look: &Look, subject: &Subject, state: &RunState, now: Timestamp, stopping: bool) -> String {
     let all = subject.plan.all_steps().count();
     let over = state.steps.values().filter(|step| step.is_over()).count();
     let mut parts = vec![dim(&format!("{over} of {all} done"))];
@@ -250,7 +250,7 @@ fn foot(look: &Look, subject: &Subject, state: &RunState, now: Timestamp, remark
         let text = format!("HELD {}, {} at most", held.obligation.label, format::length(left));
         parts.push(format::paint(Style::new().yellow(), &text));
     }
-    if remark.is_some() {
+    if stopping {
         parts.push(format::paint(Style::new().yellow(), "stopping"));
     }
     look.cut(&format!("  {}", parts.join(&dim("  "))))

@@ -378,6 +378,15 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
     }
 }
 
+/// Opens the SQLite store in the file at `path` only to read it, also where nothing can be written, with what to keep in mind about what
+/// is read. An empty store when there is no file: nothing is made. [`StoreError::Io`] when what is there can not be read.
+pub async fn open_to_read(path: &Path) -> Result<(Arc<dyn Store>, Option<String>), StoreError> {
+    Ok(match sqlite::SqliteStore::open_to_read(path).await? {
+        Some((store, caveat)) => (Arc::new(store), caveat),
+        None => (Arc::new(memory::MemoryStore::new()), None),
+    })
+}
+
 /// The fold of a run's events.
 pub async fn load_state(store: &dyn Store, run: &str, plan: &Plan) -> Result<RunState, StoreError> {
     let mut state = RunState::new(plan);

@@ -3,6 +3,7 @@
 //! connections.
 
 mod read;
+mod reading;
 mod schema;
 mod write;
 mod writer;
@@ -19,6 +20,7 @@ use tokio::task::JoinHandle;
 
 use super::{BatchRow, Fence, LedgerRow, NewRun, OpenObligation, RunRow, Store, StoreError, Write};
 use crate::event::Event;
+use reading::Reading;
 use writer::{Job, Request};
 
 /// How many writes may wait; one more has to wait outside.
@@ -34,8 +36,9 @@ const READERS: u32 = 4;
 #[derive(Debug)]
 pub struct SqliteStore {
     readers: SqlitePool,
-    /// Absent once the store is closed.
+    /// Absent once the store is closed, and when it is only read.
     requests: Mutex<Option<mpsc::Sender<Request>>>,
+    only_read: bool,
     writer: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -56,12 +59,28 @@ impl SqliteStore {
         Ok(Self {
             readers,
             requests: Mutex::new(Some(requests)),
+            only_read: false,
             writer: tokio::sync::Mutex::new(Some(writer)),
         })
     }
 
+    /// Opens the file to read it, also where nothing can be written; with what to keep in mind about what is read, if it could not be
+    /// read as always. None when there is no file. Its tables are brought up to date where that is needed.
+    pub async fn open_to_read(path: &Path) -> Result<Option<(Self, Option<String>)>, StoreError> {
+        if !schema::is_there(path)? {
+            return Ok(None);
+        }
+        let Some(Reading { pool, caveat }) = reading::open(path).await? else {
+            return Self::open(path).await.map(|store| Some((store, None)));
+        };
+        let writer = tokio::sync::Mutex::default();
+        let store = Self { readers: pool, requests: Mutex::default(), only_read: true, writer };
+        Ok(Some((store, caveat)))
+    }
+
     async fn ask(&self, job: Job) -> Result<u64, StoreError> {
-        let closed = || StoreError::Io("it is closed".to_owned());
+        let reason = if self.only_read { "it was opened only to be read" } else { "it is closed" };
+        let closed = || StoreError::Io(reason.to_owned());
         let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (reply, answer) = oneshot::channel();
         requests.ok_or_else(closed)?.send(Request { job, reply }).await.map_err(|_| closed())?;

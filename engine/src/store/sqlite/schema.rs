@@ -1,10 +1,12 @@
 //! Opening a database file: its folders, its settings, its tables.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions, Connection, SqlSafeStr};
 
 use super::{chain, failed};
@@ -13,8 +15,11 @@ use crate::store::StoreError;
 /// Versions before this one can corrupt a file that two connections write to and checkpoint at one time.
 const OLDEST: [u32; 3] = [3, 51, 3];
 
+/// The version of the tables.
+const VERSION: i64 = 1;
+
 /// How long a statement waits for another process; also how long opening goes on when the file is busy.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How every connection to the file is set up.
 pub fn options(path: &Path) -> SqliteConnectOptions {
@@ -28,6 +33,62 @@ pub fn options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
+/// How a connection is set up that only reads.
+pub fn to_read(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .read_only(true)
+        .busy_timeout(PATIENCE)
+        .disable_statement_logging()
+}
+
+/// Whether there is a log beside the file with what may not be in the file yet.
+pub fn has_log(path: &Path) -> bool {
+    std::fs::metadata(log_of(path)).is_ok_and(|log| log.len() > 0)
+}
+
+fn log_of(path: &Path) -> PathBuf {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
+}
+
+/// Whether there is a file with anything in it. An error when there is none although there is a log: opening it would make a new file
+/// and throw the log away, with everything that was written last.
+pub fn is_there(path: &Path) -> Result<bool, StoreError> {
+    let there = std::fs::metadata(path).is_ok_and(|file| file.len() > 0);
+    if !there && has_log(path) {
+        return Err(StoreError::Io(format!(
+            "{} is missing or empty, but {} is there; nothing was touched: put the file back, or move both away to begin anew",
+            path.display(),
+            log_of(path).display()
+        )));
+    }
+    Ok(there)
+}
+
+/// Whether the tables are those of this program; false when they have to be brought up to date. An error when they are later ones.
+pub async fn is_current(pool: &SqlitePool) -> Result<bool, StoreError> {
+    let versions = "select coalesce(max(version), 0) from _sqlx_migrations";
+    let present: i64 = match sqlx::query_scalar(versions).fetch_one(pool).await {
+        Ok(version) => version,
+        // A file that was made a moment ago has no tables yet.
+        Err(error)
+            if error.as_database_error().is_some_and(|error| error.message().contains("no such table")) =>
+        {
+            0
+        }
+        Err(error) => return Err(failed(&error)),
+    };
+    if present > VERSION {
+        let message =
+            format!("its tables have version {present}, made by a later program; this one knows {VERSION}");
+        return Err(StoreError::Io(message));
+    }
+    Ok(present == VERSION)
+}
+
 /// Makes the folders (0700) and the file (0600) that are missing.
 pub async fn make_file(path: &Path) -> Result<(), StoreError> {
     let failed = |error: std::io::Error| {
@@ -36,6 +97,7 @@ pub async fn make_file(path: &Path) -> Result<(), StoreError> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).await.map_err(failed)?;
     }
+    is_there(path)?;
     let mut open = tokio::fs::OpenOptions::new();
     open.create(true).truncate(false).write(true).mode(0o600);
     open.open(path).await.map(drop).map_err(failed)
@@ -65,7 +127,7 @@ pub async fn prepare(options: &SqliteConnectOptions) -> Result<SqliteConnection,
 /// Everything in one transaction that waits for its turn: two processes that start together do not meet.
 async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     let first = Migration::new(
-        1,
+        VERSION,
         "runs".into(),
         MigrationType::Simple,
         include_str!("../../../migrations/sqlite/0001_runs.sql").into_sql_str(),
@@ -80,7 +142,8 @@ async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     transaction.commit().await.map_err(|error| failed(&error))
 }
 
-fn is_busy(error: &sqlx::Error) -> bool {
+/// Whether another process has the file locked.
+pub fn is_busy(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     // The low byte is the primary result code: SQLITE_BUSY is 5.
     code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == 5)

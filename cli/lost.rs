@@ -1,0 +1,113 @@
+//! Runs that left a folder and that the database does not have: it was lost, emptied or exchanged. What they held may still be held,
+//! and nobody but a person can put it back then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+
+use runbook_engine::event::{Closed, EventKind, Obligation, ObligationChange, RunOutcome};
+use runbook_engine::store::Store;
+use runbook_steps::freeze;
+
+use crate::format;
+use crate::log;
+use crate::state::Location;
+
+/// How many are told one by one.
+const MOST: usize = 20;
+
+/// A run of which only the log is left.
+struct Lost {
+    run: String,
+    log: PathBuf,
+    ended: bool,
+    held: Vec<Obligation>,
+}
+
+/// Says on stderr which runs have a log and are not in the store; nothing when all are.
+pub async fn tell(location: &Location, store: &dyn Store) {
+    // The folders are looked at first: the row of a run is there before its log.
+    let logged = logged(location);
+    if logged.is_empty() {
+        return;
+    }
+    // A command must not fail for this; a store that is broken says so by itself.
+    let Ok(rows) = store.runs(usize::MAX).await else { return };
+    let known: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+    let lost: Vec<String> = logged.into_iter().filter(|run| !known.contains(run.as_str())).collect();
+    if lost.is_empty() {
+        return;
+    }
+    format::warn(&format!(
+        "{} does not have {} that {} here: it is new, was exchanged, or lost what was in it",
+        location.database().display(),
+        if lost.len() == 1 { "1 run".to_owned() } else { format!("{} runs", lost.len()) },
+        if lost.len() == 1 { "was recorded" } else { "were recorded" },
+    ));
+    lines(location, &lost).iter().for_each(|line| eprintln!("  {line}"));
+    let folder = location.folder().join("runs");
+    eprintln!(
+        "  put the right database back; or, when nothing is left to do for a run, move its folder out of {}",
+        folder.display()
+    );
+}
+
+/// What the logs say of every run that has one, for when the database says nothing.
+pub fn of_all(location: &Location) -> Vec<String> {
+    lines(location, &logged(location))
+}
+
+/// The runs that have a log, in the order of their names.
+fn logged(location: &Location) -> Vec<String> {
+    let Ok(folders) = fs::read_dir(location.folder().join("runs")) else { return Vec::new() };
+    let names = folders.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut runs: Vec<String> = names.filter(|run| location.log(run).is_file()).collect();
+    runs.sort();
+    runs
+}
+
+fn lines(location: &Location, runs: &[String]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let (mut lost, mut quiet): (Vec<Lost>, Vec<Lost>) =
+        runs.iter().map(|run| read(location, run)).partition(|one| !one.held.is_empty() || !one.ended);
+    // What may be held comes first.
+    lost.sort_by_key(|one| one.held.is_empty());
+    lost.append(&mut quiet);
+    for one in lost.iter().take(MOST) {
+        let stands = if one.ended { "it had ended" } else { "it had NOT ended" };
+        lines.push(format!("{}  {stands}; its log: {}", one.run, one.log.display()));
+        lines.extend(one.held.iter().map(|held| {
+            let original = freeze::original_text(held);
+            format!("  MAY STILL BE HELD: {}; its original value is {original}", held.label)
+        }));
+    }
+    if lost.len() > MOST {
+        lines.push(format!("and {} more", lost.len() - MOST));
+    }
+    lines
+}
+
+fn read(location: &Location, run: &str) -> Lost {
+    let log = location.log(run);
+    let (mut held, mut ended) = (BTreeMap::new(), false);
+    let words = ["\"obligation\"", "\"run-ended\"", "\"step-reopened\""];
+    // A log that can not be read says nothing of an end.
+    for record in log::with(&log, &words).unwrap_or_default() {
+        match record.what {
+            Some(EventKind::Obligation { id, change: ObligationChange::Opened(obligation) }) => {
+                held.insert(id, *obligation);
+            }
+            Some(EventKind::Obligation { id, change: ObligationChange::Closed { how } })
+                if !matches!(how, Closed::Foreign { .. }) =>
+            {
+                held.remove(&id);
+            }
+            Some(EventKind::RunEnded { outcome, .. }) => {
+                ended = outcome != RunOutcome::Failed || held.is_empty();
+            }
+            Some(EventKind::StepReopened { .. }) => ended = false,
+            _ => {}
+        }
+    }
+    Lost { run: run.to_owned(), log, ended, held: held.into_values().collect() }
+}
