@@ -5,6 +5,7 @@ mod recorder;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
@@ -15,6 +16,7 @@ use runbook_engine::state::RunState;
 use runbook_engine::store::{Fence, RunRow, StoreError, Write, decode_plan, load_state};
 use runbook_steps::executor::CatalogExecutor;
 use runbook_steps::kind::Vault;
+use runbook_steps::process::end_orphans;
 use runbook_steps::resources::Resources;
 use runbook_steps::vault::SealedVault;
 
@@ -165,6 +167,7 @@ async fn work(
     let run = row.id.clone();
     let held = hold(state, row).await?;
     dismiss(state, &run).await?;
+    let scratch = state.location.run_folder(&run).map_err(|error| folder_failed(&run, &error))?;
     let log = open_log(state, &run, &prepared.redactor).await?;
     let live = LiveHub::new(prepared.redactor.clone());
     let subject =
@@ -181,6 +184,17 @@ async fn work(
     let people = Arc::new(AtTerminal::new(views.clone(), stopper.clone(), person()));
     let recorder = Recorder::new(views.clone(), Arc::clone(&log), Arc::clone(&people), last.clone());
     let pump = Pump::start(live.clone(), views.clone(), log);
+    let mut stop = stopper.watch();
+    let ended = tokio::select! {
+        ended = end_orphans(&scratch, &live) => ended,
+        // What is left of them then is ended by whoever comes next.
+        _ = stop.wait_for(|halt| *halt > Halt::No) => Ok(()),
+    };
+    if let Err(error) = ended {
+        pump.stop().await;
+        views.each(|view| view.end());
+        return Err(folder_failed(&run, &error));
+    }
     let driver = Driver {
         store: Arc::clone(&state.store),
         executor: Arc::new(CatalogExecutor::new(prepared.resources)),
@@ -188,6 +202,7 @@ async fn work(
         observer: Box::new(recorder),
         live,
         artifacts: state.location.artifacts_without(&prepared.redactor),
+        scratch,
         redactor: prepared.redactor,
         secrets: prepared.secrets,
         owner: owner(),
@@ -214,15 +229,19 @@ fn stopping(halt: Halt) -> &'static str {
     }
 }
 
+fn folder_failed(run: &str, error: &io::Error) -> Failure {
+    Failure::new(Exit::Store, format!("the folder of run {run}: {error}"))
+}
+
 /// How long another process may hold the mark of a run only to look at it, in tenths of a second.
 const GLANCE: u32 = 20;
 
 /// Marks the run as this process's own. A process that lives holds it to its end, even one that was stopped and let its lease lapse:
 /// it may wake up in the middle of an effect, so nobody works beside it.
 async fn hold(state: &State, row: &RunRow) -> Outcome<File> {
-    let failed = |error| Failure::new(Exit::Store, format!("the folder of run {}: {error}", row.id));
     for _ in 0..GLANCE {
-        if let Some(held) = state.location.hold(&row.id).map_err(failed)? {
+        let held = state.location.hold(&row.id).map_err(|error| folder_failed(&row.id, &error))?;
+        if let Some(held) = held {
             return Ok(held);
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;

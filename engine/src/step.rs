@@ -1,6 +1,7 @@
 //! The seam between the engine and what a step does: one call in, outputs or a question out, and a context for everything a
 //! step may use of the engine.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -101,6 +102,8 @@ pub struct StepContext {
     pub obligations: Obligations,
     /// Large outputs, by content.
     pub artifacts: Artifacts,
+    /// The run's folder on this machine, for what means nothing on another one.
+    pub scratch: PathBuf,
     /// Progress and talk, which may be lost.
     pub live: Live,
     /// Fires when the step should stop at the next safe place.

@@ -158,6 +158,7 @@ impl Bench {
             observer: Box::new(Blind),
             live: LiveHub::new(redactor.clone()),
             artifacts: Artifacts::new(std::env::temp_dir(), redactor.clone()),
+            scratch: std::env::temp_dir(),
             redactor,
             secrets: BTreeMap::new(),
             owner: "me@here:1".to_owned(),

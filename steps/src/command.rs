@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::effect::{Declared, declared, uncharged};
 use crate::kind::{Context, End, Step};
-use crate::process::{Ended, Finished, Process};
+use crate::process::{Ended, Finished, IfOrphaned, Process};
 use crate::text::Text;
 
 /// Runs a program, without a shell: `argv` is passed on as it is, and nothing in it is interpreted. Where a shell is needed, name
@@ -22,7 +22,8 @@ use crate::text::Text;
 ///
 /// The program has no standard input and its own process group. When the run stops it is told to end (TERM), and killed with its
 /// children after `grace`. What it leaves running when it ends by itself is not touched; a server that it starts should send its
-/// output to a file, because nobody reads it any more.
+/// output to a file, because nobody reads it any more. Killed itself (`kill -9`), runbook can not do that: then the program and its
+/// children are ended when the run is resumed or cancelled, before anything else is done.
 ///
 /// Of a program that destroys, the limits are asked before it starts, for as many items as `effect.items` says. An attempt that
 /// failed, or of which nobody knows what it did, has been charged already: its repetition is not charged again.
@@ -126,6 +127,7 @@ impl Step for Command {
             cwd: self.cwd.clone(),
             timeout: self.timeout.map(|timeout| timeout.0),
             grace: self.grace.0,
+            if_orphaned: IfOrphaned::End,
         };
         let announced = self.announce(cx).await?;
         let result = match process.run(&cx.engine, &cx.stop).await {

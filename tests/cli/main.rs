@@ -5,6 +5,7 @@ mod disk;
 mod examples;
 mod holds;
 mod inputs;
+mod orphans;
 mod people;
 mod place;
 mod records;

@@ -91,6 +91,7 @@ impl Loop {
             ),
             obligations: Obligations::new(&step.id, self.to_loop.clone()),
             artifacts: self.artifacts.clone(),
+            scratch: self.scratch.clone(),
             live: self.live.step(&step.id),
             stop,
             redactor: self.redactor.clone(),

@@ -11,6 +11,7 @@ mod owner;
 mod run;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -94,6 +95,8 @@ pub struct Driver {
     pub live: LiveHub,
     /// Large outputs.
     pub artifacts: Artifacts,
+    /// The run's folder on this machine, for what means nothing on another one.
+    pub scratch: PathBuf,
     /// Replaces secrets.
     pub redactor: Redactor,
     /// The secrets, by name.

@@ -1,6 +1,7 @@
 //! One run in one process: the turn of the loop.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -59,6 +60,7 @@ pub(super) struct Loop {
     pub people: Arc<dyn People>,
     pub live: LiveHub,
     pub artifacts: Artifacts,
+    pub scratch: PathBuf,
     pub redactor: Redactor,
     pub secrets: BTreeMap<String, String>,
     pub halt: watch::Receiver<Halt>,
@@ -118,6 +120,7 @@ impl Loop {
             people: driver.people,
             live: driver.live,
             artifacts: driver.artifacts,
+            scratch: driver.scratch,
             redactor: driver.redactor,
             secrets: driver.secrets,
             halt: driver.halt,

@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::way::Way;
 use crate::kind::Context;
-use crate::process::{Ended, Kept, Process};
+use crate::process::{Ended, IfOrphaned, Kept, Process};
 use crate::text::Text;
 
 /// Commands that read, apply and release a value. Each gets the variable `RUNBOOK_VALUE`, the value that freezes; `apply` and
-/// `release` also get `RUNBOOK_ORIGINAL`, the value that was read first. Both of these may be run twice.
+/// `release` also get `RUNBOOK_ORIGINAL`, the value that was read first. Both of these may be run twice, but never beside each other:
+/// one that outlives a runbook that was killed is waited for, and ended when its `timeout` is over.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommandWay {
@@ -55,7 +56,9 @@ impl CommandWay {
             env.insert("RUNBOOK_ORIGINAL".to_owned(), self.text(original));
         }
         let argv: Vec<String> = argv.iter().map(|word| word.0.clone()).collect();
-        let process = Process { env, timeout: Some(self.timeout.0), ..Process::new(&argv) };
+        // Reading changes nothing, so that it may be cut off.
+        let if_orphaned = if original.is_some() { IfOrphaned::Await } else { IfOrphaned::End };
+        let process = Process { env, timeout: Some(self.timeout.0), if_orphaned, ..Process::new(&argv) };
         // A change that was begun is finished; the time-out bounds it.
         let finished = process.run(&cx.engine, &CancellationToken::new()).await?;
         let how = match finished.ended {

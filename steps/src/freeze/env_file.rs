@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::env_line::{self, Line, LineError};
 use super::way::{Side, Way};
 use crate::kind::Context;
-use crate::process::{Ended, Process};
+use crate::process::{Ended, IfOrphaned, Process};
 use crate::text::Text;
 
 /// The largest env file that is read, in bytes.
@@ -158,7 +158,11 @@ impl Way for EnvFileWay {
     async fn restart(&self, cx: &Context) -> Result<(), StepError> {
         let Some(restart) = &self.config.restart else { return Ok(()) };
         let argv: Vec<String> = restart.argv.iter().map(|word| word.0.clone()).collect();
-        let process = Process { timeout: Some(restart.timeout.0), ..Process::new(&argv) };
+        let process = Process {
+            timeout: Some(restart.timeout.0),
+            if_orphaned: IfOrphaned::Await,
+            ..Process::new(&argv)
+        };
         let help = format!(
             "{} is as it should be, but the system may not have read it: run `{}` by hand, or resume to try again",
             self.label(),

@@ -137,6 +137,7 @@ impl Bench {
             ledger: Ledger::new(store.clone(), RUN, step, self.epoch, self.plan.limits.clone(), limits),
             obligations: Obligations::new(step, self.to_loop.clone()),
             artifacts: self.artifacts(),
+            scratch: self.folder.path().join("scratch"),
             live: self.live.step(step),
             stop: CancellationToken::new(),
             redactor: self.redactor.clone(),

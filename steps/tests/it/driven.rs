@@ -100,6 +100,7 @@ impl Driven {
             observer: Box::new(Blind),
             live: LiveHub::new(redactor.clone()),
             artifacts: Artifacts::new(self.path("artifacts"), redactor.clone()),
+            scratch: self.path("scratch"),
             redactor,
             secrets: BTreeMap::new(),
             owner: "ada@driven:1".to_owned(),

@@ -1,27 +1,27 @@
 //! Runs a child process: never through a shell, in its own process group, bounded in time and in what is kept of its output.
 
+mod mark;
+mod orphan;
+mod output;
+mod table;
+
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use runbook_engine::error::StepError;
-use runbook_engine::redact::Redactor;
 use runbook_engine::step::StepContext;
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-/// How many bytes of each stream are kept, from its end.
-pub const KEPT: usize = 64 * 1024;
-/// Kept beyond [`KEPT`] until secrets are replaced, so that none is cut in two where the kept part begins.
-const SLACK: usize = 8 * 1024;
-/// The longest line that is looked at as a whole; what is beyond is not shown live.
-const LINE: usize = 16 * 1024;
-/// The longest line that is shown live, in characters.
-const SHOWN: usize = 2_000;
+use self::mark::Mark;
+pub use self::orphan::end_orphans;
+use self::output::{Hear, Tail, pump};
+pub use self::output::{KEPT, Kept};
+
 /// How long the streams are read after the process has ended: a grandchild may hold them open for ever.
 const LINGER: Duration = Duration::from_millis(500);
 
@@ -38,6 +38,18 @@ pub struct Process {
     pub timeout: Option<Duration>,
     /// How long it and its children have between TERM and KILL.
     pub grace: Duration,
+    /// What becomes of it when this program is killed before it.
+    pub if_orphaned: IfOrphaned,
+}
+
+/// What the next process of the run does with a child of one that was killed, before it starts anything of the same step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IfOrphaned {
+    /// It is ended.
+    #[default]
+    End,
+    /// It is waited for until its time is over, and only then ended: half of what it does is worse than all of it.
+    Await,
 }
 
 /// Why a process ended.
@@ -66,22 +78,6 @@ pub struct Finished {
     pub took: Duration,
 }
 
-/// The end of a stream.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Kept {
-    /// The text, without secrets; bytes that are not UTF-8 are replaced.
-    pub text: String,
-    /// Whether something before it was dropped.
-    pub cut: bool,
-}
-
-impl Kept {
-    fn last_line(&self) -> Option<String> {
-        let line = self.text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
-        Some(shortened(line, 300))
-    }
-}
-
 impl Process {
     /// A process with this command line, without a time limit.
     pub fn new(argv: &[String]) -> Self {
@@ -98,8 +94,9 @@ impl Process {
         self.argv.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
     }
 
-    /// Runs it to its end. Its lines are said live; `stop` ends it. When the returned future is dropped, the process and its
-    /// children are killed. An error means that it was not started.
+    /// Runs it to its end, after what an earlier process of the run left running of the same step has come to its own. Its lines
+    /// are said live; `stop` ends it. When the returned future is dropped, the process and its children are killed. An error means
+    /// that it was not started.
     pub async fn run(&self, cx: &StepContext, stop: &CancellationToken) -> Result<Finished, StepError> {
         self.run_to_its_end(cx, stop, None).await
     }
@@ -121,7 +118,9 @@ impl Process {
         stop: &CancellationToken,
         hear: Option<Hear<'_>>,
     ) -> Result<Finished, StepError> {
-        let mut child = self.start()?;
+        let folder = orphan::folder(&cx.scratch, &cx.step);
+        orphan::settle(&folder, &cx.live, &cx.stop).await?;
+        let (mut child, mark) = self.start(&folder)?;
         let begun = Instant::now();
         let mut group = Group::of(&child);
         let (mut out, mut err) = (Tail::default(), Tail::default());
@@ -148,11 +147,12 @@ impl Process {
             ended
                 .map_err(|error| StepError::transient("waiting for the process failed").with_source(&error))?
         };
+        mark.remove();
         let (stdout, stderr) = (out.kept(&cx.redactor), err.kept(&cx.redactor));
         Ok(Finished { status, ended, stdout, stderr, took: begun.elapsed() })
     }
 
-    fn start(&self) -> Result<Child, StepError> {
+    fn start(&self, marks: &Path) -> Result<(Child, Mark), StepError> {
         let Some((program, arguments)) = self.argv.split_first() else {
             return Err(StepError::invalid("argv is empty"));
         };
@@ -162,16 +162,17 @@ impl Process {
         if let Some(cwd) = &self.cwd {
             command.current_dir(cwd);
         }
-        command.spawn().map_err(|error| {
-            let message = format!("`{program}` can not be started");
-            match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput => {
-                    StepError::refused(message)
-                }
-                _ => StepError::transient(message),
+        let mut mark = Mark::new(marks, self).map_err(|error| {
+            let message = format!("`{program}` was not started: its mark in {} failed", marks.display());
+            StepError::transient(message).with_source(&error)
+        })?;
+        match mark.start(&mut command) {
+            Ok(child) => Ok((child, mark)),
+            Err(error) => {
+                mark.remove();
+                Err(not_started(program, &error))
             }
-            .with_source(&error)
-        })
+        }
     }
 
     /// Waits for the end, and brings it about when the time is over or `stop` fires: TERM, grace, KILL.
@@ -201,6 +202,17 @@ impl Process {
         group.disarm();
         Ok((status, ended))
     }
+}
+
+fn not_started(program: &str, error: &io::Error) -> StepError {
+    let message = format!("`{program}` can not be started");
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput => {
+            StepError::refused(message)
+        }
+        _ => StepError::transient(message),
+    }
+    .with_source(error)
 }
 
 async fn passed(timeout: Option<Duration>) {
@@ -268,94 +280,6 @@ impl Drop for Group {
     }
 }
 
-/// The end of a stream, with secrets still in it.
-#[derive(Default)]
-struct Tail {
-    bytes: Vec<u8>,
-    cut: bool,
-}
-
-impl Tail {
-    fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-        // Doubled, so that a long stream is moved once in a while rather than at every piece.
-        if self.bytes.len() > 2 * (KEPT + SLACK) {
-            self.trim();
-        }
-    }
-
-    fn trim(&mut self) {
-        let extra = self.bytes.len().saturating_sub(KEPT + SLACK);
-        if extra > 0 {
-            self.bytes.drain(..extra);
-            self.cut = true;
-        }
-    }
-
-    fn kept(mut self, redactor: &Redactor) -> Kept {
-        self.trim();
-        let text = redactor.text(&String::from_utf8_lossy(&self.bytes));
-        let start = text.ceil_char_boundary(text.len().saturating_sub(KEPT));
-        let cut = self.cut || start > 0;
-        Kept { text: text[start..].to_owned(), cut }
-    }
-}
-
-/// Takes pieces of a stream, as they come.
-type Hear<'a> = &'a mut (dyn FnMut(&[u8]) + Send);
-
-async fn pump(
-    stream: Option<impl AsyncRead + Unpin>,
-    tail: &mut Tail,
-    cx: &StepContext,
-    mut hear: Option<Hear<'_>>,
-) {
-    let Some(mut stream) = stream else { return };
-    let mut buffer = [0; 8192];
-    let mut lines = Lines::default();
-    let say = |line: &str| cx.live.say(&shortened(&cx.redactor.text(line), SHOWN));
-    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-        tail.push(&buffer[..count]);
-        match &mut hear {
-            Some(hear) => hear(&buffer[..count]),
-            None => lines.push(&buffer[..count], say),
-        }
-    }
-    lines.finish(say);
-}
-
-/// Splits a stream into lines of bounded length.
-#[derive(Default)]
-struct Lines {
-    line: Vec<u8>,
-    skipping: bool,
-}
-
-impl Lines {
-    fn push(&mut self, bytes: &[u8], mut say: impl FnMut(&str)) {
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let (text, ends) = piece.strip_suffix(b"\n").map_or((piece, false), |text| (text, true));
-            if !self.skipping {
-                let room = LINE.saturating_sub(self.line.len());
-                self.line.extend_from_slice(&text[..text.len().min(room)]);
-                self.skipping = text.len() > room;
-            }
-            if ends {
-                self.finish(&mut say);
-            }
-        }
-    }
-
-    fn finish(&mut self, mut say: impl FnMut(&str)) {
-        let line = String::from_utf8_lossy(&self.line);
-        if !line.trim().is_empty() {
-            say(line.trim_end());
-        }
-        self.line.clear();
-        self.skipping = false;
-    }
-}
-
 /// The text, cut at so many characters.
 pub fn shortened(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
@@ -376,31 +300,6 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_tail_is_bounded_and_says_what_it_dropped() {
-        let mut tail = Tail::default();
-        for number in 0..100_000 {
-            tail.push(format!("line {number}\n").as_bytes());
-        }
-        assert!(tail.bytes.capacity() <= 8 * (KEPT + SLACK));
-        let kept = tail.kept(&Redactor::default());
-        assert!(kept.cut && kept.text.len() <= KEPT && kept.text.ends_with("line 99999\n"));
-        let mut short = Tail::default();
-        short.push("ß".as_bytes());
-        assert_eq!(short.kept(&Redactor::default()), Kept { text: "ß".to_owned(), cut: false });
-    }
-
-    #[test]
-    fn lines_are_bounded_and_survive_any_piece_edge() {
-        let mut said = Vec::new();
-        let mut lines = Lines::default();
-        for piece in ["on", "e\r\n\ntw", "o\n", &"x".repeat(LINE + 10), "tail\nthree"] {
-            lines.push(piece.as_bytes(), |line| said.push(line.to_owned()));
-        }
-        lines.finish(|line| said.push(line.to_owned()));
-        assert_eq!(said, ["one", "two", &"x".repeat(LINE), "three"]);
-    }
 
     #[test]
     fn a_command_line_reads_as_one_would_type_it() {
