@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use runbook_engine::expr::{self, Scope};
+use runbook_engine::expr::{self, ExprError, Scope};
 use runbook_engine::kinds::SettingProblem;
 use runbook_engine::plan::Plan;
 use runbook_engine::redact::Redactor;
@@ -70,8 +70,10 @@ pub(super) fn resources(
 ) -> Outcome<Resources> {
     let scope = Scope { inputs: plan.inputs.clone(), secrets: secrets.clone(), ..Scope::default() };
     let mut left_out = Vec::new();
-    let connections = settings("connection", &plan.connections, &scope, needs, &mut left_out)?;
-    let mut collections = settings("collection", &plan.collections, &scope, needs, &mut left_out)?;
+    let resolve =
+        |settings: &Value| expr::resolve_learning(settings, &scope, &|secret| redactor.learn(secret));
+    let connections = settings("connection", &plan.connections, resolve, needs, &mut left_out)?;
+    let mut collections = settings("collection", &plan.collections, resolve, needs, &mut left_out)?;
     collections.retain(|name, settings| {
         let connection = settings.get("connection").and_then(Value::as_str);
         let there = connection.is_none_or(|connection| connections.contains_key(connection));
@@ -90,13 +92,13 @@ pub(super) fn resources(
 fn settings(
     what: &str,
     authored: &Map<String, Value>,
-    scope: &Scope,
+    resolve: impl Fn(&Value) -> Result<Value, ExprError>,
     needs: Needs,
     left_out: &mut Vec<String>,
 ) -> Outcome<Map<String, Value>> {
     let mut resolved = Map::new();
     for (name, settings) in authored {
-        match expr::resolve(settings, scope) {
+        match resolve(settings) {
             Ok(settings) => {
                 resolved.insert(name.clone(), settings);
             }

@@ -80,7 +80,7 @@ fn a_limit_has_its_own_exit_code() {
 #[test]
 fn secrets_are_read_where_the_runbook_says_and_are_written_nowhere() {
     let place = Place::new();
-    let step = "  - id: use\n    uses: command\n    with:\n      argv: [sh, -c, 'echo key=$KEY; echo $KEY | base64']\n      env: { KEY: \"${{ secrets.key }}\" }\n      effect: { class: read, repeat: repeatable }\n      parse: lines\n";
+    let step = "  - id: use\n    uses: command\n    with:\n      argv: [sh, -c, 'echo key=$KEY; echo $UPPER; echo $KEY | base64']\n      env: { KEY: \"${{ secrets.key }}\", UPPER: \"${{ secrets.key | upper }}\" }\n      effect: { class: read, repeat: repeatable }\n      parse: lines\n";
     place.runbook(
         "secret",
         &format!(
@@ -94,7 +94,7 @@ fn secrets_are_read_where_the_runbook_says_and_are_written_nowhere() {
     let output = place.command(&["exec", "secret.yaml", "--json"]).env("TEST_KEY", secret).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let said = [output.stdout, output.stderr].concat();
-    let forms = [secret.as_bytes(), b"aG9yc2UtYmF0dGVyeS05ZjMx".as_slice()];
+    let forms = [secret.as_bytes(), b"HORSE-BATTERY-9F31", b"aG9yc2UtYmF0dGVyeS05ZjMx".as_slice()];
     let holds = |bytes: &[u8]| forms.iter().any(|form| bytes.windows(form.len()).any(|part| part == *form));
     assert!(String::from_utf8_lossy(&said).contains("key=[REDACTED]"), "{}", String::from_utf8_lossy(&said));
     assert!(!holds(&said), "{}", String::from_utf8_lossy(&said));

@@ -9,7 +9,7 @@ use crate::suggest::did_you_mean;
 pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
     for collection in &cx.runbook.collections {
         if let Some(entry) = collection.settings.node.entry("connection") {
-            named(&entry.value, "connection", &cx.runbook.connections, problems);
+            named(cx, &entry.value, "connection", &cx.runbook.connections, problems);
         }
     }
     for step in &cx.graph.steps {
@@ -21,19 +21,19 @@ pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
         ] {
             match with.entry(key).map(|entry| (&entry.value, &entry.value.kind)) {
                 Some((_, Kind::List(items))) => {
-                    items.iter().for_each(|item| named(item, what, all, problems));
+                    items.iter().for_each(|item| named(cx, item, what, all, problems));
                 }
-                Some((node, _)) => named(node, what, all, problems),
+                Some((node, _)) => named(cx, node, what, all, problems),
                 None => {}
             }
         }
     }
 }
 
-fn named(node: &Node, what: &str, all: &[Resource], problems: &mut Vec<Diagnostic>) {
+fn named(cx: &Context<'_>, node: &Node, what: &str, all: &[Resource], problems: &mut Vec<Diagnostic>) {
     let Some(name) = node.as_str().filter(|_| !node.is_template()) else { return };
     let names = || all.iter().map(|resource| resource.name.value.as_str());
-    if names().any(|known| known == name) {
+    if names().any(|known| known == name) || cx.runbook.unread.contains(name) {
         return;
     }
     let help = did_you_mean(name, names()).unwrap_or_else(|| format!("declare it below `{what}s`"));

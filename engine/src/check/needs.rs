@@ -8,6 +8,9 @@ pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
     for (at, step) in cx.graph.steps.iter().enumerate() {
         for need in step.needs.iter().flatten() {
             let Some(target) = cx.graph.find(&need.value) else {
+                if cx.runbook.unread.contains(&need.value) {
+                    continue;
+                }
                 let ids = cx.graph.steps.iter().enumerate();
                 let ids = ids
                     .filter(|(other, _)| *other != at && cx.graph.is_final(*other) == cx.graph.is_final(at));

@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::places::{Place, all, matches};
 use super::{Context, codes};
 use crate::diagnostic::Diagnostic;
-use crate::document::Node;
-use crate::expr::{Analysis, ProblemKind, Reference, analyse, analyse_expression, is_template};
+use crate::document::{Entry, Node};
+use crate::expr::{Analysis, ProblemKind, Reference, analyse, analyse_expression, is_template, unescape};
 use crate::suggest::{closest, did_you_mean, listed};
 
 /// What a step offers beside its outputs.
@@ -18,6 +18,7 @@ pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
     for place in all(cx) {
         let mut rule = Rule { cx, place: &place, before: None, problems };
         place.node.texts(&mut |pointer, node, text| rule.text(pointer, node, text));
+        place.node.each_entry(&mut |entry| rule.key(entry));
     }
 }
 
@@ -60,6 +61,18 @@ impl Rule<'_, '_> {
                 "steps" => self.step(node, reference),
                 _ => {}
             }
+        }
+    }
+
+    fn key(&mut self, entry: &Entry) {
+        if is_template(&entry.key) {
+            let help = "write the key out; an expression may give the value".to_owned();
+            self.error(
+                codes::REFERENCE,
+                entry.key_span.clone(),
+                "a key can hold no expression".to_owned(),
+                help,
+            );
         }
     }
 
@@ -117,7 +130,7 @@ impl Rule<'_, '_> {
     fn input(&mut self, node: &Node, reference: &Reference) {
         let names = || self.cx.runbook.inputs.iter().map(|input| input.name.value.as_str());
         let Some(name) = reference.name(0) else { return self.incomplete(node, reference, "inputs.NAME") };
-        if !names().any(|known| known == name) {
+        if !names().any(|known| known == name) && !self.cx.runbook.unread.contains(name) {
             let help = did_you_mean(name, names()).unwrap_or_else(|| "declare it below `inputs`".to_owned());
             let span = self.part(node, reference, 0);
             self.error(codes::UNKNOWN_INPUT, span, format!("there is no input `{name}`"), help);
@@ -127,19 +140,23 @@ impl Rule<'_, '_> {
     fn secret(&mut self, node: &Node, reference: &Reference, pointer: &str) {
         let Some(name) = reference.name(0) else { return self.incomplete(node, reference, "secrets.NAME") };
         let names = || self.cx.runbook.secrets.iter().map(|secret| secret.name.value.as_str());
-        if !names().any(|known| known == name) {
+        if !names().any(|known| known == name) && !self.cx.runbook.unread.contains(name) {
             let help = did_you_mean(name, names()).unwrap_or_else(|| "declare it below `secrets`".to_owned());
             let span = self.part(node, reference, 0);
             self.error(codes::UNKNOWN_SECRET, span, format!("there is no secret `{name}`"), help);
         }
         if !matches(pointer, self.place.secrets) {
+            let dotted = |pointer: &str| unescape(&pointer.trim_start_matches('/').replace('/', "."));
             let help = if self.place.secrets.is_empty() {
                 "secrets belong into the credentials of a connection".to_owned()
             } else {
-                format!("here a secret may stand in {}", listed(self.place.secrets.iter().copied()))
+                let allowed: Vec<String> = self.place.secrets.iter().map(|one| dotted(one)).collect();
+                format!("a secret may stand in {}", listed(allowed.iter().map(String::as_str)))
             };
             let span = self.span(node, reference.span.clone());
-            let message = format!("the secret `{name}` could leak from here");
+            // An alias is shown where it was first written, so the message says where it stands.
+            let at = if pointer.is_empty() { String::new() } else { format!("`{}` in ", dotted(pointer)) };
+            let message = format!("the secret `{name}` could leak from {at}{}", self.place.what);
             self.error(codes::SECRET, span, message, help);
         }
     }
@@ -182,6 +199,9 @@ impl Rule<'_, '_> {
             return self.incomplete(node, reference, "steps.ID.outputs.NAME");
         };
         let Some(target) = self.cx.graph.find(id) else {
+            if self.cx.runbook.unread.contains(id) {
+                return;
+            }
             let ids = self.cx.graph.steps.iter().map(|step| step.id.value.as_str());
             let help = did_you_mean(id, ids);
             let span = self.part(node, reference, 0);

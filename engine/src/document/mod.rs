@@ -185,6 +185,20 @@ impl Node {
         }
     }
 
+    /// Calls `visit` with every entry of every map below.
+    pub fn each_entry(&self, visit: &mut dyn FnMut(&Entry)) {
+        match &self.kind {
+            Kind::List(items) => items.iter().for_each(|item| item.each_entry(visit)),
+            Kind::Map(entries) => {
+                for entry in entries {
+                    visit(entry);
+                    entry.value.each_entry(visit);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// The bytes in the source of a part of this text, as near as quoting and line breaks allow.
     pub fn place(&self, source: &str, part: Range<usize>) -> Range<usize> {
         let Some(text) = self.as_str() else { return self.span.clone() };

@@ -67,7 +67,8 @@ impl Loop {
     }
 
     fn call(&self, step: &PlannedStep, scope: &expr::Scope) -> Result<StepCall, StepError> {
-        let with = expr::resolve(&step.with, scope).map_err(|error| {
+        let with = expr::resolve_learning(&step.with, scope, &|secret| self.redactor.learn(secret));
+        let with = with.map_err(|error| {
             StepError::invalid(format!("with{}: {}", error.pointer.replace('/', "."), error.message))
         })?;
         Ok(StepCall { id: step.id.clone(), uses: step.uses.clone(), with })

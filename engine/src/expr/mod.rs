@@ -48,8 +48,12 @@ pub struct ExprError {
 /// The value with every expression in its string leaves evaluated; a leaf that is one expression keeps its native type.
 /// The first leaf that has no value is the error.
 pub fn resolve(value: &Value, scope: &Scope) -> Result<Value, ExprError> {
-    let mut evaluator = Evaluator::new(scope);
-    evaluator.value(value, &mut String::new())
+    Evaluator::new(scope).value(value, &mut String::new())
+}
+
+/// Like [`resolve`], and tells `learn` every text that comes of a secret: in upper case, or a part of it, it is a secret still.
+pub fn resolve_learning(value: &Value, scope: &Scope, learn: &dyn Fn(&str)) -> Result<Value, ExprError> {
+    Evaluator { learn: Some(learn), ..Evaluator::new(scope) }.value(value, &mut String::new())
 }
 
 /// Whether a condition (an expression without `${{ }}`) holds; anything but true or false is an error.
@@ -86,11 +90,13 @@ struct Evaluator<'a> {
     missing: Missing,
     /// Made when the first expression is met.
     context: Option<Native>,
+    /// Told what comes of secrets.
+    learn: Option<&'a dyn Fn(&str)>,
 }
 
 impl<'a> Evaluator<'a> {
     fn new(scope: &'a Scope) -> Self {
-        Self { scope, missing: Missing::default(), context: None }
+        Self { scope, missing: Missing::default(), context: None, learn: None }
     }
 
     fn value(&mut self, value: &Value, pointer: &mut String) -> Result<Value, ExprError> {
@@ -155,7 +161,15 @@ impl<'a> Evaluator<'a> {
         }
         match result {
             Ok(value) if value.is_undefined() => Err(quoted(source, "the value is undefined")),
-            Ok(value) => Ok(value),
+            Ok(value) => {
+                if let Some(learn) = self.learn
+                    && analysis.references.iter().any(|reference| reference.root == "secrets")
+                    && let Ok(value) = to_json(&value)
+                {
+                    each_text(&value, learn);
+                }
+                Ok(value)
+            }
             Err(error) => Err(quoted(source, &why(&error))),
         }
     }
@@ -211,6 +225,15 @@ impl<'a> Evaluator<'a> {
             }
             _ => format!("`{path}` has no value"),
         }
+    }
+}
+
+fn each_text(value: &Value, take: &dyn Fn(&str)) {
+    match value {
+        Value::String(text) => take(text),
+        Value::Array(items) => items.iter().for_each(|item| each_text(item, take)),
+        Value::Object(map) => map.values().for_each(|item| each_text(item, take)),
+        _ => {}
     }
 }
 

@@ -157,6 +157,18 @@ fn nothing_leaks_and_nothing_runs_away() {
 }
 
 #[test]
+fn what_comes_of_a_secret_is_learnt() {
+    let learnt = std::cell::RefCell::new(Vec::new());
+    let value = json!({
+        "env": { "A": "token ${{ secrets.key | upper }}", "B": ["${{ secrets.key ~ ':' ~ inputs.size }}"] },
+        "argv": ["${{ inputs.name }}", "${{ secrets.key | length }}", "${{ ['x', secrets.key] }}"],
+    });
+    let resolved = resolve_learning(&value, &scope(), &|text| learnt.borrow_mut().push(text.to_owned()));
+    assert_eq!(resolved.unwrap()["env"]["A"], "token S3CR3T");
+    assert_eq!(learnt.into_inner(), ["S3CR3T", "s3cr3t:100", "x", "s3cr3t"]);
+}
+
+#[test]
 fn references_have_exact_places() {
     let text =
         "é ${{ steps['snap'].outputs.count + inputs.size | default(1) }} ${{ steps[inputs.x].status }}";

@@ -84,11 +84,16 @@ pub(super) fn plain_text(
         return None;
     };
     if node.is_template() {
-        let message = format!("`{what}` can hold no expression");
-        problems.push(Diagnostic::error(codes::REFERENCE, node.span.clone(), message));
+        problems.push(written_out(node, what));
         return None;
     }
     Some(Spanned { value: text.to_owned(), span: node.span.clone() })
+}
+
+/// An expression where none is evaluated.
+pub(super) fn written_out(node: &Node, what: &str) -> Diagnostic {
+    Diagnostic::error(codes::REFERENCE, node.span.clone(), format!("`{what}` can hold no expression"))
+        .help("write it out: it is read before any input, step or secret has a value")
 }
 
 /// A value of the wrong type.

@@ -3,12 +3,13 @@
 use regex::Regex;
 use serde_json::Value;
 
-use super::fields::{Fields, Keys, wrong};
+use super::fields::{Fields, Keys, written_out, wrong};
 use super::lower::name_of;
 use super::{Input, InputKind, Pattern};
 use crate::check::codes;
 use crate::diagnostic::Diagnostic;
 use crate::document::{Entry, Kind, Node};
+use crate::expr::is_template;
 use crate::suggest::{did_you_mean, listed};
 
 static INPUT: Keys = Keys {
@@ -78,15 +79,19 @@ pub(super) fn input(entry: &Entry, problems: &mut Vec<Diagnostic>) -> Option<Inp
     Some(input)
 }
 
-fn check_default(input: &mut Input, default: &Entry, problems: &mut Vec<Diagnostic>) {
-    let mut expression = None;
-    default.value.texts(&mut |_, node, text| {
-        if crate::expr::is_template(text) {
-            expression.get_or_insert(node.span.clone());
+/// Whether there is an expression in what an input is declared with; each is written down.
+fn holds_expression(entry: &Entry, problems: &mut Vec<Diagnostic>) -> bool {
+    let before = problems.len();
+    entry.value.texts(&mut |_, node, text| {
+        if is_template(text) {
+            problems.push(written_out(node, &entry.key));
         }
     });
-    if let Some(span) = expression {
-        problems.push(Diagnostic::error(codes::REFERENCE, span, "a default can hold no expression"));
+    problems.len() > before
+}
+
+fn check_default(input: &mut Input, default: &Entry, problems: &mut Vec<Diagnostic>) {
+    if holds_expression(default, problems) {
         return;
     }
     match input.accept(&input.default) {
@@ -157,7 +162,7 @@ fn pattern(
 }
 
 fn bound(fields: &Fields<'_>, key: &str, input: &Input, problems: &mut Vec<Diagnostic>) -> Option<Value> {
-    let entry = fields.get(key)?;
+    let entry = fields.get(key).filter(|entry| !holds_expression(entry, problems))?;
     let value = entry.value.to_json();
     let wanted = match input.kind {
         InputKind::Integer | InputKind::Number if value.is_number() => return Some(value),
@@ -192,6 +197,9 @@ fn choices(fields: &Fields<'_>, input: &Input, problems: &mut Vec<Diagnostic>) -
         ));
     }
     let mut choices = Vec::new();
+    if holds_expression(entry, problems) {
+        return Vec::new();
+    }
     for item in items {
         match one(input, item) {
             Ok(value) => choices.push(value),

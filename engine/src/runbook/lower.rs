@@ -1,5 +1,6 @@
 //! The outermost map of a runbook.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::fields::{Fields, Keys, kebab_case, plain_text, snake_case, wrong};
@@ -80,6 +81,7 @@ fn runbook(root: &Node, source: &Arc<str>, problems: &mut Vec<Diagnostic>) -> Op
         max_parallel: fields.setting("max_parallel"),
         steps: Vec::new(),
         finally: Vec::new(),
+        unread: BTreeSet::new(),
     };
     runbook.inputs = named(&fields, "inputs", "an input", problems, input);
     runbook.secrets = named(&fields, "secrets", "a secret", problems, secret);
@@ -116,7 +118,29 @@ fn runbook(root: &Node, source: &Arc<str>, problems: &mut Vec<Diagnostic>) -> Op
     if let Some(entry) = fields.get("finally") {
         runbook.finally = steps(&entry.value, "finally", problems);
     }
+    runbook.unread = unread(&fields, &runbook);
     Some(runbook)
+}
+
+/// The names that the text declares and the runbook does not have.
+fn unread(fields: &Fields<'_>, runbook: &Runbook) -> BTreeSet<String> {
+    let maps =
+        ["inputs", "secrets", "connections", "collections"].into_iter().filter_map(|key| fields.get(key));
+    let named = maps.filter_map(|entry| entry.value.entries()).flatten().map(|entry| entry.key.as_str());
+    let lists = ["steps", "finally"].into_iter().filter_map(|key| match &fields.get(key)?.value.kind {
+        Kind::List(items) => Some(items),
+        _ => None,
+    });
+    let ids = lists.flatten().filter_map(|step| step.entry("id")?.value.as_str());
+    let declared: BTreeSet<&str> = named.chain(ids).collect();
+    let resources = runbook.connections.iter().chain(&runbook.collections).map(|one| &one.name);
+    let read: BTreeSet<&str> = (runbook.inputs.iter().map(|input| &input.name))
+        .chain(runbook.secrets.iter().map(|secret| &secret.name))
+        .chain(resources)
+        .chain(runbook.all_steps().map(|step| &step.id))
+        .map(|name| name.value.as_str())
+        .collect();
+    declared.difference(&read).map(|name| (*name).to_owned()).collect()
 }
 
 /// The entries of a map of names.

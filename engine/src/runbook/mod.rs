@@ -10,7 +10,7 @@ pub(crate) use steps::{retry_rules, settings};
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -95,6 +95,8 @@ pub struct Runbook {
     pub steps: Vec<Step>,
     /// The steps that run when the others have ended.
     pub finally: Vec<Step>,
+    /// The names of what is declared in a way that can not be read: what refers to them is not at fault.
+    pub unread: BTreeSet<String>,
 }
 
 /// The type of an input.

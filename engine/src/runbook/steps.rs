@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::fields::{Fields, Keys, plain_text, snake_case, wrong};
+use super::fields::{Fields, Keys, plain_text, snake_case, written_out, wrong};
 use super::{Setting, Spanned, Step};
 use crate::check::codes;
 use crate::diagnostic::Diagnostic;
@@ -215,6 +215,8 @@ fn waive(node: &Arc<Node>, problems: &mut Vec<Diagnostic>) -> BTreeMap<String, S
                 crate::suggest::listed(codes::WAIVABLE.iter().copied())
             );
             problems.push(Diagnostic::error(codes::WAIVER, entry.key_span.clone(), message).help(help));
+        } else if entry.value.is_template() {
+            problems.push(written_out(&entry.value, "waive"));
         } else if let Some(reason) = entry.value.as_str().filter(|reason| !reason.trim().is_empty()) {
             waived.insert(entry.key.clone(), reason.to_owned());
         } else {
