@@ -99,14 +99,16 @@ pub struct Resume {
 /// Answer what a run asks, and go on with it.
 ///
 /// A phrase is compared before anything is recorded: a wrong one changes nothing. A question about a step whose outcome is not
-/// known is answered with `done`, `retry` or `abort`. When another process works on the run it takes the answer up; otherwise this
+/// known is answered with `done`, `retry` or `abort`; of a hold that could not be lifted a person says `done` who has lifted it by
+/// hand. When another process works on the run it takes the answer up; otherwise this
 /// one goes on with the run.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   runbook answer x7k2 'RESET CHATKIT'
   runbook answer x7k2 confirm 'RESET CHATKIT'
-  runbook answer x7k2 restart done")]
+  runbook answer x7k2 restart done
+  runbook answer x7k2 freeze done")]
 pub struct Answer {
     /// The run: its id, or the beginning or end of it.
     pub run: String,

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use runbook_engine::drive::Purpose;
-use runbook_engine::event::{Answer, EventKind, Question};
+use runbook_engine::event::{Answer, EventKind, Obligation, Question};
+use runbook_engine::plan::Plan;
 use runbook_engine::state::{RunState, StepStatus};
-use runbook_engine::store::StoreError;
+use runbook_engine::store::{RunRow, StoreError};
 
 use super::wait;
 use crate::app::{App, State};
@@ -21,12 +22,18 @@ use crate::state::{self, Prefer};
 /// How long the process that works on the run has to show that it still does.
 const TAKEN_UP: Duration = Duration::from_secs(2);
 
+/// What a person says who has put something back by hand.
+pub const DONE: &str = "done";
+
 /// Records the answer and goes on with the run, unless another process does.
 pub async fn run(app: &App, args: &args::Answer) -> Outcome {
     let state = app.state().await?;
     let row = state::run_named(&state, &args.run, Prefer::Unfinished).await?;
     banner::show(&state, Some(&row.id)).await;
     let (plan, stands) = session::load(&state, &row).await?;
+    if let Some(obligation) = by_hand(&stands, &args.words) {
+        return put_back(app, &state, &row, plan, obligation).await;
+    }
     let (step, question, text) = choose(&stands, &args.words)?;
     let Some(text) = text.or_else(|| typed(&step, &question)) else {
         eprintln!("nothing was recorded; the run still waits");
@@ -63,6 +70,35 @@ pub async fn run(app: &App, args: &args::Answer) -> Outcome {
     session::drive(&state, &row, prepared, Purpose::GoOn, app.json).await
 }
 
+/// The obligation that could not be put back and that a person says to have put back by hand: `STEP done`, or only `done`.
+fn by_hand(stands: &RunState, words: &[String]) -> Option<String> {
+    let mut stuck = stands.open_obligations().filter(|(_, one)| one.stuck.is_some());
+    match words {
+        [done] if done == DONE && !asks(stands) => {
+            let only = stuck.next()?;
+            stuck.next().is_none().then(|| only.0.to_owned())
+        }
+        [step, done] if done == DONE => {
+            stuck.find(|(_, one)| one.obligation.step == *step).map(|(id, _)| id.to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn asks(stands: &RunState) -> bool {
+    stands.steps.values().any(|one| one.status == StepStatus::Asking)
+}
+
+/// Takes note of what a person put back by hand, and goes on.
+async fn put_back(app: &App, state: &State, row: &RunRow, plan: Plan, obligation: String) -> Outcome {
+    if let Some((owner, until)) = session::live_owner(state, row) {
+        return Err(session::busy(&row.id, &owner, until));
+    }
+    let prepared = Prepared::new(state, &row.id, plan, Needs::WhatThereIs)?;
+    let purpose = Purpose::ByHand { obligation, by: session::person() };
+    session::drive(state, row, prepared, purpose, app.json).await
+}
+
 /// The process may have been about to leave when the answer came.
 async fn still_owned(state: &State, run: &str) -> Outcome<bool> {
     tokio::time::sleep(TAKEN_UP).await;
@@ -86,7 +122,7 @@ fn choose(stands: &RunState, words: &[String]) -> Outcome<(String, Question, Opt
     let found = |step: &str| asking.iter().find(|(id, _)| *id == step);
     let own = |one: &(&String, &Question), text| (one.0.clone(), one.1.clone(), text);
     match (asking.as_slice(), words) {
-        ([], _) => Err(Failure::usage("the run asks nothing")),
+        ([], _) => Err(nothing_asked(stands)),
         (_, [step, text]) => match found(step) {
             Some(one) => Ok(own(one, Some(text.clone()))),
             None => Err(list(Failure::usage(format!(
@@ -100,6 +136,16 @@ fn choose(stands: &RunState, words: &[String]) -> Outcome<(String, Question, Opt
         ([one], [text]) => Ok(own(one, Some(text.clone()))),
         _ => Err(list(Failure::usage("several steps ask: name one"))),
     }
+}
+
+fn nothing_asked(stands: &RunState) -> Failure {
+    let stuck = stands.open_obligations().filter(|(_, one)| one.stuck.is_some());
+    stuck.fold(Failure::usage("the run asks nothing"), |failure, (_, one)| {
+        let Obligation { step, label, .. } = &one.obligation;
+        failure.help(format!(
+            "{label} could not be put back: when you have done it by hand, answer  {step} {DONE}"
+        ))
+    })
 }
 
 fn typed(step: &str, question: &Question) -> Option<String> {

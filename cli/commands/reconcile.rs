@@ -61,6 +61,8 @@ async fn outcome(state: &State, one: &OpenObligation, failure: Option<&Failure>)
     let (word, present) = match closed(state, one).await {
         Some(Closed::Restored | Closed::Expired) => ("put-back", None),
         Some(Closed::Untouched) => ("never-changed", None),
+        Some(Closed::Undone) => ("undone-by-others", None),
+        Some(Closed::ByHand { other, .. }) => ("by-hand", other),
         Some(Closed::Foreign { present }) => ("left-alone", Some(present)),
         None if failure.is_some_and(|failure| failure.exit == Exit::Busy) => ("busy", None),
         None => ("still-held", None),
@@ -73,7 +75,7 @@ async fn outcome(state: &State, one: &OpenObligation, failure: Option<&Failure>)
         "present": present,
         "error": failure.map(|failure| failure.message.as_str()),
     });
-    (document, matches!(word, "put-back" | "never-changed"))
+    (document, matches!(word, "put-back" | "never-changed" | "undone-by-others" | "by-hand"))
 }
 
 /// How it was closed; none while it is open, or when that can not be found out.

@@ -122,7 +122,9 @@ fn obligation(id: &str, change: &ObligationChange, state: &RunState) -> String {
             )
         }
         ObligationChange::Applied => format!("{label} is held"),
+        ObligationChange::Lost { found } => format!("{label} is NOT held any more: {found}"),
         ObligationChange::Releasing => format!("putting {label} back"),
+        ObligationChange::Stuck { error } => format!("{label} could not be put back: {}", error_line(error)),
         ObligationChange::Closed { how } => closed(label, how),
     }
 }
@@ -132,6 +134,13 @@ pub fn closed(label: &str, how: &Closed) -> String {
     match how {
         Closed::Restored => format!("{label} is back at its original value"),
         Closed::Untouched => format!("{label} had never been changed"),
+        Closed::Undone => format!(
+            "{label} is back at its original value: somebody else had put it back before, so what ran since may have run without it"
+        ),
+        Closed::ByHand { by, other: None } => {
+            format!("{label} is back at its original value, by hand of {by}")
+        }
+        Closed::ByHand { by, other: Some(other) } => format!("{label} is as {by} left it: {other}"),
         Closed::Expired => format!("{label} is back at its original value, because it was held too long"),
         Closed::Foreign { present } => format!(
             "{label} was changed by somebody else to {present}; it was left alone and is NOT back at its original value"

@@ -164,8 +164,18 @@ pub enum ObligationChange {
     Opened(Box<Obligation>),
     /// The change was made.
     Applied,
+    /// It was looked at while it was held, and is not in force.
+    Lost {
+        /// What was found, for people.
+        found: String,
+    },
     /// It is about to be put back.
     Releasing,
+    /// It could not be put back. It is tried again by whoever comes next; a person may do it by hand and say so.
+    Stuck {
+        /// Why.
+        error: StepError,
+    },
     /// It is over.
     Closed {
         /// How.
@@ -188,6 +198,16 @@ pub enum Closed {
     },
     /// The original is back because the longest hold had passed.
     Expired,
+    /// Somebody else had put the original back while it was held: what was done in the meantime may have been done without it.
+    Undone,
+    /// It could not be put back here; a person says to have done it.
+    ByHand {
+        /// Who.
+        by: String,
+        /// What is there when it is not the original, or why that could not be read; for people.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        other: Option<String>,
+    },
 }
 
 /// What must be put back, as known before it is changed.

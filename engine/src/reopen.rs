@@ -22,8 +22,9 @@ pub fn reopen(plan: &Plan, state: &RunState) -> Vec<EventKind> {
         }
     }
     for lost in state.lost_ground() {
-        let reason = format!("{} was put back meanwhile", lost.label);
-        for step in plan.downstream(&lost.step).into_iter().chain(plan.step(&lost.step)) {
+        let reason = format!("{} was not held all the time", lost.obligation.label);
+        let taken_on_by = &lost.obligation.step;
+        for step in plan.downstream(taken_on_by).into_iter().chain(plan.step(taken_on_by)) {
             reasons.insert(&step.id, reason.clone());
         }
     }

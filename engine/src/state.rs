@@ -119,6 +119,11 @@ pub struct ObligationState {
     pub phase: ObligationPhase,
     /// When it was opened.
     pub opened_at: Timestamp,
+    /// What was found when it was not in force while it was held, or ended before the run was done with it: whatever comes after the
+    /// step that took it on has lost its ground.
+    pub lost: Option<String>,
+    /// Why it could not be put back when that was last tried.
+    pub stuck: Option<StepError>,
 }
 
 /// How far an obligation is.
@@ -143,6 +148,37 @@ impl ObligationState {
     /// When it is released at the latest.
     pub fn hold_until(&self) -> Timestamp {
         self.obligation.max_hold.after(self.opened_at)
+    }
+
+    /// Takes a change in; the present phase when it can not follow that.
+    fn change(&mut self, change: &ObligationChange, at: Timestamp) -> Result<(), ObligationPhase> {
+        use ObligationPhase::{Applied, Closed, Opened, Releasing};
+        match (&self.phase, change) {
+            // Entered again in the middle of a release, the step that took it on may make the change once more.
+            (Opened | Releasing | Applied, ObligationChange::Applied) => {
+                self.phase = Applied;
+                (self.lost, self.stuck) = (None, None);
+            }
+            (Applied, ObligationChange::Lost { found }) => self.lost = Some(found.clone()),
+            (Opened | Applied | Releasing, ObligationChange::Releasing) => self.phase = Releasing,
+            (Releasing, ObligationChange::Stuck { error }) => self.stuck = Some(error.clone()),
+            (Opened | Applied | Releasing, ObligationChange::Closed { how }) => {
+                self.lost = self.lost.take().or_else(|| lost_by(how, at >= self.hold_until()));
+                self.phase = Closed(how.clone());
+            }
+            (phase, _) => return Err(phase.clone()),
+        }
+        Ok(())
+    }
+}
+
+/// Whether an obligation that ended like this ended too early for the run; in words.
+fn lost_by(how: &Closed, overdue: bool) -> Option<String> {
+    match how {
+        Closed::Foreign { present } => Some(format!("somebody else changed it to {present}")),
+        Closed::Expired => Some("it had been held for its max_hold".to_owned()),
+        Closed::ByHand { .. } if overdue => Some("it had been held for its max_hold".to_owned()),
+        _ => None,
     }
 }
 
@@ -199,24 +235,26 @@ impl RunState {
         self.obligations.iter().filter(|(_, state)| state.is_open()).map(|(id, state)| (id.as_str(), state))
     }
 
-    /// The obligations that were put back because they had been held too long, while the step that took them on counts as done:
-    /// what comes after that step has lost its ground. One that was taken on anew since does not count.
-    pub fn lost_ground(&self) -> impl Iterator<Item = &Obligation> {
+    /// The obligations that were lost while the step that took them on counts as done: what comes after that step has lost its
+    /// ground. One that was taken on anew since does not count.
+    pub fn lost_ground(&self) -> impl Iterator<Item = &ObligationState> {
         let newest = |one: &ObligationState| {
             self.obligations
                 .values()
                 .filter(|other| other.obligation.step == one.obligation.step)
                 .all(|other| other.opened_at <= one.opened_at)
         };
-        self.obligations
-            .values()
-            .filter(move |one| {
-                let lost =
-                    matches!(one.phase, ObligationPhase::Closed(Closed::Expired | Closed::Foreign { .. }));
-                lost && newest(one)
-            })
-            .map(|one| &one.obligation)
-            .filter(|one| self.step(&one.step).is_some_and(|step| step.status == StepStatus::Succeeded))
+        self.obligations.values().filter(move |one| one.lost.is_some() && newest(one)).filter(|one| {
+            self.step(&one.obligation.step).is_some_and(|step| step.status == StepStatus::Succeeded)
+        })
+    }
+
+    /// The obligations that hold and that a destroying step stands on: the change was made, and the step that made it is done.
+    pub fn ground(&self) -> impl Iterator<Item = (&str, &ObligationState)> {
+        self.open_obligations().filter(|(_, one)| {
+            one.phase == ObligationPhase::Applied
+                && self.step(&one.obligation.step).is_some_and(|step| step.status == StepStatus::Succeeded)
+        })
     }
 
     /// Takes the next event in, or says why it is illegal; an illegal event changes nothing.
@@ -403,27 +441,17 @@ impl RunState {
                 obligation: (**obligation).clone(),
                 phase: ObligationPhase::Opened,
                 opened_at: at,
+                lost: None,
+                stuck: None,
             };
             self.obligations.insert(id.to_owned(), state);
             return Ok(());
         }
         let state =
             self.obligations.get_mut(id).ok_or_else(|| Illegal(format!("there is no obligation {id}")))?;
-        state.phase = match (&state.phase, change) {
-            // Entered again in the middle of a release, the step that took it on may make the change once more.
-            (ObligationPhase::Opened | ObligationPhase::Releasing, ObligationChange::Applied) => {
-                ObligationPhase::Applied
-            }
-            (
-                ObligationPhase::Opened | ObligationPhase::Applied | ObligationPhase::Releasing,
-                ObligationChange::Releasing,
-            ) => ObligationPhase::Releasing,
-            (phase, ObligationChange::Closed { how }) if !matches!(phase, ObligationPhase::Closed(_)) => {
-                ObligationPhase::Closed(how.clone())
-            }
-            (phase, _) => return Err(Illegal(format!("obligation {id} is {phase:?}").to_lowercase())),
-        };
-        Ok(())
+        state
+            .change(change, at)
+            .map_err(|phase| Illegal(format!("obligation {id} is {phase:?}").to_lowercase()))
     }
 
     fn ended(&mut self, outcome: RunOutcome, error: Option<&StepError>, at: Timestamp) -> Applied {

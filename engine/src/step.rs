@@ -39,6 +39,41 @@ pub enum Release {
     Untouched,
     /// Somebody else's value is there; it was left alone. What it is, for people.
     Foreign(String),
+    /// The original is there although the change had been made and no release had begun: somebody else put it back.
+    Undone,
+}
+
+/// How far an obligation was when its release began, as recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It had been announced; the change was never recorded as made.
+    Opened,
+    /// The change had been made.
+    Applied,
+    /// An earlier release had begun.
+    Releasing,
+}
+
+/// What is found where an obligation holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The change is there, and in force as far as that can be told.
+    InForce,
+    /// The change is there, but the system does not heed it. How that shows, for people.
+    Ineffective(String),
+    /// The original is there.
+    Original,
+    /// Somebody else's value is there. What it is, for people.
+    Foreign(String),
+}
+
+/// How closely an obligation is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// The value is read.
+    Value,
+    /// The value is read, and the system's behaviour is proven where the step says how.
+    Proof,
 }
 
 /// One step with its configuration, expressions and secrets resolved. Never stored, never logged.
@@ -59,15 +94,23 @@ pub trait Executor: Send + Sync {
     /// place when that fires; it may be dropped at any await point.
     async fn run(&self, call: StepCall, cx: StepContext) -> Result<StepEnd, StepError>;
 
-    /// Puts back what the obligation changed. `applied` is false when the obligation had been opened but the change was never
-    /// recorded as made nor a release begun. Idempotent: it is entered again after a crash.
+    /// Puts back what the obligation changed. Idempotent: it is entered again after a crash.
     async fn release(
         &self,
         call: StepCall,
         obligation: &Obligation,
-        applied: bool,
+        hold: Hold,
         cx: StepContext,
     ) -> Result<Release, StepError>;
+
+    /// Looks whether what the obligation changed is still so. Changes nothing that lasts.
+    async fn inspect(
+        &self,
+        call: StepCall,
+        obligation: &Obligation,
+        look: Look,
+        cx: StepContext,
+    ) -> Result<Found, StepError>;
 }
 
 /// Facts about the run that a step may use.

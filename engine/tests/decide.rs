@@ -81,6 +81,9 @@ fn plan(steps: &[Shape], finals: usize, max_parallel: usize, max_duration: Optio
         };
         let mut step = planned(&format!("s{at}"), needs.into_iter().collect(), *attempts);
         step.effect.repeat = if *once { Repeat::Once } else { Repeat::Repeatable };
+        if at % 3 == 2 {
+            step.effect.class = Class::Destroy;
+        }
         step.on_failure = if *goes_on { OnFailure::Continue } else { OnFailure::Stop };
         step
     });
@@ -128,6 +131,8 @@ struct World {
     stopping: BTreeMap<String, Option<StepError>>,
     hanging: BTreeSet<String>,
     releasing: BTreeSet<String>,
+    unreleased: BTreeMap<String, StepError>,
+    inspected: BTreeMap<String, Timestamp>,
 }
 
 impl World {
@@ -151,6 +156,8 @@ impl World {
             stopping: BTreeMap::new(),
             hanging: BTreeSet::new(),
             releasing: BTreeSet::new(),
+            unreleased: BTreeMap::new(),
+            inspected: BTreeMap::new(),
         };
         world.record(EventKind::RunCreated { by: "somebody".to_owned() });
         world.claim();
@@ -169,6 +176,8 @@ impl World {
         self.stopping.clear();
         self.hanging.clear();
         self.releasing.clear();
+        self.unreleased.clear();
+        self.inspected.clear();
         self.record(EventKind::RunClaimed { epoch: self.state.epoch + 1, owner: "p".to_owned() });
     }
 
@@ -187,6 +196,8 @@ impl World {
                 < plan.max_parallel.max(1) + 1
         );
         let Some(step) = plan.steps.iter().find(|step| step.id == id) else { return };
+        let lost = self.state.lost_ground().next();
+        assert!(lost.is_none(), "{id} started although {lost:?}");
         for need in &step.needs {
             let status = self.status(need);
             let goes_on = plan.step(need).unwrap().on_failure == OnFailure::Continue;
@@ -225,12 +236,32 @@ impl World {
                 self.record(EventKind::Obligation { id: obligation.clone(), change });
                 self.releasing.insert(obligation);
             }
+            Action::Inspect { obligation } => self.inspect(obligation),
         }
     }
 
-    /// A release takes its time; other things happen meanwhile.
+    /// Now and then somebody has undone what is looked at.
+    fn inspect(&mut self, id: String) {
+        self.inspected.insert(id.clone(), self.now);
+        if matches!(self.next_fate(), Fate::Fail(_) | Fate::Unknown) {
+            let change = ObligationChange::Lost { found: "somebody else's".to_owned() };
+            self.record(EventKind::Obligation { id, change });
+        }
+    }
+
+    fn next_fate(&mut self) -> Fate {
+        self.fates += 1;
+        self.script.fates.get(self.fates - 1).copied().unwrap_or(Fate::Succeed)
+    }
+
+    /// A release takes its time; other things happen meanwhile. Now and then it can not be done.
     fn release_ends(&mut self, id: String) {
         self.releasing.remove(&id);
+        if matches!(self.next_fate(), Fate::Fail(_)) {
+            let error = StepError::refused("it can not be restarted");
+            self.unreleased.insert(id.clone(), error.clone());
+            return self.record(EventKind::Obligation { id, change: ObligationChange::Stuck { error } });
+        }
         let late = self.now >= self.state.obligations[&id].hold_until();
         let how = if late { Closed::Expired } else { Closed::Restored };
         self.record(EventKind::Obligation { id, change: ObligationChange::Closed { how } });
@@ -250,8 +281,7 @@ impl World {
                 None => self.record(EventKind::StepInterrupted { step: id }),
             };
         }
-        let fate = self.script.fates.get(self.fates).copied().unwrap_or(Fate::Succeed);
-        self.fates += 1;
+        let fate = self.next_fate();
         let done = |step| EventKind::StepSucceeded { step, outputs: json!({}) };
         match fate {
             Fate::Succeed => self.record(done(id)),
@@ -309,7 +339,6 @@ impl World {
 
     /// Drives the run until it ends for good.
     fn drive(&mut self) {
-        let none = BTreeMap::new();
         for turn in 0..4_000 {
             if Some(turn) == self.script.cancel_after && !self.state.status.is_final() {
                 self.record(EventKind::CancelRequested { by: "somebody".to_owned() });
@@ -319,7 +348,8 @@ impl World {
                 state: &self.state,
                 run: &self.run,
                 now: self.now,
-                unreleased: &none,
+                unreleased: &self.unreleased,
+                inspected: &self.inspected,
             };
             let decision = decide(view);
             assert_eq!(decision, decide(view), "a decision made twice is the same");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use runbook_engine::error::StepError;
 use runbook_engine::event::Obligation;
-use runbook_engine::step::{Executor, Release, StepCall, StepContext, StepEnd};
+use runbook_engine::step::{Executor, Found, Hold, Look, Release, StepCall, StepContext, StepEnd};
 
 use crate::catalog;
 use crate::kind::{Context, StepEntry};
@@ -41,9 +41,19 @@ impl Executor for CatalogExecutor {
         &self,
         call: StepCall,
         obligation: &Obligation,
-        applied: bool,
+        hold: Hold,
         cx: StepContext,
     ) -> Result<Release, StepError> {
-        (entry(&call.uses)?.release)(call.with, obligation.clone(), applied, self.context(cx)).await
+        (entry(&call.uses)?.release)(call.with, obligation.clone(), hold, self.context(cx)).await
+    }
+
+    async fn inspect(
+        &self,
+        call: StepCall,
+        obligation: &Obligation,
+        look: Look,
+        cx: StepContext,
+    ) -> Result<Found, StepError> {
+        (entry(&call.uses)?.inspect)(call.with, obligation.clone(), look, self.context(cx)).await
     }
 }

@@ -10,7 +10,7 @@ use runbook_engine::document::{check_kind, check_rules};
 use runbook_engine::error::StepError;
 use runbook_engine::event::{Obligation, Question};
 use runbook_engine::kinds::{Effect, ResourceKindInfo, StepKindInfo};
-use runbook_engine::step::{Release, StepContext, StepEnd};
+use runbook_engine::step::{Found, Hold, Look, Release, StepContext, StepEnd};
 use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -74,16 +74,20 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + Sized + 'static {
     async fn run(self, cx: &Context) -> Result<End<Self::Outputs>, StepError>;
 
     /// Puts back what `obligation`, opened by this step, changed. Only kinds that open obligations have it.
-    async fn release(
-        self,
-        obligation: &Obligation,
-        applied: bool,
-        cx: &Context,
-    ) -> Result<Release, StepError> {
-        let _ = (applied, cx);
+    async fn release(self, obligation: &Obligation, hold: Hold, cx: &Context) -> Result<Release, StepError> {
+        let _ = (hold, cx);
         Err(StepError::new(
             runbook_engine::error::ErrorKind::Bug,
             format!("`{}` can not release {}", Self::NAME, obligation.label),
+        ))
+    }
+
+    /// Looks whether what `obligation`, opened by this step, changed is still so. Only kinds that open obligations have it.
+    async fn inspect(self, obligation: &Obligation, look: Look, cx: &Context) -> Result<Found, StepError> {
+        let _ = (look, cx);
+        Err(StepError::new(
+            runbook_engine::error::ErrorKind::Bug,
+            format!("`{}` can not look at {}", Self::NAME, obligation.label),
         ))
     }
 }
@@ -98,7 +102,9 @@ pub struct StepEntry {
     /// Runs one attempt of it with a resolved `with`.
     pub run: fn(Value, Context) -> Running<StepEnd>,
     /// Releases an obligation of it.
-    pub release: fn(Value, Obligation, bool, Context) -> Running<Release>,
+    pub release: fn(Value, Obligation, Hold, Context) -> Running<Release>,
+    /// Looks at an obligation of it.
+    pub inspect: fn(Value, Obligation, Look, Context) -> Running<Found>,
 }
 
 /// The catalog entry of a step kind.
@@ -118,6 +124,7 @@ pub const fn step<T: Step>() -> StepEntry {
         },
         run: run::<T>,
         release: release::<T>,
+        inspect: inspect::<T>,
     }
 }
 
@@ -152,8 +159,12 @@ fn run<T: Step>(with: Value, cx: Context) -> Running<StepEnd> {
     })
 }
 
-fn release<T: Step>(with: Value, obligation: Obligation, applied: bool, cx: Context) -> Running<Release> {
-    Box::pin(async move { decode::<T>(with)?.release(&obligation, applied, &cx).await })
+fn release<T: Step>(with: Value, obligation: Obligation, hold: Hold, cx: Context) -> Running<Release> {
+    Box::pin(async move { decode::<T>(with)?.release(&obligation, hold, &cx).await })
+}
+
+fn inspect<T: Step>(with: Value, obligation: Obligation, look: Look, cx: Context) -> Running<Found> {
+    Box::pin(async move { decode::<T>(with)?.inspect(&obligation, look, &cx).await })
 }
 
 /// A connection kind: the type is its settings beside `type`.

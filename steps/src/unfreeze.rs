@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use runbook_engine::error::StepError;
-use runbook_engine::event::{Closed, Obligation};
+use runbook_engine::event::{Closed, EventKind, Obligation, ObligationChange};
 use runbook_engine::kinds::Effect;
 use runbook_engine::state::ObligationPhase;
 use schemars::JsonSchema;
@@ -50,12 +50,20 @@ pub enum How {
     Restored,
     /// The original value had never been changed.
     Untouched,
+    /// Somebody else had put the original value back before: what ran since then may have run on a system that was not frozen.
+    Undone,
+    /// It could not be put back by a run; a person did it and said so.
+    ByHand,
     /// Nothing was frozen.
     NotOpen,
 }
 
 /// The fact that this step has begun to release.
 const BEGUN: &str = "release begun";
+
+fn tells_undone(event: &EventKind) -> bool {
+    matches!(event, EventKind::Obligation { change: ObligationChange::Closed { how: Closed::Undone }, .. })
+}
 
 #[async_trait]
 impl Step for Unfreeze {
@@ -89,6 +97,9 @@ impl Step for Unfreeze {
         if closed.is_empty() && begun {
             closed = self.closed(cx).await?;
         }
+        if let Some((obligation, Closed::Undone)) = closed.first() {
+            self.undone(cx, obligation).await?;
+        }
         self.outputs(closed).map(End::Done)
     }
 }
@@ -113,6 +124,23 @@ impl Unfreeze {
         })
     }
 
+    /// Fails the first time, so that a person looks; a run that is resumed after that goes on.
+    async fn undone(&self, cx: &Context, obligation: &Obligation) -> Result<(), StepError> {
+        let events = cx.history.store.events(&cx.history.run, 0).await.map_err(|error| error.for_step())?;
+        let mut later = events.iter().skip_while(|event| !tells_undone(&event.what));
+        if later.any(|event| matches!(&event.what, EventKind::StepFailed { step, .. } if *step == cx.step)) {
+            return Ok(());
+        }
+        let message = format!(
+            "somebody else had put {} back to {} before the run did: what ran since may have run on a system that was not frozen",
+            obligation.label,
+            original_text(obligation)
+        );
+        Err(StepError::gate(message).with_help(
+            "it is back now; look at what was written meanwhile, then `runbook resume` goes on after it",
+        ))
+    }
+
     fn outputs(&self, closed: Vec<(Obligation, Closed)>) -> Result<UnfreezeOutputs, StepError> {
         let unfrozen_at = Timestamp::now();
         let Some((obligation, how)) = closed.into_iter().next() else {
@@ -128,6 +156,8 @@ impl Unfreeze {
         let how = match how {
             Closed::Restored => How::Restored,
             Closed::Untouched => How::Untouched,
+            Closed::Undone => How::Undone,
+            Closed::ByHand { .. } => How::ByHand,
             Closed::Foreign { present } => {
                 let message = format!(
                     "{} was changed by somebody else to {present}: it was left alone and is NOT back at {restored}",

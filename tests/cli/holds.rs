@@ -118,7 +118,7 @@ fn a_cancel_that_fails_is_to_be_tried_again() {
     let run = place.newest();
     let next = ran.err.lines().find(|line| line.starts_with("  Next")).unwrap_or_default();
     assert!(next.contains(&format!("runbook cancel {run}")), "{}", ran.err);
-    assert!(!ran.err.contains("runbook answer"), "{}", ran.err);
+    assert!(!ran.err.contains("sure GO") && !ran.err.contains("sure 'GO'"), "{}", ran.err);
     std::fs::rename(place.path("away"), place.path("app.env")).unwrap();
     place.expect(6, &["cancel"]);
     assert_eq!(value(&place), ORIGINAL);
@@ -149,4 +149,39 @@ fn a_run_that_goes_on_lifts_what_it_held() {
     let ran = place.expect(0, &["resume"]);
     assert!(ran.err.contains("Released"), "{}", ran.err);
     assert_eq!(value(&place), ORIGINAL);
+}
+
+/// A freeze by an env file whose restart works as long as there is no file `broken`.
+fn with_restart() -> Place {
+    let place = Place::new();
+    place.write("app.env", ORIGINAL);
+    let steps = format!(
+        "  - id: freeze\n    uses: freeze\n    with:\n      env_file:\n        path: \"{}\"\n        variable: MAX_MB\n        value: \"0\"\n        restart: {{ argv: [sh, -c, \"test ! -e broken\"] }}\n  - id: nap\n    uses: command\n    with: {{ argv: [\"false\"], effect: {{ class: read, repeat: repeatable }} }}\n  - id: thaw\n    uses: unfreeze\n    with: {{ freeze: freeze }}\n",
+        place.path("app.env").display()
+    );
+    place.runbook("hold", &format!("steps:\n{steps}"));
+    place
+}
+
+#[test]
+fn a_restart_that_keeps_failing_is_settled_by_a_person_who_did_it_by_hand() {
+    let place = with_restart();
+    place.expect(4, &["exec", "hold.yaml"]);
+    let run = place.newest();
+    place.write("broken", "");
+    let ran = place.expect(4, &["cancel"]);
+    let advice = format!("runbook answer {run} freeze done");
+    assert!(ran.err.contains(&advice) && ran.err.contains("HELD"), "{}", ran.err);
+    // The value is back in the file and only the restart is missing: a second run may not begin.
+    assert_eq!(value(&place), ORIGINAL);
+    let wrong = place.expect(2, &["answer", &run]);
+    assert!(wrong.err.contains("freeze done"), "{}", wrong.err);
+    place.write("app.env", &ORIGINAL.replace("25", "0"));
+    let refused = place.expect(2, &["answer", &run, "freeze", "done"]);
+    assert!(refused.err.contains("still has the value of the run"), "{}", refused.err);
+    place.write("app.env", ORIGINAL);
+    let ran = place.expect(6, &["answer", &run, "freeze", "done"]);
+    assert!(ran.err.contains("by hand of tester"), "{}", ran.err);
+    assert!(!place.expect(0, &["runs"]).err.contains("HELD"));
+    place.expect(4, &["exec", "hold.yaml"]);
 }

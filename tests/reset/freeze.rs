@@ -1,9 +1,9 @@
 //! The freeze is always lifted, to the exact original, and never over somebody else's value.
 
 use runbook_engine::state::RunStatus;
-use runbook_sandbox::Options;
+use runbook_sandbox::{Options, Server};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, PHRASE};
 
 fn small() -> Options {
     Options { attachments: 12, restore: 2, ..Options::default() }
@@ -73,4 +73,31 @@ async fn a_freeze_held_too_long_is_lifted_by_reconcile() {
     bench.expect(0, &["reconcile"]).await;
     assert_eq!(std::fs::read(bench.kit.env_file()).unwrap(), bench.env_before);
     assert_eq!(bench.deletes().await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_freeze_that_somebody_undid_while_the_run_waited_is_found_before_the_purge() {
+    let bench = Bench::start(&small()).await;
+    bench.expect(5, &["exec", "reset-chatkit"]).await;
+    let (id, _) = bench.newest().await.unwrap();
+    let frozen = std::fs::read(bench.kit.env_file()).unwrap();
+    std::fs::write(bench.kit.env_file(), &bench.env_before).unwrap();
+    let said = bench.expect(4, &["answer", &id, PHRASE]).await;
+    assert!(said.contains("somebody put the original value of"), "{said}");
+    assert_eq!(bench.deletes().await.len(), 0);
+    assert_eq!(std::fs::read(bench.kit.env_file()).unwrap(), bench.env_before);
+    // The value alone proves nothing: here the file says frozen, and the gateway does not know it.
+    bench.expect(5, &["resume", &id]).await;
+    std::fs::write(bench.kit.env_file(), &bench.env_before).unwrap();
+    bench.kit.restart(Server::Gateway).await.unwrap();
+    std::fs::write(bench.kit.env_file(), &frozen).unwrap();
+    let said = bench.expect(4, &["answer", &id, PHRASE]).await;
+    assert!(said.contains("not effective"), "{said}");
+    assert_eq!(bench.deletes().await.len(), 0);
+    let mut ids = bench.kit.doc_ids("attachments").await.unwrap();
+    ids.extend(bench.kit.doc_ids("attachment-metadata").await.unwrap());
+    assert_eq!(bench.ids_before, ids.into_iter().collect(), "what the probe made is gone again");
+    // Resumed and confirmed anew, it goes through.
+    let state = bench.finish().await;
+    bench.assert_reset(&state).await;
 }

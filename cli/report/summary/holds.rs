@@ -20,7 +20,12 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
             ObligationPhase::Closed(how) => {
                 row(facts, lines, "Released", &describe::closed(&one.obligation.label, how));
             }
-            _ => row(facts, lines, "HELD", &loud(&held(facts, one))),
+            _ => {
+                row(facts, lines, "HELD", &loud(&held(facts, one)));
+                if let Some(error) = &one.stuck {
+                    row(facts, lines, "", &describe::error_line(error));
+                }
+            }
         }
     }
 }

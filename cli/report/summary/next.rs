@@ -21,7 +21,10 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
         (format!("runbook cancel {run}"), if held { "put everything back, and end it" } else { "end it" });
     // Who asked for the end gets no further by an answer.
     if state.cancel.is_some() {
-        commands(facts, lines, &[cancel, (format!("runbook show {run}"), "look at it")]);
+        let mut next = vec![cancel];
+        next.extend(by_hand(facts));
+        next.push((format!("runbook show {run}"), "look at it"));
+        commands(facts, lines, &next);
         return;
     }
     let mut next = Vec::new();
@@ -33,9 +36,21 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
         row(facts, lines, "Asks", &format!("{step}: {}", describe::question_line(question)));
         next.push((format!("runbook answer {run} {step} {answer}"), ""));
     }
+    next.extend(by_hand(facts));
     next.push((format!("runbook resume {run}"), "go on from where it stands"));
     next.push(cancel);
     commands(facts, lines, &next);
+}
+
+/// What a person says who has put back what the run could not.
+fn by_hand(facts: &Facts<'_>) -> Vec<(String, &'static str)> {
+    let stuck = facts.state.open_obligations().filter(|(_, one)| one.stuck.is_some());
+    stuck
+        .map(|(_, one)| {
+            let answer = format!("runbook answer {} {} done", facts.run, one.obligation.step);
+            (answer, "say that you have put it back by hand")
+        })
+        .collect()
 }
 
 /// One command a line, never broken so that it can be copied; what it does only where there is room.

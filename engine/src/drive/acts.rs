@@ -1,23 +1,21 @@
-//! What the loop does: starts and stops steps, releases obligations, and records what became of them.
+//! What the loop does: starts and stops steps, and records what became of them.
 
 use tokio_util::sync::CancellationToken;
 
-use super::obligations::{Released, Request, Standing};
-use super::run::{Loop, Running, Task, TaskEnd, Waiter};
+use super::ground;
+use super::obligations::{Request, Standing};
+use super::run::{Loop, Running, Stopping, Task, TaskEnd, Waiter};
 use super::{DriveError, GRACE, Halt};
 use crate::decide::Action;
 use crate::error::{ErrorKind, StepError};
-use crate::event::{Closed, EventKind, Obligation, ObligationChange};
+use crate::event::{EventKind, Obligation, ObligationChange};
 use crate::expr;
 use crate::kinds::Repeat;
 use crate::plan::{PlannedStep, StepId};
 use crate::scope;
 use crate::state::ObligationPhase;
-use crate::step::{History, Ledger, Obligations, Release, StepCall, StepContext, StepEnd};
+use crate::step::{History, Ledger, Obligations, StepCall, StepContext, StepEnd};
 use crate::store::{StoreError, Write};
-
-/// How often a release that fails is tried by one process.
-const RELEASE_ATTEMPTS: u32 = 4;
 
 impl Loop {
     /// Does what was decided; whether the state changed, so that the rest must be decided anew.
@@ -36,7 +34,7 @@ impl Loop {
                 Action::Start { step, attempt } => {
                     let event = EventKind::StepStarted { step: step.clone(), attempt };
                     if self.owner.record(event, Vec::new()).await? {
-                        self.start(&step, attempt).await?;
+                        self.start(&step).await?;
                     }
                     changed = true;
                 }
@@ -44,13 +42,45 @@ impl Loop {
                 Action::Release { obligation } => {
                     changed |= self.release(&obligation, true).await?;
                 }
+                Action::Inspect { obligation } => self.inspect(&obligation),
             }
         }
         Ok(changed)
     }
 
-    async fn start(&mut self, id: &str, attempt: u32) -> Result<(), DriveError> {
+    /// Starts a step: at once, or when what it stands on has been looked at.
+    async fn start(&mut self, id: &str) -> Result<(), DriveError> {
+        let Some(step) = self.owner.plan.step(id) else { return Ok(()) };
+        let ground = match self.ground_of(step) {
+            Ok(ground) => ground,
+            Err(error) => return self.fail(id.to_owned(), error).await,
+        };
+        if ground.is_empty() {
+            return self.begin(id).await;
+        }
+        let (stop, name) = (CancellationToken::new(), id.to_owned());
+        let (executor, stopped) = (std::sync::Arc::clone(&self.executor), stop.clone());
+        let task = async move { TaskEnd::Ground(name, ground::prove(&*executor, &ground, &stopped).await) };
+        self.spawn(id, stop, false, task);
+        Ok(())
+    }
+
+    fn spawn(
+        &mut self,
+        id: &str,
+        stop: CancellationToken,
+        begun: bool,
+        task: impl Future<Output = TaskEnd> + Send + 'static,
+    ) {
+        let abort = self.tasks.spawn(task);
+        self.task_of.insert(abort.id(), Task::Step(id.to_owned()));
+        self.running.insert(id.to_owned(), Running { stop, abort, begun, stopping: None });
+    }
+
+    /// Runs the attempt that is recorded as started.
+    pub(super) async fn begin(&mut self, id: &str) -> Result<(), DriveError> {
         let Some(step) = self.owner.plan.step(id).cloned() else { return Ok(()) };
+        let attempt = self.owner.state.step(id).map_or(1, |state| state.attempt);
         let scope = scope::of_step(&self.owner.plan, &self.owner.state, &self.info, &self.secrets);
         let call = match self.call(&step, &scope) {
             Ok(call) => call,
@@ -60,13 +90,11 @@ impl Loop {
         let cx = self.context(&step, attempt, stop.clone());
         let executor = std::sync::Arc::clone(&self.executor);
         let name = step.id.clone();
-        let abort = self.tasks.spawn(async move { TaskEnd::Step(name, executor.run(call, cx).await) });
-        self.task_of.insert(abort.id(), Task::Step(step.id.clone()));
-        self.running.insert(step.id, Running { stop, abort, stopping: None });
+        self.spawn(id, stop, true, async move { TaskEnd::Step(name, executor.run(call, cx).await) });
         Ok(())
     }
 
-    fn call(&self, step: &PlannedStep, scope: &expr::Scope) -> Result<StepCall, StepError> {
+    pub(super) fn call(&self, step: &PlannedStep, scope: &expr::Scope) -> Result<StepCall, StepError> {
         let with = expr::resolve_learning(&step.with, scope, &|secret| self.redactor.learn(secret));
         let with = with.map_err(|error| {
             StepError::invalid(format!("with{}: {}", error.pointer.replace('/', "."), error.message))
@@ -74,7 +102,7 @@ impl Loop {
         Ok(StepCall { id: step.id.clone(), uses: step.uses.clone(), with })
     }
 
-    fn context(&self, step: &PlannedStep, attempt: u32, stop: CancellationToken) -> StepContext {
+    pub(super) fn context(&self, step: &PlannedStep, attempt: u32, stop: CancellationToken) -> StepContext {
         let owner = &self.owner;
         let answers = owner.state.step(&step.id).map(|state| state.answers.clone()).unwrap_or_default();
         StepContext {
@@ -134,12 +162,17 @@ impl Loop {
         }
     }
 
+    /// A step does not run in this process any more: whether it was called, and what it was stopped for.
+    pub(super) fn ended(&mut self, step: &str) -> (bool, Stopping) {
+        self.running.remove(step).map_or((false, None), |running| (running.begun, running.stopping))
+    }
+
     pub(super) async fn step_ended(
         &mut self,
         step: StepId,
         result: Result<StepEnd, StepError>,
     ) -> Result<(), DriveError> {
-        let stopped_for = self.running.remove(&step).and_then(|running| running.stopping);
+        let (_, stopped_for) = self.ended(&step);
         let event = match result {
             Ok(StepEnd::Done(outputs)) => {
                 EventKind::StepSucceeded { step, outputs: self.redactor.value(&outputs) }
@@ -153,7 +186,7 @@ impl Loop {
             Err(error) if error.kind == ErrorKind::Interrupted && error.rewind.is_none() => match stopped_for
             {
                 Some((Some(reason), _)) => return self.fail(step, reason).await,
-                _ => self.interrupted(step, error),
+                _ => self.interrupted(step, true, error),
             },
             Err(error) => return self.fail(step, error).await,
         };
@@ -162,9 +195,9 @@ impl Loop {
     }
 
     /// A step that stopped in the middle: one that may not be repeated has an unknown outcome then.
-    fn interrupted(&self, step: StepId, error: StepError) -> EventKind {
+    fn interrupted(&self, step: StepId, begun: bool, error: StepError) -> EventKind {
         let repeat = self.owner.plan.step(&step).map(|step| step.effect.repeat);
-        if repeat == Some(Repeat::Once) {
+        if begun && repeat == Some(Repeat::Once) {
             EventKind::StepFailed { step, error: error.unknown() }
         } else {
             EventKind::StepInterrupted { step }
@@ -176,12 +209,12 @@ impl Loop {
         step: StepId,
         error: &tokio::task::JoinError,
     ) -> Result<(), DriveError> {
-        let stopped_for = self.running.remove(&step).and_then(|running| running.stopping);
+        let (begun, stopped_for) = self.ended(&step);
         if error.is_cancelled() {
             if let Some((Some(reason), _)) = stopped_for {
                 return self.fail(step, reason).await;
             }
-            let event = self.interrupted(step, StepError::interrupted());
+            let event = self.interrupted(step, begun, StepError::interrupted());
             self.owner.record(event, Vec::new()).await?;
             return Ok(());
         }
@@ -189,7 +222,7 @@ impl Loop {
         self.fail(step, error).await
     }
 
-    fn masked(&self, mut error: StepError) -> StepError {
+    pub(super) fn masked(&self, mut error: StepError) -> StepError {
         error.message = self.redactor.text(&error.message);
         error.help = error.help.map(|help| self.redactor.text(&help));
         error.causes = error.causes.iter().map(|cause| self.redactor.text(cause)).collect();
@@ -200,84 +233,6 @@ impl Loop {
         let error = self.masked(error);
         self.owner.record(EventKind::StepFailed { step, error }, Vec::new()).await?;
         Ok(())
-    }
-
-    /// Begins to put back what an obligation changed; whether the state changed.
-    async fn release(&mut self, id: &str, on_time: bool) -> Result<bool, DriveError> {
-        let known = self.owner.state.obligations.get(id).filter(|one| one.is_open()).cloned();
-        let Some(open) = known.filter(|_| !self.releasing.contains_key(id)) else { return Ok(false) };
-        let Some(step) = self.owner.plan.step(&open.obligation.step).cloned() else { return Ok(false) };
-        let applied = open.phase != ObligationPhase::Opened;
-        let change = ObligationChange::Releasing;
-        self.owner.record(EventKind::Obligation { id: id.to_owned(), change }, Vec::new()).await?;
-        let expired = on_time && self.owner.clock.now() >= open.hold_until();
-        let scope = scope::of_release(&self.owner.plan, &self.owner.state, &self.info, &self.secrets);
-        let call = self.call(&step, &scope);
-        let cx = self.context(&step, 0, CancellationToken::new());
-        let executor = std::sync::Arc::clone(&self.executor);
-        let (name, obligation) = (id.to_owned(), open.obligation);
-        self.releasing.insert(name.clone(), 1);
-        let task = self.tasks.spawn(async move {
-            let result = match call {
-                Ok(call) => keep_releasing(&*executor, call, &obligation, applied, &cx).await,
-                Err(error) => Err(error),
-            };
-            TaskEnd::Release(name, expired, result)
-        });
-        self.task_of.insert(task.id(), Task::Release(id.to_owned()));
-        Ok(true)
-    }
-
-    pub(super) async fn release_ended(
-        &mut self,
-        id: String,
-        expired: bool,
-        result: Result<Release, StepError>,
-    ) -> Result<(), DriveError> {
-        self.releasing.remove(&id);
-        match result {
-            Ok(release) => {
-                let how = match release {
-                    Release::Restored if expired => Closed::Expired,
-                    Release::Restored => Closed::Restored,
-                    Release::Untouched => Closed::Untouched,
-                    Release::Foreign(present) => Closed::Foreign { present: self.redactor.text(&present) },
-                };
-                let change = ObligationChange::Closed { how };
-                let close = Write::CloseObligation { id: id.clone() };
-                self.owner.record(EventKind::Obligation { id, change }, vec![close]).await?;
-            }
-            Err(error) => {
-                self.unreleased.insert(id, self.masked(error));
-            }
-        }
-        self.answer_waiters();
-        Ok(())
-    }
-
-    fn answer_waiters(&mut self) {
-        let waiters = std::mem::take(&mut self.waiters);
-        for waiter in waiters {
-            let failed = waiter.ids.iter().find_map(|id| self.unreleased.get(id));
-            let closed: Vec<Released> = waiter.ids.iter().filter_map(|id| self.released(id)).collect();
-            if let Some(error) = failed {
-                let _ = waiter.reply.send(Err(error.clone()));
-            } else if closed.len() == waiter.ids.len() {
-                let _ = waiter.reply.send(Ok(closed));
-            } else {
-                self.waiters.push(waiter);
-            }
-        }
-    }
-
-    fn released(&self, id: &str) -> Option<Released> {
-        let one = self.owner.state.obligations.get(id)?;
-        match &one.phase {
-            ObligationPhase::Closed(how) => {
-                Some(Released { obligation: one.obligation.clone(), how: how.clone() })
-            }
-            _ => None,
-        }
     }
 
     /// Answers what a step asked of the loop.
@@ -339,30 +294,6 @@ impl Loop {
                 Ok(Err(held.for_step().with_help(help)))
             }
             Err(error) => Err(error),
-        }
-    }
-}
-
-/// Tries a release until it works or has failed often enough; a freeze that stays is worse than a moment's wait.
-async fn keep_releasing(
-    executor: &dyn crate::step::Executor,
-    call: StepCall,
-    obligation: &Obligation,
-    applied: bool,
-    cx: &StepContext,
-) -> Result<Release, StepError> {
-    let mut attempt = 1;
-    loop {
-        // An attempt that failed may have put the original back already: from then on it counts as begun.
-        let begun = applied || attempt > 1;
-        let result = executor.release(call.clone(), obligation, begun, cx.clone()).await;
-        match result {
-            Err(error) if error.kind.retryable() && attempt < RELEASE_ATTEMPTS => {
-                cx.live.say(&format!("{error}; trying again"));
-                tokio::time::sleep(std::time::Duration::from_secs(u64::from(attempt))).await;
-                attempt += 1;
-            }
-            other => return other,
         }
     }
 }

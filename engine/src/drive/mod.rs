@@ -4,10 +4,12 @@
 //! to the store, under the same fence. Nothing acts before its event is durable, and a failed append stops everything.
 
 mod acts;
+mod ground;
 pub mod ledger;
 pub mod live;
 pub mod obligations;
 mod owner;
+mod release;
 mod run;
 
 use std::collections::BTreeMap;
@@ -120,6 +122,13 @@ pub enum Purpose {
     Cancel(String),
     /// Only to put back what has been held too long.
     Reconcile,
+    /// To take note that a person put back by hand what this obligation changed, and to go on.
+    ByHand {
+        /// The obligation's id.
+        obligation: String,
+        /// Who.
+        by: String,
+    },
 }
 
 /// How the loop left the run.

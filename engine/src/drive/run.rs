@@ -1,13 +1,15 @@
 //! One run in one process: the turn of the loop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::ground::Grounded;
 use super::obligations::{Released, Request};
 use super::owner::Owner;
 use super::{DriveError, Driver, Finish, Halt, LiveHub, People, Purpose};
@@ -19,7 +21,7 @@ use crate::plan::StepId;
 use crate::redact::Redactor;
 use crate::reopen::{reopen, reopen_final};
 use crate::state::{RunStatus, StepStatus};
-use crate::step::{Executor, Release, RunInfo, StepEnd};
+use crate::step::{Executor, Found, Release, RunInfo, StepEnd};
 use crate::store::StoreError;
 use crate::store::decode_plan;
 
@@ -29,7 +31,10 @@ const REQUESTS: usize = 64;
 /// What a task of the loop comes to.
 pub(super) enum TaskEnd {
     Step(StepId, Result<StepEnd, StepError>),
+    /// What a step stands on was looked at before it began: it may begin, or what was found instead.
+    Ground(StepId, Result<Grounded, StepError>),
     Release(String, bool, Result<Release, StepError>),
+    Inspected(String, Result<Found, StepError>),
     Asked(StepId, Question, Option<String>),
 }
 
@@ -37,6 +42,7 @@ pub(super) enum TaskEnd {
 pub(super) enum Task {
     Step(StepId),
     Release(String),
+    Inspect(String),
     Ask,
 }
 
@@ -44,9 +50,14 @@ pub(super) enum Task {
 pub(super) struct Running {
     pub stop: CancellationToken,
     pub abort: AbortHandle,
-    /// Set once it has been told to stop: with what it then failed, and since when.
-    pub stopping: Option<(Option<StepError>, tokio::time::Instant)>,
+    /// Whether the step itself was called, and not only what it stands on looked at.
+    pub begun: bool,
+    /// Set once it has been told to stop.
+    pub stopping: Stopping,
 }
+
+/// With what a step that was told to stop then failed, if it did, and since when it is told.
+pub(super) type Stopping = Option<(Option<StepError>, tokio::time::Instant)>;
 
 /// Somebody who waits until these obligations are closed.
 pub(super) struct Waiter {
@@ -70,6 +81,8 @@ pub(super) struct Loop {
     pub running: BTreeMap<StepId, Running>,
     pub releasing: BTreeMap<String, u32>,
     pub unreleased: BTreeMap<String, StepError>,
+    pub inspected: BTreeMap<String, Timestamp>,
+    pub inspecting: BTreeSet<String>,
     pub waiters: Vec<Waiter>,
     pub prompting: Option<StepId>,
     pub nobody: bool,
@@ -94,7 +107,7 @@ impl Loop {
             Owner::claim(driver.store, driver.clock, run, Arc::clone(&plan), &driver.owner, driver.observer)
                 .await?;
         let events = match &purpose {
-            Purpose::GoOn | Purpose::Reconcile => Vec::new(),
+            Purpose::GoOn | Purpose::Reconcile | Purpose::ByHand { .. } => Vec::new(),
             Purpose::Resume if owner.state.status == RunStatus::Failed => reopen(&plan, &owner.state),
             Purpose::Resume => Vec::new(),
             Purpose::Cancel(by) => {
@@ -114,7 +127,7 @@ impl Loop {
             by: owner.state.by.clone(),
             seed: row.seed,
         };
-        Ok(Self {
+        let mut this = Self {
             owner,
             executor: driver.executor,
             people: driver.people,
@@ -130,13 +143,22 @@ impl Loop {
             running: BTreeMap::new(),
             releasing: BTreeMap::new(),
             unreleased: BTreeMap::new(),
+            inspected: BTreeMap::new(),
+            inspecting: BTreeSet::new(),
             waiters: Vec::new(),
             prompting: None,
             nobody: false,
             only_release: purpose == Purpose::Reconcile,
             requests,
             to_loop,
-        })
+        };
+        if let Purpose::ByHand { obligation, by } = purpose
+            && let Err(error) = this.by_hand(&obligation, by).await
+        {
+            this.owner.leave(false).await?;
+            return Err(error);
+        }
+        Ok(this)
     }
 
     /// Decides, acts and waits until there is nothing left to do here.
@@ -159,6 +181,7 @@ impl Loop {
                 run: &self.info,
                 now: self.owner.clock.now(),
                 unreleased: &self.unreleased,
+                inspected: &self.inspected,
             });
             if decision.ended {
                 return self.finish(false).await;
@@ -227,7 +250,7 @@ impl Loop {
     }
 
     /// Waits until something happens that may change the decision.
-    async fn wait(&mut self, wake_at: Option<jiff::Timestamp>) -> Result<(), DriveError> {
+    async fn wait(&mut self, wake_at: Option<Timestamp>) -> Result<(), DriveError> {
         let now = self.owner.clock.now();
         let until_wake = wake_at
             .and_then(|at| std::time::Duration::try_from(at.duration_since(now)).ok())
@@ -257,7 +280,9 @@ impl Loop {
                 self.task_of.remove(&id);
                 match end {
                     TaskEnd::Step(step, result) => self.step_ended(step, result).await,
+                    TaskEnd::Ground(step, result) => self.grounded(step, result).await,
                     TaskEnd::Release(id, expired, result) => self.release_ended(id, expired, result).await,
+                    TaskEnd::Inspected(id, result) => self.inspected(id, result).await,
                     TaskEnd::Asked(step, question, answer) => self.answered(step, &question, answer).await,
                 }
             }
@@ -266,6 +291,10 @@ impl Loop {
                 Some(Task::Release(id)) => {
                     let bug = StepError::new(ErrorKind::Bug, "the release panicked").with_source(&error);
                     self.release_ended(id, false, Err(bug)).await
+                }
+                Some(Task::Inspect(id)) => {
+                    let bug = StepError::new(ErrorKind::Bug, "the look at it panicked").with_source(&error);
+                    self.inspected(id, Err(bug)).await
                 }
                 Some(Task::Ask) => {
                     (self.prompting, self.nobody) = (None, true);

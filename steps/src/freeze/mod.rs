@@ -18,7 +18,7 @@ use runbook_engine::duration::Duration;
 use runbook_engine::error::{ErrorKind, StepError};
 use runbook_engine::event::{Closed, Obligation};
 use runbook_engine::kinds::Effect;
-use runbook_engine::step::Release;
+use runbook_engine::step::{Found, Hold, Look, Release};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -28,6 +28,7 @@ pub use self::by_hand::by_hand;
 pub use self::command::CommandWay;
 pub use self::env_file::{EnvFile, Restart};
 pub use self::http::HttpWay;
+use self::probe::Left;
 pub use self::probe::{Answered, Probe};
 use self::way::{Freezing, Releasing, Side, Way, freezing, releasing};
 use crate::kind::{Context, End, Step};
@@ -176,16 +177,11 @@ impl Step for Freeze {
         }))
     }
 
-    async fn release(
-        self,
-        obligation: &Obligation,
-        applied: bool,
-        cx: &Context,
-    ) -> Result<Release, StepError> {
+    async fn release(self, obligation: &Obligation, hold: Hold, cx: &Context) -> Result<Release, StepError> {
         let original = Original::of(obligation)?.state;
         let way = self.way(Some(&original))?;
         let present = way.read(cx).await?;
-        let what = releasing(applied, way.side(&present, &original));
+        let what = releasing(hold, way.side(&present, &original));
         if what == Releasing::Leave {
             return Ok(Release::Foreign(way.text(&present)));
         }
@@ -201,7 +197,38 @@ impl Step for Freeze {
         {
             cx.live.say(&format!("what an earlier probe may have created could not be looked for: {error}"));
         }
-        Ok(if what == Releasing::Nothing { Release::Untouched } else { Release::Restored })
+        Ok(match what {
+            Releasing::Nothing => Release::Untouched,
+            // Nobody but this run puts it back after a release has begun; before that it was somebody else.
+            Releasing::Restart if hold == Hold::Applied => Release::Undone,
+            _ => Release::Restored,
+        })
+    }
+
+    async fn inspect(self, obligation: &Obligation, look: Look, cx: &Context) -> Result<Found, StepError> {
+        let original = Original::of(obligation)?.state;
+        let way = self.way(Some(&original))?;
+        let present = way.read(cx).await?;
+        match way.side(&present, &original) {
+            Side::Original => return Ok(Found::Original),
+            Side::Foreign => return Ok(Found::Foreign(way.text(&present))),
+            Side::Ours => {}
+        }
+        let Some(probe) = self.probe.as_ref().filter(|_| look == Look::Proof) else {
+            return Ok(Found::InForce);
+        };
+        probe.settle_earlier(cx).await?;
+        let mut left = Left::default();
+        match probe.prove(cx, self.settle, &mut left).await {
+            Ok(_) => Ok(Found::InForce),
+            Err(error) if left.taken => Ok(Found::Ineffective(error.message)),
+            // A system that takes no request at all, because it was stopped, takes no upload either.
+            Err(error) if error.kind == ErrorKind::Gate => {
+                cx.live.say(&format!("{} is there; {}", way.label(), error.message));
+                Ok(Found::InForce)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -307,7 +334,7 @@ impl Freeze {
     async fn proof(&self, way: &dyn Way, cx: &Context) -> Result<Option<Answered>, StepError> {
         let Some(probe) = &self.probe else { return Ok(None) };
         probe.settle_earlier(cx).await?;
-        match probe.prove(cx, self.settle).await {
+        match probe.prove(cx, self.settle, &mut Left::default()).await {
             Ok(answered) => Ok(Some(answered)),
             Err(error) if matches!(error.kind, ErrorKind::Gate | ErrorKind::Invalid) => {
                 Err(lifted(error, way, cx).await)

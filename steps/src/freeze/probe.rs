@@ -166,9 +166,11 @@ struct Sent {
     id: Option<String>,
 }
 
-/// What probes may have left in the system.
+/// What probes showed, and what they may have left in the system.
 #[derive(Default)]
-struct Left {
+pub(super) struct Left {
+    /// The system took a probe: it is not frozen.
+    pub(super) taken: bool,
     /// A probe was not answered: nobody knows whether it created something.
     unanswered: bool,
     /// What a probe created could not be removed.
@@ -183,13 +185,17 @@ fn created(name: &str) -> String {
 impl Probe {
     /// Sends probes until one proves the freeze, at most for `settle` while the answers prove nothing. An error of kind gate when
     /// the freeze is not proven; what probes created is removed by then. Other errors say nothing of the freeze.
-    pub(super) async fn prove(&self, cx: &Context, settle: Duration) -> Result<Answered, StepError> {
+    pub(super) async fn prove(
+        &self,
+        cx: &Context,
+        settle: Duration,
+        left: &mut Left,
+    ) -> Result<Answered, StepError> {
         let name = self.unique_name(cx);
         let what = json!({ "probe": name });
         let intent = Intent { what, items: 1, charged_items: 0, charged_bytes: 0 };
         let batch = cx.ledger.intend(intent).await?.number;
-        let mut left = Left::default();
-        let result = self.poll(cx, &name, settle, &mut left).await;
+        let result = self.poll(cx, &name, settle, left).await;
         if let Err(error) = &result
             && !matches!(error.kind, ErrorKind::Gate)
         {
@@ -268,7 +274,10 @@ impl Probe {
             let unclear = match self.send(cx, name).await {
                 Ok(sent) => match sent.meaning {
                     Meaning::Frozen => return Ok(sent.answered),
-                    Meaning::Open => return Err(self.not_frozen(cx, name, &sent, left).await),
+                    Meaning::Open => {
+                        left.taken = true;
+                        return Err(self.not_frozen(cx, name, &sent, left).await);
+                    }
                     Meaning::Denied if !denied => {
                         // A restarted system may have forgotten the session.
                         denied = true;

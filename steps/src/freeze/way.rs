@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use runbook_engine::error::StepError;
+use runbook_engine::step::Hold;
 use serde_json::Value;
 
 use crate::kind::Context;
@@ -109,12 +110,12 @@ pub(super) enum Releasing {
     Leave,
 }
 
-/// What a release does, given whether the change was recorded as made (or a release begun) and whose value is there.
-pub(super) fn releasing(applied: bool, side: Side) -> Releasing {
-    match (side, applied) {
+/// What a release does, given how far the obligation was and whose value is there.
+pub(super) fn releasing(hold: Hold, side: Side) -> Releasing {
+    match (side, hold) {
         (Side::Ours, _) => Releasing::PutBack,
-        (Side::Original, true) => Releasing::Restart,
-        (Side::Original, false) => Releasing::Nothing,
+        (Side::Original, Hold::Applied | Hold::Releasing) => Releasing::Restart,
+        (Side::Original, Hold::Opened) => Releasing::Nothing,
         (Side::Foreign, _) => Releasing::Leave,
     }
 }
@@ -129,12 +130,12 @@ mod tests {
     struct World {
         file: Side,
         running: Side,
-        applied: bool,
+        hold: Hold,
         open: bool,
     }
 
     const BEFORE: World =
-        World { file: Side::Original, running: Side::Original, applied: false, open: false };
+        World { file: Side::Original, running: Side::Original, hold: Hold::Opened, open: false };
 
     type Write = fn(&mut World);
 
@@ -143,7 +144,7 @@ mod tests {
         if !world.open {
             writes.push(|world| world.open = true);
         }
-        let what = freezing(world.applied, world.file);
+        let what = freezing(world.hold != Hold::Opened, world.file);
         if what == Freezing::Apply {
             writes.push(|world| world.file = Side::Ours);
         }
@@ -151,15 +152,15 @@ mod tests {
             writes.push(|world| world.running = world.file);
         }
         if what != Freezing::Refuse {
-            writes.push(|world| world.applied = true);
+            writes.push(|world| world.hold = Hold::Applied);
         }
         writes
     }
 
-    /// `applied` is handed over before the release is recorded as begun, which counts as applied from then on.
+    /// How far it was is handed over from before the release is recorded as begun.
     fn release(world: World) -> Vec<Write> {
-        let mut writes: Vec<Write> = vec![|world| world.applied = true];
-        let what = releasing(world.applied, world.file);
+        let mut writes: Vec<Write> = vec![|world| world.hold = Hold::Releasing];
+        let what = releasing(world.hold, world.file);
         if what == Releasing::PutBack {
             writes.push(|world| world.file = Side::Original);
         }
@@ -168,7 +169,7 @@ mod tests {
         }
         writes.push(|world| {
             world.open = false;
-            world.applied = false;
+            world.hold = Hold::Opened;
         });
         writes
     }
@@ -207,7 +208,7 @@ mod tests {
     fn a_freeze_entered_after_any_crash_is_in_force_at_its_end() {
         for first in outcomes(BEFORE, freeze) {
             let end = *outcomes(first, freeze).last().unwrap();
-            assert_eq!(end, World { file: Side::Ours, running: Side::Ours, applied: true, open: true });
+            assert_eq!(end, World { file: Side::Ours, running: Side::Ours, hold: Hold::Applied, open: true });
         }
     }
 
@@ -215,8 +216,10 @@ mod tests {
     fn what_is_foreign_is_never_overwritten() {
         for applied in [false, true] {
             assert_eq!(freezing(applied, Side::Foreign), Freezing::Refuse);
-            assert_eq!(releasing(applied, Side::Foreign), Releasing::Leave);
         }
-        assert_eq!(releasing(false, Side::Original), Releasing::Nothing);
+        for hold in [Hold::Opened, Hold::Applied, Hold::Releasing] {
+            assert_eq!(releasing(hold, Side::Foreign), Releasing::Leave);
+        }
+        assert_eq!(releasing(Hold::Opened, Side::Original), Releasing::Nothing);
     }
 }

@@ -102,6 +102,8 @@ pub(super) struct HeldFacts {
     pub(super) how: String,
     /// Whether the original is there.
     pub(super) back: bool,
+    /// Why the run could not stand on it to its end, in words.
+    pub(super) lost: Option<String>,
 }
 
 /// What a person answered.
@@ -207,11 +209,25 @@ fn held(state: &RunState, events: &[Event], now: Timestamp) -> Vec<HeldFacts> {
         .iter()
         .map(|(id, one)| {
             let closed_at = closed_at(id);
+            let undone = one.phase == ObligationPhase::Closed(Closed::Undone);
+            let lost = one.lost.clone().or_else(|| undone.then(|| "not held to the end".to_owned()));
             let (how, back) = match &one.phase {
                 ObligationPhase::Closed(Closed::Restored) => ("the original is back".to_owned(), true),
                 ObligationPhase::Closed(Closed::Untouched) => ("it had never been changed".to_owned(), true),
                 ObligationPhase::Closed(Closed::Expired) => {
                     ("the original is back, because the longest hold had passed".to_owned(), true)
+                }
+                ObligationPhase::Closed(Closed::Undone) => (
+                    "the original is back, but somebody else had put it back before the run did: what ran in the meantime may have \
+                     run without it"
+                        .to_owned(),
+                    true,
+                ),
+                ObligationPhase::Closed(Closed::ByHand { by, other: None }) => {
+                    (format!("the original is back: {by} did it by hand"), true)
+                }
+                ObligationPhase::Closed(Closed::ByHand { by, other: Some(other) }) => {
+                    (format!("{by} says to have put it back by hand; what is there: {other}"), false)
                 }
                 ObligationPhase::Closed(Closed::Foreign { present }) => {
                     (format!("left alone: somebody else's value is there, {present}"), false)
@@ -229,6 +245,7 @@ fn held(state: &RunState, events: &[Event], now: Timestamp) -> Vec<HeldFacts> {
                 held_ms: shown::between(one.opened_at, closed_at.unwrap_or(now)),
                 how,
                 back,
+                lost,
             }
         })
         .collect();
@@ -335,8 +352,11 @@ fn findings(steps: &[StepFacts], state: &RunState, held: &[HeldFacts]) -> Vec<St
     if !skipped.is_empty() {
         findings.push(format!("skipped, since their conditions did not hold: {}", skipped.join(", ")));
     }
-    let not_back = held.iter().filter(|one| !one.back);
-    findings.extend(not_back.map(|one| format!("{}: {}", one.label, one.how)));
+    let not_back = held.iter().filter(|one| !one.back || one.lost.is_some());
+    findings.extend(not_back.map(|one| {
+        let lost = one.lost.as_ref().map_or_else(String::new, |lost| format!(" ({lost})"));
+        format!("{}: {}{lost}", one.label, one.how)
+    }));
     findings
 }
 

@@ -1,18 +1,24 @@
 //! What happens next: a pure function of the plan, the state and the time. It is asked again after every event, so nothing it
 //! says is remembered and nothing can be forgotten.
 
+mod ground;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
 use crate::error::{ErrorKind, Outcome, StepError};
-use crate::event::{Closed, EventKind, Obligation, Question, RunOutcome};
+use crate::event::{EventKind, Question, RunOutcome};
 use crate::expr;
 use crate::kinds::Repeat;
 use crate::plan::{OnFailure, Plan, PlannedStep, StepId};
 use crate::retry;
-use crate::state::{ObligationPhase, ObligationState, RunState, RunStatus, StepState, StepStatus};
+use crate::state::{RunState, RunStatus, StepState, StepStatus};
 use crate::step::RunInfo;
+
+pub use self::ground::WATCH;
+pub(crate) use self::ground::needs_ground;
+use self::ground::{foreign, holds, lost_error, overdue, watch};
 
 /// How often a later step may send an earlier one back because its outputs were lost.
 pub const MAX_REWINDS: u32 = 3;
@@ -35,6 +41,8 @@ pub struct View<'a> {
     pub now: Timestamp,
     /// The obligations that this process tried to release and could not, with the reason.
     pub unreleased: &'a BTreeMap<String, StepError>,
+    /// When this process last looked whether an obligation is still in force.
+    pub inspected: &'a BTreeMap<String, Timestamp>,
 }
 
 /// Something to do now.
@@ -60,6 +68,11 @@ pub enum Action {
     },
     /// Put back what an obligation changed.
     Release {
+        /// Its id.
+        obligation: String,
+    },
+    /// Look whether an obligation is still in force.
+    Inspect {
         /// Its id.
         obligation: String,
     },
@@ -96,6 +109,7 @@ pub fn decide(view: View<'_>) -> Decision {
         return decision;
     }
     holds(view, &mut decision);
+    watch(view, &mut decision);
     if view.state.status == RunStatus::Failed {
         decision.ended = decision.actions.is_empty();
         return decision;
@@ -139,12 +153,8 @@ fn halted(view: View<'_>, decision: &mut Decision) -> Option<Halt> {
     }
     // A freeze that was lifted because it had been held too long leaves the rest of the run without its ground.
     let lost = overdue(view).or_else(|| state.lost_ground().next());
-    if let Some(lost) = lost.filter(|_| !all_over(view)) {
-        let message = format!(
-            "{} had been held for {}, its max_hold, or was changed by somebody else, before the run was done with it",
-            lost.label, lost.max_hold
-        );
-        return Some(Halt::Ground(StepError::gate(message)));
+    if let Some(lost) = lost.filter(|_| !all_done(view)) {
+        return Some(Halt::Ground(lost_error(lost)));
     }
     let failed = plan.steps.iter().any(|step| {
         step.on_failure == OnFailure::Stop
@@ -162,6 +172,11 @@ fn all_over(view: View<'_>) -> bool {
 
 fn settled(view: View<'_>, step: &PlannedStep, state: &StepState) -> bool {
     state.is_over() || failed_for_good(view, step, state)
+}
+
+/// Whether nothing stands on a freeze any more.
+fn all_done(view: View<'_>) -> bool {
+    view.plan.steps.iter().all(|step| need_met(view, &step.id))
 }
 
 /// A failure that nothing but an explicit resume follows.
@@ -205,29 +220,6 @@ fn rewindable(view: View<'_>, earlier: &str) -> bool {
         && state.reopened < MAX_REWINDS
         && repeatable(step)
         && view.plan.downstream(earlier).into_iter().all(repeatable)
-}
-
-/// Obligations that were held too long are released, whatever else goes on; but never beside the step that takes them on, which
-/// is made to stop first.
-fn holds(view: View<'_>, decision: &mut Decision) {
-    for (id, open) in view.state.open_obligations() {
-        if view.now < open.hold_until() {
-            decision.wake(open.hold_until());
-            continue;
-        }
-        let owner = &open.obligation.step;
-        if view.state.step(owner).is_some_and(|step| step.status == StepStatus::Running) {
-            decision.actions.push(Action::Stop { step: owner.clone(), error: None });
-        } else if !view.unreleased.contains_key(id) {
-            decision.actions.push(Action::Release { obligation: id.to_owned() });
-        }
-    }
-}
-
-/// An obligation that is to be released, or that could not be, although its time is over.
-fn overdue(view: View<'_>) -> Option<&Obligation> {
-    let late = |one: &&ObligationState| one.is_open() && view.now >= one.hold_until();
-    view.state.obligations.values().find(late).map(|one| &one.obligation)
 }
 
 /// Drives the steps before `finally`; true when none of them runs nor will run.
@@ -428,16 +420,6 @@ fn end_phase(view: View<'_>, halt: Option<Halt>, decision: &mut Decision) {
         outcome = RunOutcome::Failed;
     }
     decision.record(EventKind::RunEnded { outcome, error });
-}
-
-fn foreign(view: View<'_>) -> Option<StepError> {
-    view.state.obligations.values().find_map(|one| match &one.phase {
-        ObligationPhase::Closed(Closed::Foreign { present }) => Some(StepError::gate(format!(
-            "{} was changed by somebody else to {present}; it was left alone and is NOT back at its original value",
-            one.obligation.label
-        ))),
-        _ => None,
-    })
 }
 
 /// Runs `finally`, each step when the one before it has ended in any way; true when all have.

@@ -1,0 +1,91 @@
+//! What is held for the time of the run: when it is released, when it is looked at, and what it means when it is lost.
+
+use super::{Action, Decision, View};
+use crate::duration::Duration;
+use crate::error::StepError;
+use crate::event::{Closed, Obligation};
+use crate::kinds::Class;
+use crate::plan::{Plan, PlannedStep};
+use crate::state::{ObligationPhase, ObligationState, StepStatus};
+
+/// How often what a destroying step stands on is looked at while it runs.
+pub const WATCH: Duration = Duration::from_secs(30);
+
+pub(super) fn lost_error(lost: &ObligationState) -> StepError {
+    let Obligation { label, max_hold, .. } = &lost.obligation;
+    let message = match &lost.lost {
+        Some(how) => format!("{label} was not held until the run was done with it: {how}"),
+        None => {
+            format!("{label} has been held for {max_hold}, its max_hold, and the run is not done with it")
+        }
+    };
+    StepError::gate(message).with_help(
+        "`runbook resume` freezes again and does everything after that again; `runbook cancel` ends the run",
+    )
+}
+
+/// Obligations that were held too long are released, whatever else goes on; but never beside the step that takes them on, which
+/// is made to stop first.
+pub(super) fn holds(view: View<'_>, decision: &mut Decision) {
+    for (id, open) in view.state.open_obligations() {
+        if view.now < open.hold_until() {
+            decision.wake(open.hold_until());
+            continue;
+        }
+        let owner = &open.obligation.step;
+        if view.state.step(owner).is_some_and(|step| step.status == StepStatus::Running) {
+            decision.actions.push(Action::Stop { step: owner.clone(), error: None });
+        } else if !view.unreleased.contains_key(id) {
+            decision.actions.push(Action::Release { obligation: id.to_owned() });
+        }
+    }
+}
+
+/// An obligation that is to be released, or that could not be, although its time is over.
+pub(super) fn overdue(view: View<'_>) -> Option<&ObligationState> {
+    let late = |one: &&ObligationState| one.is_open() && view.now >= one.hold_until();
+    view.state.obligations.values().find(late)
+}
+
+/// Whether a step may only run while every freeze that came before it is in force: one that destroys, or of which nobody knows. What
+/// is undetermined among the final steps tells of the end, however that came about.
+pub(crate) fn needs_ground(plan: &Plan, step: &PlannedStep) -> bool {
+    match step.effect.class {
+        Class::Destroy => true,
+        Class::Undetermined => plan.steps.iter().any(|one| one.id == step.id),
+        Class::Read | Class::Write => false,
+    }
+}
+
+/// What destroying steps stand on is looked at from time to time while they run; it was proven when they started.
+pub(super) fn watch(view: View<'_>, decision: &mut Decision) {
+    let begun = view.plan.all_steps().filter(|step| needs_ground(view.plan, step)).filter_map(|step| {
+        let state = view.state.step(&step.id)?;
+        (state.status == StepStatus::Running).then_some(state.started_at?)
+    });
+    let Some(begun) = begun.min() else { return };
+    for (id, _) in view.state.ground() {
+        let due = WATCH.after(view.inspected.get(id).copied().unwrap_or(begun).max(begun));
+        if view.now >= due {
+            decision.actions.push(Action::Inspect { obligation: id.to_owned() });
+        } else {
+            decision.wake(due);
+        }
+    }
+}
+
+/// Somebody else's value that was left where it is; what was frozen anew since does not count.
+pub(super) fn foreign(view: View<'_>) -> Option<StepError> {
+    let newest = |one: &&ObligationState| {
+        let all = view.state.obligations.values();
+        all.filter(|other| other.obligation.target == one.obligation.target)
+            .all(|other| other.opened_at <= one.opened_at)
+    };
+    view.state.obligations.values().filter(newest).find_map(|one| match &one.phase {
+        ObligationPhase::Closed(Closed::Foreign { present }) => Some(StepError::gate(format!(
+            "{} was changed by somebody else to {present}; it was left alone and is NOT back at its original value",
+            one.obligation.label
+        ))),
+        _ => None,
+    })
+}

@@ -1,0 +1,177 @@
+//! What is frozen is put back, and nothing is destroyed on a freeze that does not hold.
+
+use std::sync::Arc;
+use std::time::Duration as StdDuration;
+
+use runbook_engine::drive::{DriveError, Finish, Purpose};
+use runbook_engine::event::Closed;
+use runbook_engine::plan::Plan;
+use runbook_engine::state::{ObligationPhase, RunStatus, StepStatus};
+use serde_json::json;
+
+use crate::bench::*;
+
+#[tokio::test]
+async fn a_confirmation_before_the_freeze_was_lost_does_not_count_after_it() {
+    let bench = Bench::new();
+    let mut freeze = step("freeze", "freeze", &[]);
+    freeze.with = json!({ "max_hold_ms": 300 });
+    let purge = step("purge", "anything", &["ask"]);
+    bench.create("r", &plan(vec![freeze, step("ask", "ask", &["freeze"]), purge])).await;
+    let Finish::Waiting(state, _) = bench.drive("r", Purpose::GoOn).await.unwrap() else { panic!("it asks") };
+    tokio::time::sleep(StdDuration::from_millis(400)).await;
+    answer(&*bench.store, &state, "ask", "YES").await;
+    let state = ended(bench.drive("r", Purpose::GoOn).await.unwrap());
+    assert_eq!((state.status, bench.world.count("purge")), (RunStatus::Failed, 0));
+    assert_eq!(bench.world.value(), "25", "it was held too long");
+    let finish = bench.drive("r", Purpose::Resume).await.unwrap();
+    assert!(matches!(finish, Finish::Waiting(..)), "it asks anew: {finish:?}");
+    assert_eq!((bench.world.count("freeze"), bench.world.count("purge")), (2, 0));
+}
+
+#[tokio::test]
+async fn what_was_frozen_is_back_when_the_run_succeeds() {
+    for steps in [
+        vec![step("freeze", "freeze", &[]), step("b", "anything", &["freeze"])],
+        vec![step("freeze", "freeze", &[]), step("unfreeze", "unfreeze", &["freeze"])],
+    ] {
+        let bench = Bench::new();
+        let state = bench.run("r", &plan(steps)).await;
+        assert_eq!((state.status, bench.world.value().as_str()), (RunStatus::Succeeded, "25"));
+        assert!(bench.store.obligations().await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_failed_run_holds_its_freeze_until_it_is_cancelled() {
+    let bench = Bench::new();
+    let mut gate = step("gate", "gate", &["freeze"]);
+    gate.retry.max_attempts = 1;
+    let plan = plan(vec![step("freeze", "freeze", &[]), gate]);
+    let state = bench.run("r", &plan).await;
+    assert_eq!((state.status, bench.world.value().as_str()), (RunStatus::Failed, "0"));
+
+    let other = bench.run("other", &plan).await;
+    let refused = other.step("freeze").unwrap().error.clone().unwrap();
+    assert!(refused.message.contains("already held by run r"), "{refused}");
+    assert_eq!(bench.world.value(), "0", "the frozen value never becomes the original");
+
+    let state = ended(bench.drive("r", Purpose::Cancel("me".to_owned())).await.unwrap());
+    assert_eq!((state.status, bench.world.value().as_str()), (RunStatus::Cancelled, "25"));
+    assert!(bench.store.obligations().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn somebody_elses_value_is_left_alone_and_said() {
+    let bench = Bench::new();
+    let mut gate = step("gate", "gate", &["freeze"]);
+    gate.retry.max_attempts = 1;
+    bench.run("r", &plan(vec![step("freeze", "freeze", &[]), gate])).await;
+    bench.world.set("50");
+    let state = ended(bench.drive("r", Purpose::Cancel("me".to_owned())).await.unwrap());
+    assert_eq!((state.status, bench.world.value().as_str()), (RunStatus::Cancelled, "50"));
+    assert!(state.error.unwrap().message.contains("NOT back"));
+}
+
+#[tokio::test]
+async fn a_freeze_held_too_long_is_lifted_by_whoever_sees_it_and_nothing_goes_on_without_it() {
+    let bench = Bench::new();
+    let mut freeze = step("freeze", "freeze", &[]);
+    freeze.with = json!({ "max_hold_ms": 150 });
+    let mut gate = step("gate", "gate", &["freeze"]);
+    gate.retry.max_attempts = 1;
+    let plan = plan(vec![freeze, gate, step("purge", "anything", &["gate"])]);
+    bench.run("r", &plan).await;
+    bench.drive("r", Purpose::Reconcile).await.unwrap();
+    assert_eq!(bench.world.value(), "0", "it may be held a while yet");
+    tokio::time::sleep(StdDuration::from_millis(200)).await;
+    let state = ended(bench.drive("r", Purpose::Reconcile).await.unwrap());
+    assert_eq!((state.status, bench.world.value().as_str()), (RunStatus::Failed, "25"));
+    let closed = state.obligations.values().next().unwrap();
+    assert_eq!(closed.phase, ObligationPhase::Closed(Closed::Expired));
+    assert_eq!(bench.world.count("purge"), 0);
+    // An explicit resume begins again from the freeze.
+    let state = ended(bench.drive("r", Purpose::Resume).await.unwrap());
+    assert_eq!(
+        (state.status, bench.world.count("freeze"), bench.world.count("purge")),
+        (RunStatus::Succeeded, 2, 1)
+    );
+    assert_eq!(bench.world.value(), "25");
+}
+
+fn frozen_purge(batches: u64) -> Plan {
+    let mut purge = step("purge", "purge", &["ask"]);
+    purge.with = json!({ "batches": batches });
+    plan(vec![step("freeze", "freeze", &[]), step("ask", "ask", &["freeze"]), purge])
+}
+
+#[tokio::test]
+async fn a_freeze_that_somebody_undid_while_the_run_waited_stops_it_before_anything_is_destroyed() {
+    for (present, back) in [("25", "25"), ("50", "50")] {
+        let bench = Bench::new();
+        bench.create("r", &frozen_purge(1)).await;
+        let Finish::Waiting(state, _) = bench.drive("r", Purpose::GoOn).await.unwrap() else {
+            panic!("it asks")
+        };
+        bench.world.set(present);
+        answer(&*bench.store, &state, "ask", "YES").await;
+        let state = ended(bench.drive("r", Purpose::GoOn).await.unwrap());
+        assert_eq!((state.status, bench.world.count("purge")), (RunStatus::Failed, 0));
+        let error = state.step("purge").unwrap().error.clone().unwrap();
+        assert!(error.message.starts_with("not begun: somebody"), "{error}");
+        assert_eq!(bench.world.value(), back);
+        assert!(state.obligations.values().all(|one| one.lost.is_some() && !one.is_open()));
+        // An explicit resume freezes anew and asks anew.
+        bench.world.set("25");
+        let finish = bench.drive("r", Purpose::Resume).await.unwrap();
+        let Finish::Waiting(state, _) = finish else { panic!("it asks anew: {finish:?}") };
+        assert_eq!((bench.world.count("freeze"), bench.world.count("purge")), (2, 0));
+        answer(&*bench.store, &state, "ask", "YES").await;
+        let state = ended(bench.drive("r", Purpose::GoOn).await.unwrap());
+        assert_eq!((state.status, bench.world.count("purge")), (RunStatus::Succeeded, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_freeze_is_looked_at_while_a_step_destroys() {
+    let bench = Bench::new();
+    bench.create("r", &frozen_purge(200)).await;
+    let Finish::Waiting(state, _) = bench.drive("r", Purpose::GoOn).await.unwrap() else { panic!("it asks") };
+    answer(&*bench.store, &state, "ask", "YES").await;
+    let (world, clock) = (Arc::clone(&bench.world), Arc::clone(&bench.clock));
+    tokio::spawn(async move {
+        while world.count("batch 3") == 0 {
+            tokio::time::sleep(StdDuration::from_millis(5)).await;
+        }
+        world.set("25");
+        *clock.0.lock().unwrap() += StdDuration::from_secs(31);
+    });
+    let state = ended(bench.drive("r", Purpose::GoOn).await.unwrap());
+    assert_eq!((state.status, bench.world.count("look")), (RunStatus::Failed, 2));
+    assert!(bench.world.count("batch 199") == 0, "it stopped on the way");
+    assert_eq!(status(&state, "purge"), StepStatus::Interrupted);
+    assert!(state.error.unwrap().message.contains("not held until the run was done with it"));
+}
+
+#[tokio::test]
+async fn a_person_may_put_back_by_hand_what_the_run_can_not() {
+    let bench = Bench::new();
+    let mut gate = step("gate", "gate", &["freeze"]);
+    gate.retry.max_attempts = 1;
+    bench.run("r", &plan(vec![step("freeze", "freeze", &[]), gate])).await;
+    bench.world.set("stuck");
+    let state = ended(bench.drive("r", Purpose::Cancel("me".to_owned())).await.unwrap());
+    assert_eq!(state.status, RunStatus::Failed, "it can not be put back");
+    let (id, one) = state.open_obligations().next().unwrap();
+    assert!(one.stuck.as_ref().unwrap().message.contains("restart"), "{one:?}");
+    let by_hand = || Purpose::ByHand { obligation: id.to_owned(), by: "me".to_owned() };
+    let refused = bench.drive("r", by_hand()).await;
+    assert!(matches!(&refused, Err(DriveError::Refused(why)) if why.contains("still has")), "{refused:?}");
+    assert_eq!(bench.store.obligations().await.unwrap().len(), 1);
+    bench.world.set("25");
+    let state = ended(bench.drive("r", by_hand()).await.unwrap());
+    assert_eq!(state.status, RunStatus::Cancelled, "the cancelling goes on");
+    let how = Closed::ByHand { by: "me".to_owned(), other: None };
+    assert_eq!(state.obligations[id].phase, ObligationPhase::Closed(how));
+    assert!(bench.store.obligations().await.unwrap().is_empty());
+}
