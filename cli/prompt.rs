@@ -1,5 +1,7 @@
 //! Asks the person at the terminal. Only when there is one: stdin and stderr are terminals, and this process is in the foreground.
 
+mod choice;
+mod keys;
 mod line;
 
 use std::io::{self, IsTerminal, Write};
@@ -8,12 +10,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use console::{Style, Term, measure_text_width};
-use dialoguer::Select;
 use dialoguer::theme::{ColorfulTheme, SimpleTheme, Theme};
 use runbook_engine::drive::People;
 use runbook_engine::event::Question;
 use rustix::termios::{self, OptionalActions, QueueSelector, Termios};
-use tokio::sync::Notify;
 
 use crate::exit::Exit;
 use crate::format;
@@ -21,6 +21,7 @@ use crate::report::Views;
 use crate::report::describe::{one_line, wrap};
 use crate::signals::Stopper;
 
+use self::keys::Keys;
 pub use self::line::Reply;
 
 /// How often a phrase may be mistyped before the wrong one is taken for the answer.
@@ -64,8 +65,8 @@ pub struct AtTerminal {
     views: Views,
     stopper: Stopper,
     name: String,
-    /// The step that asks, with the way to tell its prompt that it is of no use any more.
-    asking: Mutex<Option<(String, Arc<Notify>)>>,
+    /// The step that asks, and whether its prompt is of no use any more.
+    asking: Mutex<Option<(String, Arc<AtomicBool>)>>,
     /// Held while a prompt reads the terminal, also one that nobody waits for any more.
     terminal: Arc<tokio::sync::Mutex<()>>,
 }
@@ -82,12 +83,21 @@ impl AtTerminal {
         if let Some((asks, withdrawn)) = &*asking
             && step.is_none_or(|step| step == asks)
         {
-            withdrawn.notify_one();
+            withdrawn.store(true, Ordering::SeqCst);
         }
     }
 
-    fn set_asking(&self, asking: Option<(String, Arc<Notify>)>) {
+    fn set_asking(&self, asking: Option<(String, Arc<AtomicBool>)>) {
         *self.asking.lock().unwrap_or_else(PoisonError::into_inner) = asking;
+    }
+}
+
+/// Takes a question back when it is dropped.
+struct Withdraws(Arc<AtomicBool>);
+
+impl Drop for Withdraws {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 
@@ -98,22 +108,17 @@ impl People for AtTerminal {
             return None;
         }
         let terminal = Arc::clone(&self.terminal).lock_owned().await;
-        let withdrawn = Arc::new(Notify::new());
+        let withdrawn = Arc::new(AtomicBool::new(false));
+        // When nobody waits for the answer any more, the prompt lets the terminal go.
+        let _withdraws = Withdraws(Arc::clone(&withdrawn));
         self.set_asking(Some((step.to_owned(), Arc::clone(&withdrawn))));
         self.views.each(|view| view.pause());
-        let (name, question) = (step.to_owned(), question.clone());
+        let (name, question, until) = (step.to_owned(), question.clone(), Arc::clone(&withdrawn));
         let prompt = tokio::task::spawn_blocking(move || {
             let _terminal = terminal;
-            ask(&name, &question)
+            ask_until(&name, &question, &until)
         });
-        let reply = tokio::select! {
-            reply = prompt => reply.ok(),
-            () = withdrawn.notified() => {
-                eprintln!("\r\n\r\n  This question is settled. (If the terminal does not react, press Enter.)\r");
-                restore_terminal();
-                None
-            }
-        };
+        let reply = prompt.await.ok().filter(|_| !withdrawn.load(Ordering::SeqCst));
         self.set_asking(None);
         self.views.each(|view| view.resume());
         match reply {
@@ -135,13 +140,22 @@ impl People for AtTerminal {
 
 /// Puts a question to the terminal and waits for the answer.
 pub fn ask(step: &str, question: &Question) -> Reply {
+    ask_until(step, question, &AtomicBool::new(false))
+}
+
+/// The same until the question is `withdrawn`: then it ends by itself, and what it returns counts for nothing.
+fn ask_until(step: &str, question: &Question, withdrawn: &AtomicBool) -> Reply {
     PROMPTED.store(true, Ordering::SeqCst);
     // What was typed before the question could be read answers nothing.
     let _ = termios::tcflush(io::stdin(), QueueSelector::IFlush);
-    let result = match question {
-        Question::Phrase { message, phrase, facts } => phrase_prompt(step, message, phrase, facts),
-        Question::Settle { message } => settle_prompt(step, message),
-    };
+    let term = Term::stderr();
+    let result = Keys::new(&term, withdrawn).and_then(|keys| match question {
+        Question::Phrase { message, phrase, facts } => phrase_prompt(&keys, step, message, phrase, facts),
+        Question::Settle { message } => settle_prompt(&keys, step, message),
+    });
+    if withdrawn.load(Ordering::SeqCst) {
+        eprintln!("  This question is settled.");
+    }
     // A terminal that can not be read is nobody's answer.
     result.unwrap_or(Reply::Left)
 }
@@ -186,7 +200,13 @@ fn block(step: &str, message: &str, facts: &[(String, String)], width: usize) ->
     lines
 }
 
-fn phrase_prompt(step: &str, message: &str, phrase: &str, facts: &[(String, String)]) -> io::Result<Reply> {
+fn phrase_prompt(
+    keys: &Keys<'_>,
+    step: &str,
+    message: &str,
+    phrase: &str,
+    facts: &[(String, String)],
+) -> io::Result<Reply> {
     let width = width();
     let mut err = io::stderr().lock();
     for line in block(step, message, facts, width) {
@@ -203,7 +223,7 @@ fn phrase_prompt(step: &str, message: &str, phrase: &str, facts: &[(String, Stri
     theme().format_input_prompt(&mut prompt, step, None).map_err(io::Error::other)?;
     let mut wrong = 0;
     loop {
-        let text = match line::read(&Term::stderr(), &prompt)? {
+        let text = match line::read(keys, &prompt)? {
             Reply::Text(text) => text.trim().to_owned(),
             other => return Ok(other),
         };
@@ -224,21 +244,13 @@ fn phrase_prompt(step: &str, message: &str, phrase: &str, facts: &[(String, Stri
     }
 }
 
-fn settle_prompt(step: &str, message: &str) -> io::Result<Reply> {
+fn settle_prompt(keys: &Keys<'_>, step: &str, message: &str) -> io::Result<Reply> {
     for line in block(step, message, &[], width()) {
         eprintln!("{line}");
     }
     eprintln!("  Look at the system, then choose. Esc leaves the run waiting.");
     let items: Vec<String> = SETTLE.iter().map(|(word, meaning)| format!("{word:<5}  {meaning}")).collect();
-    let theme = theme();
-    let chosen = Select::with_theme(&*theme).with_prompt(step).items(&items).default(0).interact_opt();
-    match chosen {
-        Ok(Some(index)) => Ok(Reply::Text(SETTLE[index].0.to_owned())),
-        Ok(None) => Ok(Reply::Left),
-        // Ctrl-C has raised SIGINT already.
-        Err(dialoguer::Error::IO(error)) if error.kind() == io::ErrorKind::Interrupted => Ok(Reply::Left),
-        Err(dialoguer::Error::IO(error)) => Err(error),
-    }
+    choice::choose(keys, &*theme(), step, &items, |at| SETTLE[at].0.to_owned())
 }
 
 #[cfg(test)]

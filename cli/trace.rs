@@ -38,15 +38,17 @@ impl MakeWriter<'_> for Stderr {
 impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = redacted_panic::masked(&String::from_utf8_lossy(line));
-        let put = || io::stderr().write_all(text.as_bytes());
+        // Nobody may be listening any more. The subscriber would complain of that on the same stderr, and panic when it can not.
+        let put = || drop(io::stderr().write_all(text.as_bytes()));
         match SCREEN.get() {
-            Some(screen) => screen.suspend(put)?,
-            None => put()?,
+            Some(screen) => screen.suspend(put),
+            None => put(),
         }
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        let _ = io::stderr().flush();
+        Ok(())
     }
 }

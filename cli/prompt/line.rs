@@ -4,29 +4,30 @@ use std::io;
 
 use console::{Key, Term, measure_text_width};
 
+use super::keys::Keys;
+
 /// What a person did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// Typed this.
     Text(String),
-    /// Left without an answer (Ctrl-D, or the terminal is gone).
+    /// Left without an answer (Ctrl-D, or the terminal is gone), or was not asked any more.
     Left,
     /// Wants the run to stop (Ctrl-C).
     Stop,
 }
 
 /// Reads one line after `prompt`.
-pub fn read(term: &Term, prompt: &str) -> io::Result<Reply> {
+pub fn read(keys: &Keys<'_>, prompt: &str) -> io::Result<Reply> {
     let mut text = String::new();
     loop {
-        draw(term, prompt, &text)?;
-        let key = match term.read_key_raw() {
-            Ok(key) => key,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Key::Char('\x04'),
-            Err(error) => return Err(error),
+        draw(keys.term(), prompt, &text)?;
+        let reply = match keys.next()? {
+            Some(key) => press(&mut text, &key),
+            None => Some(Reply::Left),
         };
-        if let Some(reply) = press(&mut text, &key) {
-            term.write_line("")?;
+        if let Some(reply) = reply {
+            keys.term().write_line("")?;
             return Ok(reply);
         }
     }

@@ -118,18 +118,3 @@ fn the_log_can_be_followed_until_the_run_ends() {
         log.out
     );
 }
-
-#[test]
-fn a_stderr_that_takes_nothing_does_not_end_a_run() {
-    let place = Place::new();
-    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let example = format!("{}/examples/hello.yaml", env!("CARGO_MANIFEST_DIR"));
-    let status = std::process::Command::new(env!("CARGO_BIN_EXE_runbook"))
-        .args(["exec", &example])
-        .env("RUNBOOK_STATE", format!("sqlite:{}", place.path("full/state.db").display()))
-        .stderr(full)
-        .stdout(std::process::Stdio::null())
-        .status()
-        .unwrap();
-    assert_eq!(status.code(), Some(0));
-}

@@ -6,7 +6,7 @@ use expectrl::process::unix::WaitStatus;
 use expectrl::session::OsSession;
 use expectrl::{ControlCode, Eof, Expect, Session};
 
-use crate::place::{Place, asks, reads};
+use crate::place::{Place, asks, once, reads};
 
 fn gate() -> Place {
     let place = Place::new();
@@ -129,4 +129,48 @@ fn no_color_is_respected_in_view_and_prompt() {
         .skip(1)
         .any(|code| code.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').starts_with('m'));
     assert!(!coloured, "{text:?}");
+}
+
+#[test]
+fn a_question_that_is_answered_elsewhere_lets_the_terminal_go() {
+    let place = Place::new();
+    let acts = reads("act", "touch acted");
+    place.runbook("gate", &format!("steps:\n{}{}{acts}", asks("first", "ONE"), asks("second", "TWO")));
+    let mut session = open(&place, &["exec", "gate.yaml"], true);
+    session.expect("Ctrl-C stops it").unwrap();
+    session.expect("first").unwrap();
+    session.send("ON").unwrap();
+    place.expect(0, &["answer", &place.newest(), "ONE"]);
+    session.expect("This question is settled").unwrap();
+    session.expect("Ctrl-C stops it").unwrap();
+    session.expect("second").unwrap();
+    // Every key reaches the question that is open now.
+    session.send_line("TWO").unwrap();
+    session.expect("Succeeded").unwrap();
+    let (code, rest) = end(session);
+    assert_eq!(code, 0, "{rest}");
+    assert!(place.path("acted").exists());
+}
+
+#[test]
+fn the_outcome_of_a_step_is_chosen_with_the_arrows() {
+    let place = Place::new();
+    let act = once("act", "echo x >> acted; test -e go || exec sleep 20");
+    place.runbook("crash", &format!("steps:\n{act}"));
+    let started = place.start(&["exec", "crash.yaml"]);
+    place.wait_for("act", "running");
+    while !place.path("acted").exists() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    started.kill();
+    place.write("go", "");
+    let mut session = open(&place, &["resume"], true);
+    session.expect("abort").unwrap();
+    session.send("\x1b[B").unwrap();
+    session.expect("abort").unwrap();
+    session.send("\r").unwrap();
+    session.expect("Succeeded").unwrap();
+    let (code, rest) = end(session);
+    assert_eq!(code, 0, "{rest}");
+    assert_eq!(std::fs::read_to_string(place.path("acted")).unwrap(), "x\nx\n", "it was not done again");
 }
