@@ -38,7 +38,7 @@ async fn a_second_run_is_refused_while_the_first_is_unfinished() {
     let said = bench.expect(8, &["exec", "reset-chatkit"]).await;
     assert!(said.contains(&id) && said.contains("cancel"), "{said}");
     // Another lock key, the same environment file: the obligation itself refuses.
-    let said = bench.expect(4, &["exec", "reset-chatkit", "-i", "environment=other"]).await;
+    let said = bench.expect(8, &["exec", "reset-chatkit", "-i", "environment=other"]).await;
     assert!(said.contains("already held by run"), "{said}");
     assert_ne!(std::fs::read(bench.kit.env_file()).unwrap(), bench.env_before, "the first freeze stands");
     bench.expect(6, &["cancel", &id]).await;
