@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -13,7 +14,7 @@ use crate::document::{self, Node};
 use crate::expr::{self, Scope};
 use crate::kinds::{Catalog, Effect, ResourceKindInfo};
 use crate::plan::{PLAN_VERSION, Plan, PlannedStep};
-use crate::runbook::{self, Resource, Runbook, Setting, Step, retry_rules};
+use crate::runbook::{self, Resource, Runbook, Setting, Step};
 
 /// Reads and checks a runbook: the runbook when it has no error, and everything found, in the order of the text.
 pub fn compile(text: &str, catalog: &Catalog) -> (Option<Runbook>, Vec<Diagnostic>) {
@@ -27,7 +28,7 @@ pub fn compile(text: &str, catalog: &Catalog) -> (Option<Runbook>, Vec<Diagnosti
     if let Some(runbook) = &runbook {
         problems.extend(check::check(runbook, catalog));
     }
-    let problems = tidy(problems);
+    let problems = tidy(text, problems);
     let fit = !problems.iter().any(|problem| problem.severity == Severity::Error);
     (runbook.filter(|_| fit), problems)
 }
@@ -95,7 +96,7 @@ impl Runbook {
 }
 
 /// In the order of the text, each once, without what only follows from a value that could not be read.
-fn tidy(mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
+fn tidy(text: &str, mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
     let unreadable: Vec<_> = problems
         .iter()
         .filter(|problem| [codes::ALIAS, codes::TAG, codes::KEY, codes::NUMBER].contains(&problem.code))
@@ -105,7 +106,10 @@ fn tidy(mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
     problems.retain(|problem| {
         unreadable.iter().all(|(code, span)| {
             let of_document = problem.code.starts_with("RB01");
-            let same = problem.span == *span;
+            // A tag stands before the value that it spoils.
+            let tagged = *code == codes::TAG
+                && text.get(span.end..problem.span.start).is_some_and(|between| between.trim().is_empty());
+            let same = problem.span == *span || tagged;
             let around =
                 *code == codes::KEY && problem.span.start <= span.start && span.end <= problem.span.end;
             of_document || !(same || around)
@@ -195,18 +199,28 @@ impl Freezer {
     }
 
     fn problem(&mut self, node: &Node, pointer: &str, message: String) {
-        self.problems.push(Diagnostic::error(codes::EVALUATION, node.locate(pointer, false), message));
+        let absent = message.contains("undefined") || message.contains("has no value");
+        let mut problem = Diagnostic::error(codes::EVALUATION, node.locate(pointer, false), message);
+        if absent {
+            problem = problem.help("give an input from which it has a value, or write `value | default(…)`");
+        }
+        self.problems.push(problem);
     }
 
     /// A resolved setting as the type it must have; the type's default when there is none or it is wrong.
-    fn typed<T: DeserializeOwned + Default>(&mut self, setting: Option<&Setting>, what: &str) -> T {
+    fn typed<T: DeserializeOwned + Default + JsonSchema>(
+        &mut self,
+        setting: Option<&Setting>,
+        what: &str,
+    ) -> T {
         let Some(setting) = setting else { return T::default() };
         let before = self.problems.len();
         runbook::settings::<T>(setting, what, &mut self.problems);
         match serde_json::from_value(setting.value.clone()) {
             Ok(value) => value,
             Err(error) => {
-                if self.problems.len() == before {
+                // What has no value was told already.
+                if self.problems.len() == before && !holds_template(&setting.value) {
                     let message = format!("`{what}`: {error}");
                     self.problems.push(Diagnostic::error(codes::VALUE, setting.node.span.clone(), message));
                 }
@@ -255,9 +269,6 @@ impl Freezer {
 
     fn planned(&mut self, step: &Step, needs: Vec<String>, catalog: &Catalog) -> PlannedStep {
         let retry = self.typed(step.retry.as_ref(), "retry");
-        if let Some(setting) = &step.retry {
-            self.problems.extend(retry_rules(&retry, &setting.node));
-        }
         let effect = catalog
             .step(&step.uses.value)
             .map_or(Effect::UNDETERMINED, |kind| (kind.effect)(&step.with.value));

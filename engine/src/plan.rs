@@ -116,18 +116,21 @@ pub enum OnFailure {
 #[serde(deny_unknown_fields, default)]
 pub struct Retry {
     /// How many attempts there are at most, the first one counted.
+    #[schemars(range(min = 1))]
     pub max_attempts: u32,
     /// How long to wait before the second attempt.
     pub delay: Duration,
     /// Whether the wait grows.
     pub backoff: Backoff,
     /// By what it grows, for exponential backoff.
+    #[schemars(range(min = 1.0))]
     pub factor: f64,
     /// The longest wait.
     pub max_delay: Duration,
     /// No attempt starts later than this after the first one did.
     pub max_duration: Option<Duration>,
     /// The share of the wait, 0 to 1, that is drawn by lot so that many runs do not retry in step.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub jitter: f64,
     /// The error kinds that are retried. Empty: those that are transient by nature.
     pub on: Vec<ErrorKind>,
@@ -168,6 +171,7 @@ pub struct Limits {
     /// The most items that may be destroyed.
     pub max_items: Option<u64>,
     /// The most items that may be destroyed, in percent (0 to 100) of the population measured first.
+    #[schemars(range(min = 0.0, max = 100.0))]
     pub max_percent: Option<f64>,
     /// The most bytes that may be destroyed.
     pub max_bytes: Option<u64>,

@@ -10,6 +10,7 @@ pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
         problems.push(
             Diagnostic::error(codes::DUPLICATE_ID, step.id.span.clone(), message)
                 .label("again here")
+                .help("give one of them another id: `finally` shares its ids with `steps`")
                 .also(cx.graph.steps[first].id.span.clone(), "first here"),
         );
     }

@@ -2,7 +2,7 @@
 
 use super::{Context, codes};
 use crate::diagnostic::Diagnostic;
-use crate::kinds::{ResourceKindInfo, SettingProblem};
+use crate::kinds::{Fault, ResourceKindInfo, SettingProblem};
 use crate::runbook::{Resource, Setting, Spanned};
 use crate::suggest::{closest, listed};
 
@@ -10,7 +10,11 @@ pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
     for step in &cx.graph.steps {
         match cx.catalog.step(&step.uses.value) {
             Some(kind) => {
-                let found = (kind.check)(&step.with.value);
+                let mut found = (kind.check)(&step.with.value);
+                for missing in found.iter_mut().filter(|problem| problem.fault == Fault::Missing) {
+                    let where_else = || format!("`runbook steps {}` tells what it takes", kind.name);
+                    missing.help.get_or_insert_with(where_else);
+                }
                 problems.extend(setting_problems(found, &step.with, &step.uses.value));
             }
             None => {

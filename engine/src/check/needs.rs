@@ -2,7 +2,7 @@
 
 use super::{Context, codes};
 use crate::diagnostic::Diagnostic;
-use crate::suggest::did_you_mean;
+use crate::suggest::{did_you_mean, listed};
 
 pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
     for (at, step) in cx.graph.steps.iter().enumerate() {
@@ -21,7 +21,9 @@ pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
                 )
                 .label("no step has this id")
                 .also(step.id.span.clone(), "in this step");
-                problem.help = did_you_mean(&need.value, ids.map(|(_, step)| step.id.value.as_str()));
+                let ids = ids.map(|(_, step)| step.id.value.as_str());
+                problem.help = did_you_mean(&need.value, ids.clone())
+                    .or_else(|| Some(format!("the other steps are {}", listed(ids))));
                 problems.push(problem);
                 continue;
             };

@@ -6,7 +6,9 @@ use super::places::{Place, all, matches};
 use super::{Context, codes};
 use crate::diagnostic::Diagnostic;
 use crate::document::{Entry, Node};
-use crate::expr::{Analysis, ProblemKind, Reference, analyse, analyse_expression, is_template, unescape};
+use crate::expr::{
+    Analysis, ProblemKind, ROOTS, Reference, analyse, analyse_expression, is_template, unescape,
+};
 use crate::suggest::{closest, did_you_mean, listed};
 
 /// What a step offers beside its outputs.
@@ -50,7 +52,8 @@ impl Rule<'_, '_> {
             };
             let span = self.span(node, problem.span.clone());
             let mut diagnostic = Diagnostic::error(code, span, problem.message.clone());
-            diagnostic.help.clone_from(&problem.help);
+            let name = text.get(problem.span.clone()).filter(|_| code == codes::VARIABLE);
+            diagnostic.help = name.and_then(|name| self.rooted(name)).or_else(|| problem.help.clone());
             self.problems.push(diagnostic);
         }
         for reference in &analysis.references {
@@ -62,6 +65,23 @@ impl Rule<'_, '_> {
                 _ => {}
             }
         }
+    }
+
+    /// What was meant by a name that is declared, and written without where it comes from.
+    fn rooted(&self, name: &str) -> Option<String> {
+        let runbook = self.cx.runbook;
+        if runbook.inputs.iter().any(|input| input.name.value == name) {
+            return Some(format!("write `inputs.{name}`"));
+        }
+        if runbook.secrets.iter().any(|secret| secret.name.value == name) {
+            return Some(format!("write `secrets.{name}`"));
+        }
+        if self.cx.graph.find(name).is_some() {
+            return Some(format!("write `steps.{name}.outputs.NAME`"));
+        }
+        (name == "env").then(|| {
+            "the environment is not read: declare an input, or a secret with `env: VARIABLE`".to_owned()
+        })
     }
 
     fn key(&mut self, entry: &Entry) {
@@ -100,22 +120,17 @@ impl Rule<'_, '_> {
 
     /// `{{ inputs.x }}`: surely an expression was meant.
     fn braces(&mut self, node: &Node, text: &str) {
-        for root in ["inputs", "steps", "secrets", "run"] {
-            for between in ["", " "] {
-                let written = format!("{{{{{between}{root}.");
-                if let Some(at) = text.find(&written) {
-                    let span = self.span(node, at..at + written.len());
-                    self.problems.push(
-                        Diagnostic::warning(
-                            codes::BRACES,
-                            span,
-                            "this is text: an expression begins with `${{`",
-                        )
-                        .help(format!("write `${{{{ {root}.… }}}}`")),
-                    );
-                    return;
-                }
+        for (open, _) in text.match_indices("{{") {
+            let inner = text[open + 2..].trim_start();
+            let Some(length) = text[open..].find("}}") else { continue };
+            if !ROOTS.iter().any(|root| inner.strip_prefix(root).is_some_and(|rest| rest.starts_with('.'))) {
+                continue;
             }
+            let part = open..open + length + 2;
+            let help = format!("write `${}`", &text[part.clone()]);
+            let span = self.span(node, part);
+            let message = "this is text: an expression begins with `${{`";
+            self.problems.push(Diagnostic::warning(codes::BRACES, span, message).help(help));
         }
     }
 
@@ -131,7 +146,8 @@ impl Rule<'_, '_> {
         let names = || self.cx.runbook.inputs.iter().map(|input| input.name.value.as_str());
         let Some(name) = reference.name(0) else { return self.incomplete(node, reference, "inputs.NAME") };
         if !names().any(|known| known == name) && !self.cx.runbook.unread.contains(name) {
-            let help = did_you_mean(name, names()).unwrap_or_else(|| "declare it below `inputs`".to_owned());
+            let help = did_you_mean(name, names())
+                .unwrap_or_else(|| format!("declare it: `inputs: {{ {name}: {{ type: string }} }}`"));
             let span = self.part(node, reference, 0);
             self.error(codes::UNKNOWN_INPUT, span, format!("there is no input `{name}`"), help);
         }
@@ -141,7 +157,9 @@ impl Rule<'_, '_> {
         let Some(name) = reference.name(0) else { return self.incomplete(node, reference, "secrets.NAME") };
         let names = || self.cx.runbook.secrets.iter().map(|secret| secret.name.value.as_str());
         if !names().any(|known| known == name) && !self.cx.runbook.unread.contains(name) {
-            let help = did_you_mean(name, names()).unwrap_or_else(|| "declare it below `secrets`".to_owned());
+            let help = did_you_mean(name, names()).unwrap_or_else(|| {
+                format!("declare it: `secrets: {{ {name}: {{ env: {} }} }}`", name.to_uppercase())
+            });
             let span = self.part(node, reference, 0);
             self.error(codes::UNKNOWN_SECRET, span, format!("there is no secret `{name}`"), help);
         }
@@ -179,7 +197,8 @@ impl Rule<'_, '_> {
     fn not_yet(&mut self, node: &Node, reference: &Reference) {
         let span = self.span(node, reference.span.clone());
         let message = format!("{} is fixed before the run begins and can use only inputs", self.place.what);
-        self.error(codes::REFERENCE, span, message, None);
+        let help = "take an input; what a run or a step comes to is known only later".to_owned();
+        self.error(codes::REFERENCE, span, message, help);
     }
 
     /// A whole root, which would hand everything below it on.
@@ -203,7 +222,8 @@ impl Rule<'_, '_> {
                 return;
             }
             let ids = self.cx.graph.steps.iter().map(|step| step.id.value.as_str());
-            let help = did_you_mean(id, ids);
+            let help =
+                did_you_mean(id, ids.clone()).unwrap_or_else(|| format!("the steps are {}", listed(ids)));
             let span = self.part(node, reference, 0);
             return self.error(codes::UNKNOWN_STEP, span, format!("there is no step `{id}`"), help);
         };
@@ -218,7 +238,8 @@ impl Rule<'_, '_> {
         let (own, other) = (&self.cx.graph.steps[at].id, &self.cx.graph.steps[target].id);
         let span = self.span(node, reference.span.clone());
         let (message, help) = if at == target {
-            (format!("`{}` refers to itself", own.value), None)
+            let help = "what a step comes to is known only when it has ended".to_owned();
+            (format!("`{}` refers to itself", own.value), Some(help))
         } else {
             (
                 format!("`{}` may not have ended when `{}` starts", other.value, own.value),

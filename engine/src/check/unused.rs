@@ -28,7 +28,10 @@ pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
             let name = resource.name.value.as_str();
             if !words.contains(name) && !computed(words, name) {
                 let message = format!("the {what} `{name}` is not used");
-                problems.push(Diagnostic::warning(codes::UNUSED, resource.name.span.clone(), message));
+                problems.push(
+                    Diagnostic::warning(codes::UNUSED, resource.name.span.clone(), message)
+                        .help("take it away, or name it where it was meant to be used"),
+                );
             }
         }
     }

@@ -111,6 +111,7 @@ impl Builder<'_> {
 
     /// Takes an event in; false when reading must stop.
     fn take(&mut self, event: Ev, span: Range<usize>) -> bool {
+        let place = span.clone();
         match event {
             Ev::Document => {
                 self.documents += 1;
@@ -125,16 +126,16 @@ impl Builder<'_> {
                 let merge = plain && text == "<<";
                 if let Some(Open::Map { key: key @ Key::Wanted, .. }) = self.open.last_mut() {
                     *key = if merge { Key::Merge } else { Key::Read(text, span) };
-                    return self.charge(1);
+                    return self.charge(1, &place);
                 }
                 self.add(Arc::new(Node { span, kind }), anchor, 1);
-                return self.charge(1);
+                return self.charge(1, &place);
             }
             Ev::ListStart { anchor, tag } => {
                 self.collection_tag(&tag, "seq", &span);
                 self.bad_key(&span);
                 self.open.push(Open::List { start: span, anchor, items: Vec::new(), size: 1 });
-                return self.charge(1) && self.depth();
+                return self.charge(1, &place) && self.depth();
             }
             Ev::MapStart { anchor, tag } => {
                 self.collection_tag(&tag, "map", &span);
@@ -147,16 +148,17 @@ impl Builder<'_> {
                     key: Key::Wanted,
                     size: 1,
                 });
-                return self.charge(1) && self.depth();
+                return self.charge(1, &place) && self.depth();
             }
             Ev::End => self.close(&span),
             Ev::Alias(id) => {
                 self.bad_key(&span);
                 if let Some((node, size)) = self.anchors.get(&id).cloned() {
                     self.add(node, 0, size);
-                    return self.charge(size);
+                    return self.charge(size, &place);
                 }
-                self.error(codes::ALIAS, span.clone(), "this alias stands inside what it repeats");
+                self.error(codes::ALIAS, span.clone(), "this alias stands inside what it repeats").help =
+                    Some("a value can not hold itself: write out the part that is meant".to_owned());
                 self.add(Arc::new(Node { span, kind: Kind::Null }), 0, 1);
             }
             Ev::UnknownAlias(name) => {
@@ -169,14 +171,12 @@ impl Builder<'_> {
         true
     }
 
-    fn charge(&mut self, size: usize) -> bool {
+    fn charge(&mut self, size: usize, place: &Range<usize>) -> bool {
         self.nodes = self.nodes.saturating_add(size);
         if self.nodes > MAX_NODES {
-            self.error(
-                codes::TOO_LARGE,
-                0..0,
-                format!("the file has more than {MAX_NODES} values, aliases counted each time"),
-            );
+            let message = format!("the file has more than {MAX_NODES} values, aliases counted each time");
+            self.error(codes::TOO_LARGE, place.clone(), message).help =
+                Some("an alias of a list of aliases grows with every level: repeat less".to_owned());
             return false;
         }
         true
@@ -200,8 +200,9 @@ impl Builder<'_> {
             Tagged::Core(name) if name == "str" => false,
             Tagged::Core(_) => true,
             Tagged::Other(name) => {
-                self.error(codes::TAG, span.clone(), format!("there is no tag `{name}`")).help =
-                    Some("a text that begins with `!` is quoted".to_owned());
+                let place = self.tag_place(name, span);
+                self.error(codes::TAG, place, format!("there is no tag `{name}`")).help =
+                    Some("tags mean nothing here; a text that begins with `!` is quoted".to_owned());
                 plain
             }
         };
@@ -240,7 +241,16 @@ impl Builder<'_> {
             Tagged::Core(name) => format!("!!{name}"),
             Tagged::Other(name) => name.clone(),
         };
-        self.error(codes::TAG, span.clone(), format!("there is no tag `{name}` for this"));
+        let place = self.tag_place(&name, span);
+        self.error(codes::TAG, place, format!("there is no tag `{name}` for this")).help =
+            Some("tags mean nothing here: take it away".to_owned());
+    }
+
+    /// The bytes of the tag before a value; of the value when they are not found.
+    fn tag_place(&self, name: &str, value: &Range<usize>) -> Range<usize> {
+        let before = self.text.get(..value.start).unwrap_or_default();
+        let at = before.rfind(name).filter(|at| before[at + name.len()..].trim().is_empty());
+        at.map_or(value.clone(), |at| at..at + name.len())
     }
 
     /// A list, map or alias where a key should be.
@@ -347,7 +357,8 @@ impl Builder<'_> {
                     codes::MERGE,
                     node.span.clone(),
                     format!("`<<` takes a map or a list of maps, and this is {}", node.describe()),
-                );
+                )
+                .help = Some("write `<<: *name`, with `&name` at the map whose entries are meant".to_owned());
             }
         }
     }

@@ -209,6 +209,8 @@ impl Node {
         if raw.get(quote..raw.len().saturating_sub(quote)) == Some(text) {
             return self.span.start + quote + part.start..self.span.start + quote + part.end;
         }
+        // A part of several lines is shown where it begins: the source indents the others.
+        let wanted = if raw.contains(wanted) { wanted } else { wanted.lines().next().unwrap_or_default() };
         if wanted.is_empty() {
             return self.span.clone();
         }

@@ -31,6 +31,24 @@ pub fn check_kind<T: DeserializeOwned + JsonSchema>(value: &Value) -> Vec<Settin
     let more = check_rules(schema_for!(T).as_value(), value);
     let told: HashSet<String> = problems.iter().map(|problem| problem.pointer.clone()).collect();
     problems.extend(more.into_iter().filter(|problem| !told.contains(&problem.pointer)));
+    without_misspelled(problems)
+}
+
+/// Without what is missing only because it is misspelled: of that it is asked already whether it was meant.
+fn without_misspelled(mut problems: Vec<SettingProblem>) -> Vec<SettingProblem> {
+    let meant: Vec<(String, String)> = problems
+        .iter()
+        .filter(|problem| problem.fault == At::Key)
+        .filter_map(|problem| {
+            let (parent, _) = problem.pointer.rsplit_once('/')?;
+            let name = problem.help.as_deref()?.strip_prefix("did you mean ")?.strip_suffix('?')?;
+            Some((parent.to_owned(), format!("the setting {name} is missing")))
+        })
+        .collect();
+    problems.retain(|problem| {
+        problem.fault != At::Missing
+            || !meant.iter().any(|(at, message)| *at == problem.pointer && *message == problem.message)
+    });
     problems
 }
 
@@ -210,6 +228,9 @@ fn quoting(expected: &str, got: Option<&Value>) -> Option<String> {
             Some(format!("write the unit too: {number}s, {number}m or {number}h"))
         }
         Value::Bool(flag) if expected == "a text" => Some(format!("write \"{flag}\"")),
+        Value::String(_) | Value::Number(_) | Value::Bool(_) if expected == "a list" => {
+            Some(format!("write [{}]", errors::plainly(got?)))
+        }
         Value::String(text) if expected.contains("number") && text.parse::<f64>().is_ok() => {
             Some(format!("write {text} without quotes"))
         }

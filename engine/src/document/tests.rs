@@ -54,7 +54,7 @@ fn every_mistake_is_found_at_once() {
         [
             ("a", "the key `a` is there twice"),
             ("*none", "there is no anchor `&none` above"),
-            ("x", "there is no tag `!thing`"),
+            ("!thing", "there is no tag `!thing`"),
             ("014", "`014` is read as the number 14"),
             (".inf", "a number must be finite"),
             ("3", "`<<` takes a map or a list of maps, and this is a number"),

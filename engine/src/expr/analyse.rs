@@ -8,7 +8,7 @@ use minijinja::machinery::{Span, ast, parse_expr, tokenize};
 use minijinja::syntax::SyntaxConfig;
 
 use super::filters::{FILTERS, FUNCTIONS, TESTS};
-use super::template::{Part, Unclosed, split};
+use super::template::{CLOSE, OPEN, Part, Unclosed, split};
 use crate::suggest::{closest, listed};
 
 /// What an expression may begin with.
@@ -104,12 +104,19 @@ pub fn analyse(text: &str) -> Analysis {
                 }
             }
         }
-        Err(Unclosed(span)) => found.problems.push(Problem {
-            kind: ProblemKind::Syntax,
-            span,
-            message: "`${{` is not closed".to_owned(),
-            help: Some("end the expression with `}}`".to_owned()),
-        }),
+        Err(Unclosed(span)) => {
+            let help = if text[span.clone()].contains(CLOSE) {
+                "a quote or a brace in it is opened and not closed"
+            } else {
+                "end the expression with `}}`"
+            };
+            found.problems.push(Problem {
+                kind: ProblemKind::Syntax,
+                span,
+                message: "`${{` is not closed".to_owned(),
+                help: Some(help.to_owned()),
+            });
+        }
     }
     found
 }
@@ -125,8 +132,13 @@ fn analyse_into(source: &str, start: usize, found: &mut Analysis) {
     match parse(source) {
         Ok(tree) => Walk { source, start, found }.visit(&tree, false),
         Err((range, message)) => {
-            let span = start + range.start..start + range.end;
-            found.problems.push(Problem { kind: ProblemKind::Syntax, span, message, help: None });
+            let (mut span, mut help) = (start + range.start..start + range.end, None);
+            if source.trim().is_empty() {
+                // There is nothing to point at but what surrounds it.
+                span = start.saturating_sub(OPEN.len())..span.end + if start > 0 { CLOSE.len() } else { 0 };
+                help = Some("write what is meant, such as `inputs.NAME`".to_owned());
+            }
+            found.problems.push(Problem { kind: ProblemKind::Syntax, span, message, help });
         }
     }
 }
@@ -264,7 +276,10 @@ impl Walk<'_> {
         } else if name == "now" {
             Some("a runbook reads no clock: use `run.created_at` or a step's `started_at`".to_owned())
         } else {
-            closest(name, all.iter().copied()).map(|close| format!("did you mean `{close}`?"))
+            Some(closest(name, all.iter().copied()).map_or_else(
+                || format!("there are {}", listed(all.iter().copied())),
+                |close| format!("did you mean `{close}`?"),
+            ))
         };
         let message = format!("there is no {what} `{name}`");
         self.problem(ProblemKind::UnknownFunction, span, message, help);

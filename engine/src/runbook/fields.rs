@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Setting, Spanned};
 use crate::check::codes;
 use crate::diagnostic::Diagnostic;
-use crate::document::{Entry, Node};
+use crate::document::{Entry, Kind, Node};
 use crate::suggest::{closest, listed};
 
 /// The keys of one kind of map.
@@ -14,6 +14,8 @@ pub(super) struct Keys {
     pub(super) what: &'static str,
     /// Its keys.
     pub(super) known: &'static [&'static str],
+    /// Those that must be there, with an example.
+    pub(super) needed: &'static [(&'static str, &'static str)],
     /// What other engines call them, and what to say instead.
     pub(super) others: &'static [(&'static str, &'static str)],
 }
@@ -55,10 +57,12 @@ impl<'a> Fields<'a> {
                 .entries()
                 .and_then(|all| all.first())
                 .map_or(self.node.span.clone(), |first| first.key_span.clone());
-            problems.push(
+            let mut problem =
                 Diagnostic::error(codes::MISSING_KEY, span, format!("{} has no `{key}`", self.keys.what))
-                    .label(format!("`{key}` is missing here")),
-            );
+                    .label(format!("`{key}` is missing here"));
+            let example = self.keys.needed.iter().find(|(needed, _)| *needed == key);
+            problem.help = example.map(|(_, example)| format!("write `{example}`"));
+            problems.push(problem);
         }
         entry
     }
@@ -98,8 +102,18 @@ pub(super) fn written_out(node: &Node, what: &str) -> Diagnostic {
 
 /// A value of the wrong type.
 pub(super) fn wrong(node: &Node, what: &str, expected: &str) -> Diagnostic {
-    let message = format!("{what} must be {expected}, and this is {}", node.describe());
-    Diagnostic::error(codes::VALUE, node.span.clone(), message).label(format!("expected {expected}"))
+    let got = match &node.kind {
+        Kind::Number(number) => number.to_string(),
+        Kind::Bool(flag) => flag.to_string(),
+        _ => node.describe().to_owned(),
+    };
+    let message = format!("{what} must be {expected}, and this is {got}");
+    let problem =
+        Diagnostic::error(codes::VALUE, node.span.clone(), message).label(format!("expected {expected}"));
+    match node.kind {
+        Kind::Number(_) | Kind::Bool(_) if expected == "a text" => problem.help(format!("write \"{got}\"")),
+        _ => problem,
+    }
 }
 
 fn unknown(entry: &Entry, keys: &Keys) -> Diagnostic {
@@ -149,9 +163,14 @@ fn named(name: &Spanned<String>, message: String, better: &str, between: char) -
     Diagnostic::error(codes::NAME, name.span.clone(), message).help(help)
 }
 
-/// The same name as it should be spelled; empty when nothing is left of it.
+/// The same name as it should be spelled; empty when it can not be spelled without losing a part of it.
 fn respell(name: &str, between: char) -> String {
     let mut better = String::new();
+    let first = name.chars().find(|c| c.is_alphanumeric());
+    if name.chars().any(|c| c.is_alphanumeric() && !c.is_ascii()) || first.is_some_and(|c| c.is_ascii_digit())
+    {
+        return better;
+    }
     let mut previous_lower = false;
     for c in name.chars() {
         if c.is_ascii_alphanumeric() {

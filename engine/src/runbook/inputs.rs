@@ -15,6 +15,7 @@ use crate::suggest::{did_you_mean, listed};
 static INPUT: Keys = Keys {
     what: "an input",
     known: &["type", "description", "required", "default", "enum", "minimum", "maximum", "pattern", "items"],
+    needed: &[("type", "type: string")],
     others: &[
         ("min", "write `minimum`"),
         ("max", "write `maximum`"),
@@ -35,7 +36,7 @@ pub(super) fn input(entry: &Entry, problems: &mut Vec<Diagnostic>) -> Option<Inp
     let kind = kind(&fields, "type", InputKind::NAMES, problems)?;
     let items = match fields.get("items") {
         Some(items) if kind != InputKind::List => {
-            let message = format!("`items` is for a list, and this is a {}", kind.name());
+            let message = format!("`items` is for a list, and this is {}", kind.with_article());
             problems.push(Diagnostic::error(codes::INPUT, items.key_span.clone(), message));
             InputKind::String
         }
@@ -98,7 +99,15 @@ fn check_default(input: &mut Input, default: &Entry, problems: &mut Vec<Diagnost
         Ok(value) => input.default = value,
         Err(why) => {
             let message = format!("the default of `{}` breaks its own rules: {why}", input.name.value);
-            problems.push(Diagnostic::error(codes::DEFAULT, default.value.span.clone(), message));
+            // Of a list, the item that is at fault.
+            let item = match &default.value.kind {
+                Kind::List(items) if input.kind == InputKind::List => {
+                    items.iter().find(|item| input.accept_item(&item.to_json()).is_err())
+                }
+                _ => None,
+            };
+            let span = item.map_or(&default.value.span, |item| &item.span);
+            problems.push(Diagnostic::error(codes::DEFAULT, span.clone(), message));
         }
     }
 }
@@ -142,7 +151,7 @@ fn pattern(
     let text = fields.text("pattern", problems)?;
     let of = if kind == InputKind::List { items } else { kind };
     if !matches!(of, InputKind::String | InputKind::Url | InputKind::Path) {
-        let message = format!("`pattern` is for texts, and this is a {}", of.name());
+        let message = format!("`pattern` is for texts, and this is {}", of.with_article());
         problems.push(Diagnostic::error(codes::INPUT, text.span, message));
         return None;
     }
@@ -173,12 +182,16 @@ fn bound(fields: &Fields<'_>, key: &str, input: &Input, problems: &mut Vec<Diagn
         InputKind::Duration => "a duration such as 5m",
         other => {
             let message =
-                format!("`{key}` is for numbers, durations and lists, and this is a {}", other.name());
-            problems.push(Diagnostic::error(codes::INPUT, entry.key_span.clone(), message));
+                format!("`{key}` is for numbers, durations and lists, and this is {}", other.with_article());
+            let mut problem = Diagnostic::error(codes::INPUT, entry.key_span.clone(), message);
+            if matches!(other, InputKind::String | InputKind::Url | InputKind::Path) {
+                problem = problem.help("a text is bounded by a pattern, such as `pattern: \".{3,20}\"`");
+            }
+            problems.push(problem);
             return None;
         }
     };
-    let message = format!("`{key}` of a {} must be {wanted}", input.kind.name());
+    let message = format!("`{key}` of {} must be {wanted}", input.kind.with_article());
     problems.push(Diagnostic::error(codes::INPUT, entry.value.span.clone(), message));
     None
 }

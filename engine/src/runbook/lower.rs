@@ -27,6 +27,7 @@ static RUNBOOK: Keys = Keys {
         "steps",
         "finally",
     ],
+    needed: &[("runbook", "runbook: its-name"), ("steps", "steps: [{ id: its_name, uses: command }]")],
     others: &[
         ("name", "write `runbook: its-name`"),
         ("vars", "write `inputs`"),
@@ -49,6 +50,7 @@ static RUNBOOK: Keys = Keys {
 static SECRET: Keys = Keys {
     what: "a secret",
     known: &["env", "file"],
+    needed: &[],
     others: &[
         ("value", "a secret is never written into a runbook: name the `env` variable or the `file` it is in"),
         ("from", "write `env: VARIABLE` or `file: PATH`"),
@@ -170,12 +172,11 @@ pub(super) fn name_of(entry: &Entry) -> Spanned<String> {
     Spanned { value: entry.key.clone(), span: entry.key_span.clone() }
 }
 
+const READ_FROM: &str = "name where it is read from: `{ env: VARIABLE }` or `{ file: PATH }`";
+
 fn secret(entry: &Entry, problems: &mut Vec<Diagnostic>) -> Option<Secret> {
     if entry.value.as_str().is_some() {
-        problems.push(
-            wrong(&entry.value, "a secret", "a map")
-                .help("name where it is read from: `{ env: VARIABLE }` or `{ file: PATH }`"),
-        );
+        problems.push(wrong(&entry.value, "a secret", "a map").help(READ_FROM));
         return None;
     }
     let fields = Fields::of(&entry.value, &SECRET, problems)?;
@@ -184,12 +185,13 @@ fn secret(entry: &Entry, problems: &mut Vec<Diagnostic>) -> Option<Secret> {
         (None, Some(file)) => SecretSource::File(plain_text(&file.value, "file", problems)?.value),
         (None, None) => {
             let message = format!("the secret `{}` has neither `env` nor `file`", entry.key);
-            problems.push(Diagnostic::error(codes::MISSING_KEY, entry.key_span.clone(), message));
+            problems
+                .push(Diagnostic::error(codes::MISSING_KEY, entry.key_span.clone(), message).help(READ_FROM));
             return None;
         }
         (Some(_), Some(file)) => {
             let message = format!("the secret `{}` has both `env` and `file`", entry.key);
-            problems.push(Diagnostic::error(codes::VALUE, file.key_span.clone(), message));
+            problems.push(Diagnostic::error(codes::VALUE, file.key_span.clone(), message).help(READ_FROM));
             return None;
         }
     };

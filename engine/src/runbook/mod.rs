@@ -5,7 +5,7 @@ mod inputs;
 mod lower;
 mod steps;
 
-pub(crate) use steps::{retry_rules, settings};
+pub(crate) use steps::settings;
 
 #[cfg(test)]
 mod tests;
@@ -138,6 +138,12 @@ impl InputKind {
     /// The type of this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::NAMES.iter().position(|other| *other == name).map(|at| Self::ALL[at])
+    }
+
+    /// Its name with its article.
+    pub fn with_article(self) -> String {
+        let article = if self == Self::Integer { "an" } else { "a" };
+        format!("{article} {}", self.name())
     }
 
     /// Its name.

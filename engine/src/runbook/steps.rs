@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ use super::fields::{Fields, Keys, plain_text, snake_case, written_out, wrong};
 use super::{Setting, Spanned, Step};
 use crate::check::codes;
 use crate::diagnostic::Diagnostic;
-use crate::document::{Kind, Node, check_settings};
+use crate::document::{Kind, Node, check_kind};
 use crate::duration::Duration;
 use crate::expr::{is_template, whole};
 use crate::plan::{Limits, OnFailure, Retry};
@@ -30,6 +31,7 @@ static STEP: Keys = Keys {
         "limits",
         "waive",
     ],
+    needed: &[("id", "id: its_name"), ("uses", "uses: command")],
     others: &[
         ("depends_on", "write `needs: [step]`"),
         ("dependsOn", "write `needs: [step]`"),
@@ -143,9 +145,6 @@ fn check(step: &Step, problems: &mut Vec<Diagnostic>) {
     }
     if let Some(retry) = &step.retry {
         settings::<Retry>(retry, "retry", problems);
-        if let Ok(retry_value) = serde_json::from_value::<Retry>(retry.value.clone()) {
-            problems.extend(retry_rules(&retry_value, &retry.node));
-        }
     }
     if let Some(timeout) = &step.timeout {
         settings::<Duration>(timeout, "timeout", problems);
@@ -158,27 +157,14 @@ fn check(step: &Step, problems: &mut Vec<Diagnostic>) {
     }
 }
 
-/// What the type of `retry` cannot say.
-pub(crate) fn retry_rules(retry: &Retry, node: &Node) -> Vec<Diagnostic> {
-    let rules = [
-        (retry.max_attempts >= 1, "/max_attempts", "at least 1: it counts the first attempt"),
-        (retry.factor >= 1.0, "/factor", "at least 1"),
-        ((0.0..=1.0).contains(&retry.jitter), "/jitter", "between 0 and 1"),
-    ];
-    rules
-        .into_iter()
-        .filter(|(holds, ..)| !holds)
-        .map(|(_, pointer, rule)| {
-            let message = format!("`{}` must be {rule}", &pointer[1..]);
-            Diagnostic::error(codes::VALUE, node.locate(pointer, false), message)
-        })
-        .collect()
-}
-
 /// Writes down every mistake in settings that the engine itself reads.
-pub(crate) fn settings<T: DeserializeOwned>(setting: &Setting, what: &str, problems: &mut Vec<Diagnostic>) {
+pub(crate) fn settings<T: DeserializeOwned + JsonSchema>(
+    setting: &Setting,
+    what: &str,
+    problems: &mut Vec<Diagnostic>,
+) {
     let what = format!("`{what}`");
-    let found = check_settings::<T>(&setting.value);
+    let found = check_kind::<T>(&setting.value);
     problems.extend(found.into_iter().map(|problem| setting.problem(codes::VALUE, &what, problem)));
 }
 

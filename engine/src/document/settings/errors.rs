@@ -79,7 +79,9 @@ impl de::Error for Fault {
 /// Serde's name of a type in words that an author knows.
 fn plain(expected: &str) -> String {
     match expected {
-        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number of at least 0",
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" | "u64" | "usize" => "a whole number of at least 0",
         "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
         "a nonzero u8" | "a nonzero u16" | "a nonzero u32" | "a nonzero u64" | "a nonzero usize" => {
             "a whole number of at least 1"
@@ -94,6 +96,11 @@ fn plain(expected: &str) -> String {
         other => return other.to_owned(),
     }
     .to_owned()
+}
+
+/// A scalar as an author writes it.
+pub(super) fn plainly(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// A value as a message shows it.
