@@ -2,6 +2,7 @@
 
 mod area;
 mod rate;
+mod screen;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,7 @@ use runbook_engine::state::{RunState, StepStatus};
 
 use self::area::{Look, Mark};
 use self::rate::Rate;
+use self::screen::Screen;
 use super::{Subject, View, describe};
 use crate::format;
 
@@ -73,7 +75,7 @@ impl Terminal {
 }
 
 fn target() -> ProgressDrawTarget {
-    ProgressDrawTarget::stderr_with_hz(HZ)
+    ProgressDrawTarget::term_like_with_hz(Box::new(Screen::new()), HZ)
 }
 
 fn look(subject: &Subject) -> Look {

@@ -174,3 +174,17 @@ fn the_outcome_of_a_step_is_chosen_with_the_arrows() {
     assert_eq!(code, 0, "{rest}");
     assert_eq!(std::fs::read_to_string(place.path("acted")).unwrap(), "x\nx\n", "it was not done again");
 }
+
+#[test]
+fn lines_are_not_filled_up_so_that_a_terminal_can_reflow_them() {
+    let place = Place::new();
+    place.runbook(
+        "view",
+        &format!("steps:\n{}{}", reads("look", "echo hi; sleep 0.5"), reads("then", "true")),
+    );
+    let session = open(&place, &["exec", "view.yaml"], true);
+    let (code, text) = end(session);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("▸ look") && text.contains("Succeeded"), "{text:?}");
+    assert!(!text.contains(&" ".repeat(40)), "{text:?}");
+}

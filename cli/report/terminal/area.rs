@@ -112,7 +112,9 @@ impl Look {
     /// What a step says.
     pub(super) fn said(&self, step: &str, text: &str) -> String {
         let label = pad_str(step, self.label, console::Alignment::Left, Some("…"));
-        self.cut(&format!("    {}", dim(&format!("{label} {:TIME$}  {text}", ""))))
+        // The column of the time is left empty only where there is room for it.
+        let gap = if self.narrow() { 0 } else { TIME + 1 };
+        self.cut(&format!("    {}", dim(&format!("{label}{:gap$}  {text}", ""))))
     }
 }
 
@@ -284,6 +286,12 @@ mod tests {
     fn a_narrow_terminal_shows_no_bar() {
         let text = batch(&look(50), &progress(), Some(38.4), "");
         assert_eq!(text, "240/400  4.0s left  batch 3");
+    }
+
+    #[test]
+    fn what_a_step_says_begins_early_on_a_narrow_terminal() {
+        assert_eq!(look(33).said("purge", "12 of 40 are gone"), "    purge     12 of 40 are gone");
+        assert_eq!(look(80).said("purge", "gone"), "    purge              gone".to_owned());
     }
 
     #[test]
