@@ -18,7 +18,7 @@ use rustix::termios::{self, OptionalActions, QueueSelector, Termios};
 use crate::exit::Exit;
 use crate::format;
 use crate::report::Views;
-use crate::report::describe::{one_line, wrap};
+use crate::report::describe::{bounded, one_line, wrap};
 use crate::signals::Stopper;
 
 use self::keys::Keys;
@@ -179,7 +179,7 @@ fn block(step: &str, message: &str, facts: &[(String, String)], width: usize) ->
         format!("  {}", format::paint(Style::new().yellow().bold(), step)),
         String::new(),
     ];
-    for paragraph in message.lines() {
+    for paragraph in bounded(message).lines() {
         lines.extend(wrap(paragraph, width.saturating_sub(3)).into_iter().map(|line| format!("  {line}")));
     }
     if !facts.is_empty() {

@@ -7,11 +7,15 @@ use crate::app::App;
 use crate::args::Resume;
 use crate::banner;
 use crate::exit::{Failure, Outcome};
+use crate::format;
 use crate::session::{self, Needs, Prepared};
 use crate::state::{self, Prefer};
 
 /// How many changed lines are shown.
 const SHOWN: usize = 6;
+
+/// How many columns of one are shown where there is no terminal.
+const WIDEST: usize = 200;
 
 /// Goes on with the run.
 pub async fn run(app: &App, args: &Resume) -> Outcome {
@@ -57,12 +61,19 @@ fn difference(own: &str, file: &str) -> Vec<String> {
     let mut lines = vec![format!("from line {}:", same + 1)];
     for (sign, all) in [('-', &own), ('+', &file)] {
         let changed = &all[same..all.len() - tail];
-        lines.extend(changed.iter().take(SHOWN).map(|line| format!("{sign} {line}")));
+        lines.extend(changed.iter().take(SHOWN).map(|line| shown(sign, line)));
         if changed.len() > SHOWN {
             lines.push(format!("{sign} ... {} more lines", changed.len() - SHOWN));
         }
     }
     lines
+}
+
+/// A line as it may be put on a terminal: without control characters, and not longer than it is wide.
+fn shown(sign: char, line: &str) -> String {
+    let clean: String = line.chars().take(WIDEST).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let width = format::width().map_or(WIDEST, |width| width.saturating_sub(3));
+    console::truncate_str(format!("{sign} {clean}").trim_end(), width, "...").into_owned()
 }
 
 #[cfg(test)]
@@ -74,6 +85,10 @@ mod tests {
         assert_eq!(difference("a\nb\nc\n", "a\nx\ny\nc\n"), ["from line 2:", "- b", "+ x", "+ y"]);
         assert_eq!(difference("a\n", "a\nb\n"), ["from line 2:", "+ b"]);
         assert_eq!(difference("a\na\n", "a\n"), ["from line 2:", "- a"]);
+        let odd = format!("{}\x1b[31m\n", "y".repeat(WIDEST));
+        let told = difference("", &odd);
+        assert!(told[1].ends_with("y...") && !told[1].contains('\x1b'), "{told:?}");
+        assert_eq!(difference("", "  a\tb\x1b[2J\n")[1], "+   a b [2J");
         let long = "x\n".repeat(40);
         assert_eq!(difference("", &long).last().unwrap(), "+ ... 34 more lines");
     }

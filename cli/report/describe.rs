@@ -1,5 +1,7 @@
 //! What an event means, in words: one vocabulary for every view, the logs and the summary.
 
+use std::borrow::Cow;
+
 use console::measure_text_width;
 use runbook_engine::artifact::Artifact;
 use runbook_engine::error::{Outcome, StepError};
@@ -11,6 +13,9 @@ use crate::format;
 
 /// How many outputs of a step are worth a line.
 const FACTS: usize = 6;
+
+/// How many characters of one text are shown. The record has all of them.
+const SHOWN: usize = 4000;
 
 /// The kind of an event, as it is stored.
 pub fn kind(event: &EventKind) -> &'static str {
@@ -104,8 +109,8 @@ pub fn error_line(error: &StepError) -> String {
 /// What a question asks, on one line.
 pub fn question_line(question: &Question) -> String {
     match question {
-        Question::Phrase { message, phrase, .. } => one_line(&format!("{message} (type `{phrase}`)")),
-        Question::Settle { message } => one_line(&format!("{message} (done, retry or abort)")),
+        Question::Phrase { message, phrase, .. } => format!("{} (type `{phrase}`)", one_line(message)),
+        Question::Settle { message } => format!("{} (done, retry or abort)", one_line(message)),
     }
 }
 
@@ -179,10 +184,22 @@ pub fn report(outputs: &Value) -> Option<Artifact> {
     serde_json::from_value(outputs.get("markdown")?.clone()).ok()
 }
 
-/// The text without line breaks and control characters.
+/// The text without line breaks and control characters, and not longer than a person reads.
 pub fn one_line(text: &str) -> String {
+    let text = bounded(text);
     let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     clean.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The beginning of a text that is longer than a person reads, with how much is left out.
+pub fn bounded(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(SHOWN) {
+        None => Cow::Borrowed(text),
+        Some((end, _)) => {
+            let rest = u64::try_from(text[end..].chars().count()).unwrap_or(u64::MAX);
+            Cow::Owned(format!("{} ... ({} more characters)", &text[..end], format::count(rest)))
+        }
+    }
 }
 
 /// The text in lines of at most so many columns, broken at spaces.
@@ -226,6 +243,19 @@ mod tests {
             text.starts_with("transient: the gateway does not answer: connection reset (it is not known"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_is_too_long_to_be_read_is_cut_off_and_said() {
+        let text = one_line(&"é".repeat(SHOWN + 1234));
+        assert!(
+            text.ends_with("é ... (1,234 more characters)") && text.chars().count() < SHOWN + 40,
+            "{text}"
+        );
+        assert_eq!(one_line(&"é".repeat(SHOWN)), "é".repeat(SHOWN));
+        let question =
+            Question::Phrase { message: "x".repeat(10_000), phrase: "GO".to_owned(), facts: Vec::new() };
+        assert!(question_line(&question).ends_with("more characters) (type `GO`)"));
     }
 
     #[test]

@@ -81,3 +81,21 @@ fn a_runbook_is_found_by_its_name_in_a_folder_above() {
     assert_eq!(place.run(&["exec"]).code, 2);
     assert_eq!(place.run(&["--state", "mysql:x", "runs"]).code, 2);
 }
+
+#[test]
+fn a_huge_input_does_not_flood_the_terminal() {
+    let place = Place::new();
+    let ask = "  - id: sure\n    uses: confirm-prompt\n    with: { message: \"Delete ${{ inputs.note }}?\", phrases: [DO IT] }\n";
+    place.runbook("huge", &format!("inputs:\n  note: {{ type: string, required: true }}\nsteps:\n{ask}"));
+    place.write("in.json", &format!("{{ \"note\": \"{}\" }}", "y".repeat(2_000_000)));
+    let ran = place.expect(5, &["exec", "huge.yaml", "--inputs", "in.json"]);
+    assert!(
+        ran.err.len() < 20_000 && ran.err.contains("more characters) (type `DO IT`)"),
+        "{} bytes",
+        ran.err.len()
+    );
+    assert!(place.expect(0, &["show"]).out.len() < 20_000);
+    assert!(place.expect(0, &["logs"]).out.len() < 20_000);
+    assert!(place.json(&["show"])["inputs"]["note"].as_str().is_some_and(|note| note.len() == 2_000_000));
+    place.expect(0, &["answer", &place.newest(), "DO IT"]);
+}

@@ -3,7 +3,7 @@
 use console::{Style, measure_text_width};
 use runbook_engine::event::Question;
 
-use super::{Facts, asking, describe, row};
+use super::{Facts, INDENT, asking, describe, row};
 use crate::format;
 
 /// The commands that fit how the run stands; none when it has ended for good.
@@ -53,15 +53,15 @@ fn by_hand(facts: &Facts<'_>) -> Vec<(String, &'static str)> {
         .collect()
 }
 
-/// One command a line, never broken so that it can be copied; what it does only where there is room.
+/// One command a line, never broken so that it can be copied; what they do only where there is room for all.
 fn commands(facts: &Facts<'_>, lines: &mut Vec<String>, commands: &[(String, &str)]) {
     let width = commands.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
+    let longest = commands.iter().map(|(_, about)| measure_text_width(about)).max().unwrap_or(0);
+    let room = facts.width.is_none_or(|columns| INDENT + width + 3 + longest < columns);
     for (at, (command, about)) in commands.iter().enumerate() {
         let label = format!("{:<9}", if at == 0 { "Next" } else { "" });
-        let line = format!("  {} {command:<width$}   {about}", format::paint(Style::new().bold(), &label));
-        let fits = facts.width.is_none_or(|width| measure_text_width(&line) < width);
-        let line =
-            if fits { line } else { format!("  {} {command}", format::paint(Style::new().bold(), &label)) };
-        lines.push(line.trim_end().to_owned());
+        let label = format::paint(Style::new().bold(), &label);
+        let about = if room { about } else { "" };
+        lines.push(format!("  {label} {command:<width$}   {about}").trim_end().to_owned());
     }
 }

@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn what_a_step_says_begins_early_on_a_narrow_terminal() {
         assert_eq!(look(33).said("purge", "12 of 40 are gone"), "    purge     12 of 40 are gone");
-        assert_eq!(look(80).said("purge", "gone"), "    purge              gone".to_owned());
+        assert_eq!(look(80).said("purge", "gone"), format!("    purge{:11}  gone", ""));
     }
 
     #[test]
