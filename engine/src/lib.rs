@@ -7,6 +7,7 @@
 pub mod artifact;
 pub mod check;
 pub mod compile;
+pub mod crash;
 pub mod decide;
 pub mod diagnostic;
 pub mod document;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::effect::{Declared, declared, uncharged};
+use crate::had;
 use crate::kind::{Context, End, Step};
 use crate::process::{Ended, Finished, IfOrphaned, Process};
 use crate::text::Text;
@@ -26,7 +27,8 @@ use crate::text::Text;
 /// children are ended when the run is resumed or cancelled, before anything else is done.
 ///
 /// Of a program that destroys, the limits are asked before it starts, for as many items as `effect.items` says. An attempt that
-/// failed, or of which nobody knows what it did, has been charged already: its repetition is not charged again.
+/// failed, or of which nobody knows what it did, has been charged already: its repetition is not charged again. One whose success was
+/// recorded before runbook was killed is not run again.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Command {
@@ -79,17 +81,17 @@ fn zero() -> Vec<i32> {
 }
 
 /// What a program left.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CommandOutputs {
     /// Its exit code.
     pub exit_code: i32,
     /// The end of its standard output, at most 64 KiB, without secrets.
     pub stdout: String,
     /// Its standard output as JSON, with `parse: json`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub json: Option<Value>,
     /// The lines of its standard output, with `parse: lines`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lines: Option<Vec<String>>,
     /// How long it ran, in milliseconds.
     pub duration_ms: u64,
@@ -129,55 +131,81 @@ impl Step for Command {
             grace: self.grace.0,
             if_orphaned: IfOrphaned::End,
         };
-        let announced = self.announce(cx).await?;
+        let announced = match self.enter(cx).await? {
+            Entered::Had(outputs) => return Ok(End::Done(*outputs)),
+            Entered::Announced(announced) => Some(announced),
+            Entered::Uncounted => None,
+        };
         let result = match process.run(&cx.engine, &cx.stop).await {
             Ok(finished) => self.judge(&process, &finished),
             Err(error) => Err(error),
         };
-        if let Some((batch, items)) = announced {
-            settle(batch, items, &result, cx).await?;
+        if let Some(announced) = announced {
+            announced.settle(&result, cx).await?;
         }
         result.map(End::Done)
     }
 }
 
-/// Records what became of a program that destroys; of one that was cut short nobody knows.
-async fn settle(
+/// What a program that is about to run is to the ledger.
+enum Entered {
+    /// It ran, and its success was recorded: this is what it came to.
+    Had(Box<CommandOutputs>),
+    /// It destroys, and is announced.
+    Announced(Announced),
+    /// It destroys nothing.
+    Uncounted,
+}
+
+/// A program that destroys and is about to run.
+struct Announced {
     batch: u64,
     items: u64,
-    result: &Result<CommandOutputs, StepError>,
-    cx: &Context,
-) -> Result<(), StepError> {
-    let settlement = match result {
-        Ok(outputs) => {
-            let outcome = json!({ "exit_code": outputs.exit_code });
-            Settlement { outcome, done: items, ..Settlement::default() }
-        }
-        Err(error) if error.outcome == Outcome::Unknown => return Ok(()),
-        Err(error) => {
-            let outcome = json!({ "failed": error.message, "causes": error.causes });
-            Settlement { outcome: cx.redactor.value(&outcome), ..Settlement::default() }
-        }
-    };
-    cx.ledger.settle(batch, settlement).await
+    series: u32,
+}
+
+impl Announced {
+    /// Records what became of it; of one that was cut short nobody knows.
+    async fn settle(
+        &self,
+        result: &Result<CommandOutputs, StepError>,
+        cx: &Context,
+    ) -> Result<(), StepError> {
+        let settlement = match result {
+            Ok(outputs) => {
+                let outcome = json!({ "exit_code": outputs.exit_code });
+                Settlement { done: self.items, ..had::settlement(outputs, self.series, outcome)? }
+            }
+            Err(error) if error.outcome == Outcome::Unknown => return Ok(()),
+            Err(error) => {
+                let outcome = json!({ "failed": error.message, "causes": error.causes });
+                Settlement { outcome: cx.redactor.value(&outcome), ..Settlement::default() }
+            }
+        };
+        cx.ledger.settle(self.batch, settlement).await
+    }
 }
 
 impl Command {
-    /// Asks the limits for what a program that destroys will destroy, and records that it is about to start: the batch, and how
-    /// many items it is.
-    async fn announce(&self, cx: &Context) -> Result<Option<(u64, u64)>, StepError> {
+    /// Asks the limits for what a program that destroys will destroy, and records that it is about to start.
+    async fn enter(&self, cx: &Context) -> Result<Entered, StepError> {
         let Some(effect) = self.effect.filter(|effect| effect.class == Class::Destroy) else {
-            return Ok(None);
+            return Ok(Entered::Uncounted);
         };
-        let items = effect.destroyed();
-        for batch in cx.ledger.view().await?.unsettled {
+        let (items, series) = (effect.destroyed(), had::series(cx).await?);
+        let view = cx.ledger.view().await?;
+        if let Some(outputs) = had::outputs(&view, series) {
+            return Ok(Entered::Had(Box::new(outputs)));
+        }
+        for batch in view.unsettled {
             let outcome = json!({ "unknown": true });
             cx.ledger.settle(batch.number, Settlement { outcome, ..Settlement::default() }).await?;
         }
         let charged_items = uncharged(items, cx).await?;
         let what = json!({ "program": self.argv.first().map(|word| &word.0) });
         let intent = Intent { what: cx.redactor.value(&what), items, charged_items, charged_bytes: 0 };
-        Ok(Some((cx.ledger.intend(intent).await?.number, items)))
+        let batch = cx.ledger.intend(intent).await?.number;
+        Ok(Entered::Announced(Announced { batch, items, series }))
     }
 
     fn judge(&self, process: &Process, finished: &Finished) -> Result<CommandOutputs, StepError> {

@@ -16,6 +16,7 @@ pub mod digest;
 pub mod effect;
 pub mod executor;
 pub mod freeze;
+mod had;
 pub mod http;
 pub mod key_difference;
 pub mod kind;

@@ -9,6 +9,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncWriteExt as _, BufWriter};
 
 use super::{Artifact, failed, hex};
+use crate::crash;
 use crate::error::{ErrorKind, StepError};
 use crate::redact::{Redactor, StreamRedactor};
 
@@ -128,6 +129,7 @@ impl ArtifactWriter {
         let could_not = |error: &io::Error| failed("written", &name, error);
         self.file.flush().await.map_err(|error| could_not(&error))?;
         self.file.get_ref().sync_all().await.map_err(|error| could_not(&error))?;
+        crash::point("artifact: written");
         let sha256 = hex(self.hash.finalize());
         let place = self.folder.join(&sha256[..2]);
         let from = self.folder.join(self.unfinished.0.as_deref().unwrap_or(Path::new("")));
@@ -135,6 +137,7 @@ impl ArtifactWriter {
         let moved = async {
             make_folder(&place).await?;
             tokio::fs::rename(&from, place.join(&sha256)).await?;
+            crash::point("artifact: in its place");
             File::open(&place).await?.sync_all().await?;
             File::open(&self.folder).await?.sync_all().await
         };

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{StreamExt as _, stream};
 use reqwest::{Method, StatusCode};
+use runbook_engine::crash;
 use runbook_engine::error::{ErrorKind, StepError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -258,7 +259,8 @@ impl Documents {
             if let Some(body) = body {
                 request = request.json(body);
             }
-            let response = request.send().await.map_err(|error| transport_error(what, error))?;
+            let response = crash::around("document", request.send()).await;
+            let response = response.map_err(|error| transport_error(what, error))?;
             reached.store(true, Ordering::Relaxed);
             let general = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::NOT_IMPLEMENTED];
             lasting.store(general.contains(&response.status()), Ordering::Relaxed);

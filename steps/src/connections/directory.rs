@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Component, Path, PathBuf};
 
+use runbook_engine::crash;
 use runbook_engine::error::StepError;
 use rustix::fs::{Advice, fadvise};
 use schemars::JsonSchema;
@@ -75,7 +76,11 @@ impl Directory {
         fs::create_dir_all(&folder).map_err(failed)?;
         self.inside(&folder, name)?;
         let beside = folder.join(format!(".{}.{}.part", file_name(&path), random().map_err(failed)?));
-        let written = write_through(&beside, bytes).and_then(|()| fs::rename(&beside, &path));
+        let written = write_through(&beside, bytes).and_then(|()| {
+            crash::point("file: written");
+            fs::rename(&beside, &path)
+        });
+        crash::point("file: in its place");
         if let Err(error) = written {
             // Its name says what it is, should it stay.
             let _ = fs::remove_file(&beside);
@@ -125,7 +130,10 @@ impl Directory {
         if folder.exists() {
             self.inside(folder, name)?;
         }
-        match fs::remove_file(&path) {
+        crash::point("file: to be removed");
+        let removed = fs::remove_file(&path);
+        crash::point("file: removed");
+        match removed {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(self.failed("removing", name, &error)),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::DATE;
 use reqwest::{Method, Response};
+use runbook_engine::crash;
 use runbook_engine::error::{ErrorKind, Outcome, StepError};
 use runbook_engine::redact::Redactor;
 use schemars::JsonSchema;
@@ -211,7 +212,8 @@ impl Session {
         held: &mut Option<Held>,
     ) -> Result<SessionValue, StepError> {
         let request = self.endpoint.request(Method::POST, path)?.json(body);
-        let response = request.send().await.map_err(|error| transport_error(what, error))?;
+        let response = crash::around("session", request.send()).await;
+        let response = response.map_err(|error| transport_error(what, error))?;
         let response = check_status(what, response).await?;
         let server_now = server_clock(&response);
         let answer: Value = read_json(what, response, ANSWER).await?;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration as StdDuration;
 
 use async_trait::async_trait;
+use runbook_engine::crash;
 use runbook_engine::duration::Duration;
 use runbook_engine::error::{ErrorKind, StepError};
 use schemars::JsonSchema;
@@ -287,7 +288,8 @@ fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
         file.set_permissions(before.permissions())?;
         file.write_all(content)?;
         file.sync_all()?;
-        fs::rename(&temporary, path)
+        crash::point("env file: written");
+        fs::rename(&temporary, path).inspect(|()| crash::point("env file: in its place"))
     })();
     if result.is_err() {
         let _ = fs::remove_file(&temporary);

@@ -1,6 +1,7 @@
 //! Freezing by requests that read, apply and release a value.
 
 use async_trait::async_trait;
+use runbook_engine::crash;
 use runbook_engine::error::StepError;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -72,7 +73,8 @@ impl HttpWay {
         if let Some(json) = &write.json {
             request = request.json(&filled_in(json, original, &self.value));
         }
-        let response = request.send().await.map_err(|error| transport_error(&what, error))?;
+        let response = crash::around("freeze: request", request.send()).await;
+        let response = response.map_err(|error| transport_error(&what, error))?;
         check_status(&what, response).await.map(drop)
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration as StdDuration;
 
 use jiff::Timestamp;
 use reqwest::multipart::{Form, Part};
+use runbook_engine::crash;
 use runbook_engine::duration::Duration;
 use runbook_engine::error::{ErrorKind, Outcome, StepError};
 use runbook_engine::step::{Intent, Settlement};
@@ -327,7 +328,8 @@ impl Probe {
         let http = http_of(&cx.resources, &self.connection)?;
         let request = self.request(&http, name).await?;
         let what = format!("the probe {}", self.line());
-        let response = request.send().await.map_err(|error| transport_error(&what, error))?;
+        let response = crash::around("freeze: probe", request.send()).await;
+        let response = response.map_err(|error| transport_error(&what, error))?;
         let status = response.status().as_u16();
         let body = head_of_body(response, ANSWER).await.map_err(|error| transport_error(&what, error))?.bytes;
         let text = String::from_utf8_lossy(&body);

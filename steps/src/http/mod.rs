@@ -8,6 +8,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use reqwest::RequestBuilder;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use runbook_engine::crash;
 use runbook_engine::error::{ErrorKind, Outcome, StepError};
 use runbook_engine::kinds::{Effect, Repeat};
 use runbook_engine::step::{Intent, Settlement};
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 pub(crate) use self::answer::{Answer, head_of_body};
 use crate::connections::http::{Http, check_status, http_of, transport_error};
 use crate::effect::{Declared, declared, uncharged};
+use crate::had;
 use crate::kind::{Context, End, Step};
 use crate::text::Text;
 
@@ -207,7 +209,7 @@ impl Step for HttpRequest {
         if self.method.effect() == Effect::READ {
             return self.send(cx).await.map(End::Done);
         }
-        let series = cx.history.state().await?.step(&cx.step).map_or(0, |state| state.reopened);
+        let series = had::series(cx).await?;
         if let Some(outputs) = self.settled(series, cx).await? {
             return Ok(End::Done(outputs));
         }
@@ -219,7 +221,7 @@ impl Step for HttpRequest {
         let batch = cx.ledger.intend(intent).await?.number;
         let result = self.send(cx).await;
         let settlement = match &result {
-            Ok(outputs) => Settlement { done: self.items(), ..had(outputs, series)? },
+            Ok(outputs) => Settlement { done: self.items(), ..took_effect(outputs, series)? },
             Err(error) if error.outcome == Outcome::Unknown => return result.map(End::Done),
             Err(error) => {
                 let outcome = json!({ "failed": error.message, "causes": error.causes });
@@ -231,21 +233,9 @@ impl Step for HttpRequest {
     }
 }
 
-/// What the ledger keeps of a request that took effect.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Had {
-    /// How often the step had been reopened: what is reopened is sent again.
-    series: u32,
-    /// What it came to.
-    outputs: HttpOutputs,
-}
-
-fn had(outputs: &HttpOutputs, series: u32) -> Result<Settlement, StepError> {
-    let had = Had { series, outputs: outputs.clone() };
-    let cursor =
-        serde_json::to_value(had).map_err(|error| StepError::new(ErrorKind::Bug, error.to_string()))?;
-    Ok(Settlement { cursor, outcome: json!({ "status": outputs.status }), ..Settlement::default() })
+/// The record of a request that took effect.
+fn took_effect(outputs: &HttpOutputs, series: u32) -> Result<Settlement, StepError> {
+    had::settlement(outputs, series, json!({ "status": outputs.status }))
 }
 
 impl HttpRequest {
@@ -257,9 +247,8 @@ impl HttpRequest {
     /// What an earlier attempt came to, when it took effect since the step was last reopened.
     async fn settled(&self, series: u32, cx: &Context) -> Result<Option<HttpOutputs>, StepError> {
         let view = cx.ledger.view().await?;
-        let last = view.cursor.and_then(|cursor| Had::deserialize(cursor).ok());
-        if let Some(last) = last.filter(|last| last.series == series) {
-            return Ok(Some(last.outputs));
+        if let Some(outputs) = had::outputs(&view, series) {
+            return Ok(Some(outputs));
         }
         if view.unsettled.is_empty() {
             return Ok(None);
@@ -269,7 +258,7 @@ impl HttpRequest {
             None => None,
         };
         let settlement = match &found {
-            Some(outputs) => Settlement { already: self.items(), ..had(outputs, series)? },
+            Some(outputs) => Settlement { already: self.items(), ..took_effect(outputs, series)? },
             None => Settlement { outcome: json!({ "unknown": true }), ..Settlement::default() },
         };
         for batch in &view.unsettled {
@@ -310,7 +299,12 @@ impl HttpRequest {
         let session = self.session(&http).await?;
         let request = self.request(&http, session)?;
         let begun = Instant::now();
-        let response = request.send().await.map_err(|error| transport_error(&what, error))?;
+        let response = if self.method.effect() == Effect::READ {
+            request.send().await
+        } else {
+            crash::around("http", request.send()).await
+        };
+        let response = response.map_err(|error| transport_error(&what, error))?;
         let right = self.expect.has_status(response.status().as_u16());
         let response = if right {
             response

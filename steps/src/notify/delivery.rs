@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, redirect};
 use runbook_engine::artifact::Artifact;
+use runbook_engine::crash;
 use runbook_engine::duration::Duration;
 use runbook_engine::error::StepError;
 use runbook_engine::plan::Backoff;
@@ -199,9 +200,7 @@ impl<'a> Delivery<'a> {
             let signature = hmac_sha256(secret, &self.body);
             request = request.header("X-Runbook-Signature", format!("sha256={signature}"));
         }
-        request
-            .body(self.body.clone())
-            .send()
+        crash::around("notify", request.body(self.body.clone()).send())
             .await
             .map_err(|error| transport_error("posting the notification", error))
     }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use runbook_engine::crash;
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use tokio::process::{Child, Command};
 
@@ -134,6 +135,7 @@ impl Mark {
             command.spawn()
         };
         let child = started?;
+        crash::point("process: not marked yet");
         self.record(&child);
         Ok(child)
     }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use runbook_engine::crash;
 use runbook_engine::error::StepError;
 use runbook_engine::step::StepContext;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -147,6 +148,7 @@ impl Process {
             ended
                 .map_err(|error| StepError::transient("waiting for the process failed").with_source(&error))?
         };
+        crash::point("process: ended");
         mark.remove();
         let (stdout, stderr) = (out.kept(&cx.redactor), err.kept(&cx.redactor));
         Ok(Finished { status, ended, stdout, stderr, took: begun.elapsed() })
@@ -167,7 +169,10 @@ impl Process {
             StepError::transient(message).with_source(&error)
         })?;
         match mark.start(&mut command) {
-            Ok(child) => Ok((child, mark)),
+            Ok(child) => {
+                crash::point("process: started");
+                Ok((child, mark))
+            }
             Err(error) => {
                 mark.remove();
                 Err(not_started(program, &error))

@@ -2,6 +2,7 @@
 
 use reqwest::multipart::{Form, Part};
 use reqwest::{Method, StatusCode};
+use runbook_engine::crash;
 use runbook_engine::error::{ErrorKind, Outcome, StepError};
 use serde_json::Value;
 
@@ -64,7 +65,8 @@ pub(super) async fn send(
         form = form.text(name.clone(), value.0.clone());
     }
     let form = form.part(upload.file_field.clone(), part);
-    match http.request(Method::POST, &upload.path)?.multipart(form).send().await {
+    let request = http.request(Method::POST, &upload.path)?.multipart(form);
+    match crash::around("upload", request.send()).await {
         Ok(response) => Ok(answered(upload, session, response).await),
         Err(error) => {
             let error = transport_error(WHAT, error);

@@ -6,6 +6,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::read::{number, time};
 use super::{failed, stored};
+use crate::crash;
 use crate::event::Event;
 use crate::state::RunStatus;
 use crate::store::{Charge, Fence, NewRun, StoreError, Write, rules};
@@ -48,7 +49,9 @@ pub async fn create(connection: &mut SqliteConnection, new: &NewRun) -> Result<(
     .await
     .map_err(|error| failed(&error))?;
     take_lock(connection, new.lock.as_deref(), &new.id).await?;
-    append(connection, &new.id, std::slice::from_ref(&new.first)).await
+    append(connection, &new.id, std::slice::from_ref(&new.first)).await?;
+    crash::point("store: create");
+    Ok(())
 }
 
 pub async fn claim(
@@ -73,6 +76,7 @@ pub async fn claim(
         .execute(&mut *connection)
         .await
         .map_err(|error| failed(&error))?;
+    crash::point("store: claim");
     Ok(epoch)
 }
 
@@ -86,8 +90,26 @@ pub async fn commit(
     rules::check_fence(fence, head.epoch, writes)?;
     for write in writes {
         apply(connection, run, &mut head, write, writes).await?;
+        if let Some(name) = point(write) {
+            crash::point(name);
+        }
     }
     Ok(())
+}
+
+/// The name of the point after a write; none for what goes by time.
+fn point(write: &Write) -> Option<&'static str> {
+    Some(match write {
+        Write::Append { .. } => "store: append",
+        Write::OpenObligation { .. } => "store: open obligation",
+        Write::CloseObligation { .. } => "store: close obligation",
+        Write::Intend { .. } => "store: intend",
+        Write::Settle { .. } => "store: settle",
+        Write::Remember { .. } => "store: remember",
+        Write::Renew { .. } => return None,
+        Write::Leave => "store: leave",
+        Write::Unlock => "store: unlock",
+    })
 }
 
 async fn head(connection: &mut SqliteConnection, run: &str) -> Result<Head, StoreError> {

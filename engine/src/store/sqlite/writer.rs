@@ -6,6 +6,7 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{failed, write};
+use crate::crash;
 use crate::store::{Fence, NewRun, StoreError, Write};
 
 /// How many writes share one transaction at most.
@@ -79,6 +80,10 @@ async fn commit_group(
     jobs: &[Job],
 ) -> Result<Vec<Result<u64, StoreError>>, StoreError> {
     let broken = |error: sqlx::Error| failed(&error);
+    let counts = jobs.iter().any(|job| !is_renewal(job));
+    if counts {
+        crash::point("store: transaction");
+    }
     // Reading first and asking for the write lock later could be refused for what another process wrote in between.
     let mut group = connection.begin_with("begin immediate").await.map_err(broken)?;
     let mut results = Vec::with_capacity(jobs.len());
@@ -95,7 +100,15 @@ async fn commit_group(
         results.push(result);
     }
     group.commit().await.map_err(broken)?;
+    if counts {
+        crash::point("store: committed");
+    }
     Ok(results)
+}
+
+/// Whether it only extends a lease, which goes by time.
+fn is_renewal(job: &Job) -> bool {
+    matches!(job, Job::Commit { writes, .. } if writes.iter().all(|write| matches!(write, Write::Renew { .. })))
 }
 
 async fn perform(connection: &mut SqliteConnection, job: &Job) -> Result<u64, StoreError> {
