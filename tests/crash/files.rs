@@ -1,0 +1,110 @@
+//! Files of a folder: counted, copied, confirmed, and deleted in batches within limits that fit exactly.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::Output;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use crate::matrix::{Case, explore};
+use crate::picture::files;
+use crate::place::Place;
+use crate::trial::{Recovery, World, run_in};
+
+/// How many files are deleted; in batches of 3.
+const FILES: u64 = 7;
+
+struct Folder(Place);
+
+fn make() -> Box<dyn World> {
+    let place = Place::new();
+    fs::create_dir(place.path("logs")).unwrap();
+    for name in (0..FILES).map(|at| format!("logs/{at}.log")).chain(["logs/keep.txt".to_owned()]) {
+        place.write(&name, &format!("content of {name}\n"));
+        // The record of a file tells when it was modified.
+        let file = File::options().append(true).open(place.path(&name)).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)).unwrap();
+    }
+    let text = format!(
+        r#"connections:
+  logs: {{ type: directory, path: "{}" }}
+  copies: {{ type: directory, path: "{}" }}
+collections:
+  logs: {{ type: files, connection: logs, pattern: "*.log" }}
+limits: {{ max_items: {FILES}, max_percent: 100, max_errors: 0 }}
+lock: files
+steps:
+  - {{ id: before, uses: count, with: {{ collections: [logs] }} }}
+  - {{ id: copied, uses: snapshot, with: {{ collection: logs, export: {{ connection: copies }} }} }}
+  - id: complete
+    uses: assert
+    with: {{ that: "${{{{ steps.copied.outputs.exported == steps.before.outputs.total }}}}", message: not all were copied }}
+  - {{ id: confirm, uses: confirm-prompt, with: {{ message: Delete them?, phrases: [DELETE, DELETE ALL] }} }}
+  - id: purge
+    uses: delete-batch
+    with: {{ collections: [logs], keys: "${{{{ steps.copied.outputs.manifest }}}}", batch_size: 3 }}
+  - {{ id: after, uses: count, with: {{ collections: [logs], expect: 0 }} }}
+finally:
+  - {{ id: report, uses: report }}
+"#,
+        place.path("logs").display(),
+        place.path("copies").display(),
+    );
+    place.runbook("files", &text);
+    Box::new(Folder(place))
+}
+
+impl World for Folder {
+    fn run(&self, arguments: &[String], variables: &[(String, String)]) -> Output {
+        run_in(&self.0, arguments, variables)
+    }
+
+    fn state(&self) -> PathBuf {
+        self.0.path("state")
+    }
+
+    fn exec(&self) -> Vec<String> {
+        ["exec", "files.yaml"].map(str::to_owned).into()
+    }
+
+    fn took_effect(&self, step: &str) -> bool {
+        panic!("`{step}` may be repeated");
+    }
+
+    fn names(&self) -> Vec<(String, String)> {
+        vec![(self.0.path("").display().to_string(), "WORLD/".to_owned())]
+    }
+
+    fn picture(&self) -> Value {
+        let below = |folder: &str| -> Vec<(String, String)> {
+            let folder = self.0.path(folder);
+            let name = |path: &PathBuf| path.strip_prefix(&folder).unwrap().display().to_string();
+            // What a crash left unfinished has a name that says so.
+            let whole = |path: &&PathBuf| !name(path).ends_with(".part");
+            let all = files(&folder);
+            all.iter().filter(whole).map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
+        };
+        json!({ "logs": below("logs"), "copies": below("copies") })
+    }
+
+    fn wrong(&self, _: &[String]) -> Vec<String> {
+        let kept = fs::read_to_string(self.0.path("logs/keep.txt")).unwrap_or_default();
+        let copies = files(&self.0.path("copies"));
+        let gone = (0..FILES).map(|at| format!("{at}.log")).filter(|name| {
+            let copied = copies.iter().any(|path| path.file_name().is_some_and(|file| file == name.as_str()));
+            !self.0.path("logs").join(name).exists() && !copied
+        });
+        let mut wrong: Vec<String> =
+            gone.map(|name| format!("{name} is gone, and there is no copy")).collect();
+        if kept != "content of logs/keep.txt\n" {
+            wrong.push(format!("keep.txt holds {kept:?}"));
+        }
+        wrong
+    }
+}
+
+#[test]
+fn files_are_deleted_once_whatever_crashes() {
+    explore(&Case { name: "files", recovery: Recovery::Resume, make, stride: 1, second_stride: 97 });
+}

@@ -1,0 +1,19 @@
+//! Every crash point of every runbook here: the process is aborted there, then a person goes on, and at the end the world, the ledger,
+//! the counters and the outputs are those of a run that was never disturbed. `tests/crashes` enumerates all of it, two crashes deep.
+
+#[path = "../cli/place.rs"]
+#[expect(dead_code, reason = "shared with the tests of the command line, which use all of it")]
+mod place;
+
+#[path = "../reset/bench.rs"]
+#[expect(dead_code, reason = "shared with the tests of the reset, which use all of it")]
+mod bench;
+
+mod chatkit;
+mod files;
+mod freezes;
+mod matrix;
+mod picture;
+mod requests;
+mod server;
+mod trial;
