@@ -177,7 +177,8 @@ fn lost_by(how: &Closed, overdue: bool) -> Option<String> {
     match how {
         Closed::Foreign { present } => Some(format!("somebody else changed it to {present}")),
         Closed::Expired => Some("it had been held for its max_hold".to_owned()),
-        Closed::ByHand { .. } if overdue => Some("it had been held for its max_hold".to_owned()),
+        // It was released for its time, whatever was found then.
+        _ if overdue => Some("it had been held for its max_hold".to_owned()),
         _ => None,
     }
 }

@@ -5,6 +5,8 @@ mod command;
 mod env_file;
 mod env_line;
 mod http;
+#[cfg(test)]
+mod model;
 mod probe;
 mod undo;
 mod way;
