@@ -167,6 +167,11 @@ async fn work(
     let run = row.id.clone();
     let held = hold(state, row).await?;
     dismiss(state, &run).await?;
+    if purpose == Purpose::GoOn
+        && let Some(exit) = over(state, &run, &prepared.plan).await?
+    {
+        return Ok(exit);
+    }
     let scratch = state.location.run_folder(&run).map_err(|error| folder_failed(&run, &error))?;
     let log = open_log(state, &run, &prepared.redactor).await?;
     let live = LiveHub::new(prepared.redactor.clone());
@@ -220,6 +225,16 @@ async fn work(
     views.each(|view| view.end());
     drop(held);
     conclude(state, &run, &prepared.plan, finish, &stopper).await
+}
+
+/// Tells how the run ended, when another process has brought it to its end before this one could take it up.
+async fn over(state: &State, run: &str, plan: &Plan) -> Outcome<Option<Exit>> {
+    let stands = load_state(&*state.store, run, plan).await?;
+    if !stands.status.is_final() {
+        return Ok(None);
+    }
+    tell(state, run, plan, &stands).await?;
+    Ok(Some(Exit::of_run(&stands)))
 }
 
 fn stopping(halt: Halt) -> &'static str {
@@ -279,7 +294,7 @@ async fn conclude(
             let failure = Failure::from(error);
             // What to type when the store has failed is told with what is not safe.
             return Err(match failure.exit {
-                Exit::Store => failure,
+                Exit::Store | Exit::Usage => failure,
                 _ => failure.help(format!("runbook resume {run}   goes on from where it stands")),
             });
         }

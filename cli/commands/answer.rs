@@ -67,7 +67,14 @@ pub async fn run(app: &App, args: &args::Answer) -> Outcome {
         None => Prepared::new(&state, &row.id, plan, Needs::All)?,
     };
     session::announce(&row.id);
-    session::drive(&state, &row, prepared, Purpose::GoOn, app.json).await
+    match session::drive(&state, &row, prepared, Purpose::GoOn, app.json).await {
+        // Another process was quicker to take the answer up.
+        Err(failure) if failure.exit == Exit::Busy && still_owned(&state, &row.id).await? => {
+            eprintln!("the answer is recorded; another process goes on with the run");
+            Ok(Exit::Succeeded)
+        }
+        ended => ended,
+    }
 }
 
 /// The obligation that could not be put back and that a person says to have put back by hand: `STEP done`, or only `done`.

@@ -9,5 +9,6 @@ mod inputs;
 mod orphans;
 mod people;
 mod place;
+mod races;
 mod records;
 mod terminal;
