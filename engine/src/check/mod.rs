@@ -13,6 +13,7 @@ mod needs;
 mod places;
 mod references;
 mod safety;
+mod shell;
 mod snapshot_first;
 mod unfreeze_after;
 mod unused;

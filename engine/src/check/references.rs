@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::places::{Place, all, matches};
+use super::shell::is_script;
 use super::{Context, codes};
 use crate::diagnostic::Diagnostic;
 use crate::document::{Entry, Node};
@@ -41,7 +42,8 @@ impl Rule<'_, '_> {
         } else {
             return self.braces(node, text);
         };
-        if matches(pointer, self.place.code) && is_template(text) {
+        let code = matches(pointer, self.place.code) || is_script(self.place.node, pointer);
+        if code && is_template(text) {
             self.code(node, &analysis);
         }
         for problem in &analysis.problems {
@@ -137,7 +139,7 @@ impl Rule<'_, '_> {
     fn code(&mut self, node: &Node, analysis: &Analysis) {
         let part = analysis.references.first().map(|reference| reference.span.clone());
         let span = part.map_or(node.span.clone(), |part| self.span(node, part));
-        let help = "hand the value over as data: an argument, a variable of `env`, or a bind parameter";
+        let help = "hand the value over as data: a variable of `env`, an argument after the script, or a bind parameter";
         let message = "no expression may be pasted into code of another language".to_owned();
         self.error(codes::CODE_FIELD, span, message, help.to_owned());
     }
