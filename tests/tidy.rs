@@ -207,3 +207,26 @@ fn no_path_of_one_machine_is_written_down() {
     }
     refuse(offences);
 }
+
+#[test]
+fn every_mutant_still_applies() {
+    let mut offences = Vec::new();
+    let patches = files("tests/mutants", ".patch");
+    assert!(!patches.is_empty());
+    for path in patches {
+        let text = fs::read_to_string(&path).unwrap();
+        if !text.lines().any(|line| line.starts_with("Caught-by: ")) {
+            offences.push(format!("{}: its header does not say which test must catch it", name(&path)));
+        }
+        let git = std::process::Command::new("git")
+            .args(["apply", "--check"])
+            .arg(&path)
+            .current_dir(root())
+            .output();
+        let git = git.unwrap();
+        if !git.status.success() {
+            offences.push(format!("{}: {}", name(&path), String::from_utf8_lossy(&git.stderr)));
+        }
+    }
+    refuse(offences);
+}

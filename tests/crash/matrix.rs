@@ -14,6 +14,9 @@ use crate::trial::{self, Crashes, Ended, Recovery, World};
 /// How many failures are told.
 const TOLD: usize = 5;
 
+/// After how many failures no more is tried.
+const ENOUGH: usize = 20;
+
 /// A runbook with the world it acts on.
 pub struct Case {
     /// Its name in the matrix.
@@ -158,6 +161,9 @@ fn all(
                     match one(case, reference, crashes) {
                         Ok(after) => ends.lock().unwrap().push(after),
                         Err(why) => failures.lock().unwrap().push(why),
+                    }
+                    if failures.lock().unwrap().len() >= ENOUGH {
+                        break;
                     }
                 }
             });
