@@ -119,6 +119,7 @@ impl From<StoreError> for Failure {
                 .help("this process stopped at once; the other one goes on with the run"),
             StoreError::Address(_) => Self::usage(message),
             StoreError::NoSuchRun(_) => Self::usage(message).help("`runbook runs` lists the runs"),
+            StoreError::Later { .. } => Self::new(Exit::Invalid, message).help("nothing was done"),
             StoreError::Conflict
             | StoreError::Limit { .. }
             | StoreError::Corrupt { .. }

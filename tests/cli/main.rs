@@ -11,4 +11,5 @@ mod people;
 mod place;
 mod races;
 mod records;
+mod resume_table;
 mod terminal;

@@ -1,10 +1,10 @@
 //! Children that outlive a runbook that was killed: they are waited for or ended before anything is done beside them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::place::{Place, reads};
+use crate::place::{Place, reads, wait_until};
 
 /// A freeze by commands whose `apply` takes `seconds`.
 fn frozen_by_command(seconds: u32, timeout: &str) -> Place {
@@ -20,27 +20,15 @@ fn frozen_by_command(seconds: u32, timeout: &str) -> Place {
     place
 }
 
-fn text(place: &Place, name: &str) -> String {
-    std::fs::read_to_string(place.path(name)).unwrap_or_default()
-}
-
-fn wait_until(what: &str, so: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !so() {
-        assert!(Instant::now() < end, "it never came to be: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// Runs the runbook until a file is there, and kills it.
 fn killed_once_there(place: &Place, runbook: &str, file: &str) {
     let started = place.start(&["exec", runbook]);
-    wait_until(file, || !text(place, file).is_empty());
+    wait_until(file, || !place.text(file).is_empty());
     started.kill();
 }
 
 fn runs(place: &Place, pid_file: &str) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", text(place, pid_file).trim()));
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", place.text(pid_file).trim()));
     stat.is_ok_and(|stat| !stat.contains(") Z "))
 }
 
@@ -57,7 +45,7 @@ fn a_release_waits_for_the_change_that_is_still_being_made() {
     let ran = place.expect(6, &["cancel"]);
     // Past the time at which the change is made when nobody waits for it.
     std::thread::sleep(Duration::from_secs(4));
-    assert_eq!((text(&place, "applied"), text(&place, "value")), ("x\n".to_owned(), "on\n".to_owned()));
+    assert_eq!((place.text("applied"), place.text("value")), ("x\n".to_owned(), "on\n".to_owned()));
     assert!(
         ran.err.contains("waiting for its end") && ran.err.contains("back at its original value"),
         "{}",
@@ -72,7 +60,7 @@ fn a_change_that_takes_longer_than_it_may_is_ended_before_the_release() {
     killed_once_there(&place, "hold.yaml", "begun");
     let ran = place.expect(6, &["cancel"]);
     std::thread::sleep(Duration::from_secs(6));
-    assert_eq!((text(&place, "applied"), text(&place, "value")), (String::new(), "on\n".to_owned()));
+    assert_eq!((place.text("applied"), place.text("value")), (String::new(), "on\n".to_owned()));
     assert!(ran.err.contains("ending it"), "{}", ran.err);
     no_marks(&place);
 }
@@ -82,7 +70,7 @@ fn a_freeze_that_goes_on_waits_for_the_change_of_the_killed_one() {
     let place = frozen_by_command(2, "1m");
     killed_once_there(&place, "hold.yaml", "begun");
     let ran = place.expect(0, &["resume"]);
-    assert_eq!((text(&place, "begun"), text(&place, "value")), ("x\n".to_owned(), "on\n".to_owned()));
+    assert_eq!((place.text("begun"), place.text("value")), ("x\n".to_owned(), "on\n".to_owned()));
     assert!(ran.err.contains("waiting for its end"), "{}", ran.err);
 }
 
@@ -104,11 +92,8 @@ fn a_restart_that_still_runs_does_not_undo_the_one_of_the_release() {
     place.write("fast", "");
     place.expect(6, &["cancel"]);
     std::thread::sleep(Duration::from_secs(4));
-    assert_eq!(text(&place, "app.env"), "MAX_MB=25\n");
-    assert_eq!(
-        (text(&place, "begun"), text(&place, "running")),
-        ("x\nx\n".to_owned(), "MAX_MB=25\n".to_owned())
-    );
+    assert_eq!(place.text("app.env"), "MAX_MB=25\n");
+    assert_eq!((place.text("begun"), place.text("running")), ("x\nx\n".to_owned(), "MAX_MB=25\n".to_owned()));
     no_marks(&place);
 }
 
@@ -122,7 +107,7 @@ fn cancel_ends_the_command_of_a_killed_run() {
     let ran = place.expect(6, &["cancel"]);
     assert!(!runs(&place, "helper"), "its group is ended with it");
     std::thread::sleep(Duration::from_secs(3));
-    assert_eq!(text(&place, "late"), "");
+    assert_eq!(place.text("late"), "");
     assert!(ran.err.contains("ending it"), "{}", ran.err);
     no_marks(&place);
 }
@@ -136,7 +121,7 @@ fn resume_ends_the_earlier_command_before_it_starts_it_again() {
     place.write("go", "");
     let ran = place.expect(0, &["resume"]);
     std::thread::sleep(Duration::from_secs(4));
-    assert_eq!((text(&place, "starts"), text(&place, "ends")), ("x\nx\n".to_owned(), "x\n".to_owned()));
+    assert_eq!((place.text("starts"), place.text("ends")), ("x\nx\n".to_owned(), "x\n".to_owned()));
     assert!(ran.err.contains("ending it"), "{}", ran.err);
     no_marks(&place);
 }
@@ -149,12 +134,12 @@ fn a_server_that_a_command_left_running_stays() {
     let during = reads("during", "sleep 60 > /dev/null 2>&1 & echo $! > server; sleep 1; echo $$ > over");
     place.runbook("serve", &format!("steps:\n{before}{during}"));
     killed_once_there(&place, "serve.yaml", "server");
-    wait_until("over", || !text(&place, "over").is_empty() && !runs(&place, "over"));
+    wait_until("over", || !place.text("over").is_empty() && !runs(&place, "over"));
     let ran = place.expect(6, &["cancel"]);
     assert!(!ran.err.contains("still runs"), "{}", ran.err);
     for server in ["early", "server"] {
         assert!(runs(&place, server), "{server}");
-        let pid = text(&place, server).trim().parse().unwrap();
+        let pid = place.text(server).trim().parse().unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use sqlx::Connection;
 use tempfile::TempDir;
 
 pub struct Place {
@@ -102,6 +103,38 @@ impl Place {
         }
     }
 
+    /// What is in a file; nothing when it is not there.
+    pub fn text(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    /// The first column of what a statement finds in the database, as text.
+    pub fn query(&self, statement: &str) -> Vec<String> {
+        let url = format!("sqlite:{}", self.path("state/state.db").display());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+            let statement = sqlx::AssertSqlSafe(statement.to_owned());
+            let found = sqlx::query_scalar(statement).fetch_all(&mut connection).await.unwrap();
+            connection.close().await.unwrap();
+            found
+        })
+    }
+
+    /// What follows the description in a runbook that deletes the files `*.log` of `logs` after a person said DELETE, within `limits`, in
+    /// batches; `step` is added to the step that deletes.
+    pub fn clean_up(&self, limits: &str, batch_size: u32, step: &str) -> String {
+        format!(
+            "connections:\n  here: {{ type: directory, path: \"{}\" }}\n\
+             collections:\n  logs: {{ type: files, connection: here, pattern: \"*.log\" }}\n{limits}\
+             steps:\n  - id: snapshot\n    uses: snapshot\n    with: {{ collection: logs }}\n{}\
+             \x20 - id: purge\n    uses: delete-batch\n    with:\n      collections: logs\n      \
+             keys: \"${{{{ steps.snapshot.outputs.manifest }}}}\"\n      batch_size: {batch_size}\n{step}",
+            self.path("logs").display(),
+            asks("sure", "DELETE")
+        )
+    }
+
     /// Every file below the state folder.
     pub fn state_files(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
@@ -131,6 +164,10 @@ pub struct Started {
 }
 
 impl Started {
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -181,4 +218,13 @@ pub fn once(id: &str, script: &str) -> String {
 /// A step that asks for a phrase.
 pub fn asks(id: &str, phrase: &str) -> String {
     format!("  - id: {id}\n    uses: confirm-prompt\n    with: {{ message: Sure?, phrases: [{phrase}] }}\n")
+}
+
+/// Waits until something holds, for a while.
+pub fn wait_until(what: &str, so: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !so() {
+        assert!(Instant::now() < end, "it never came to be: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }

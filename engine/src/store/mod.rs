@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{ErrorKind, StepError};
 use crate::event::{Event, Obligation};
-use crate::plan::Plan;
+use crate::plan::{PLAN_VERSION, Plan};
 use crate::state::{Illegal, RunState, RunStatus};
 
 /// A run's row.
@@ -286,6 +287,16 @@ pub enum StoreError {
         /// What is wrong.
         reason: String,
     },
+    /// A later program made the run's plan.
+    #[error(
+        "the plan of run {run} has version {version}, made by a later program; this one knows {PLAN_VERSION}"
+    )]
+    Later {
+        /// The run.
+        run: String,
+        /// The version of its plan.
+        version: u32,
+    },
     /// The store's address names no store there is.
     #[error("`{0}` is no state store: give `sqlite:PATH` or `memory:`")]
     Address(String),
@@ -398,12 +409,20 @@ pub async fn load_state(store: &dyn Store, run: &str, plan: &Plan) -> Result<Run
     Ok(state)
 }
 
-/// The run's plan, out of its row.
+/// The one key of a plan that every version has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// The run's plan, out of its row. [`StoreError::Later`] when a later program made it.
 pub fn decode_plan(row: &RunRow) -> Result<Plan, StoreError> {
     let corrupt = |reason: String| StoreError::Corrupt { run: row.id.clone(), reason };
-    let plan: Plan = serde_json::from_str(&row.plan).map_err(|error| corrupt(error.to_string()))?;
-    if plan.version > crate::plan::PLAN_VERSION {
-        return Err(corrupt(format!("its plan has version {}, made by a later program", plan.version)));
+    let read = |error: serde_json::Error| corrupt(error.to_string());
+    // A later plan may have keys that are unknown here, so that its version is looked at first.
+    let Versioned { version } = serde_json::from_str(&row.plan).map_err(read)?;
+    if version > PLAN_VERSION {
+        return Err(StoreError::Later { run: row.id.clone(), version });
     }
-    Ok(plan)
+    serde_json::from_str(&row.plan).map_err(read)
 }
