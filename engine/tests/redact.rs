@@ -204,3 +204,61 @@ fn clones_learn_together() {
     assert!(stream.found());
     assert!(!format!("{redactor:?}").contains("4711"));
 }
+
+#[test]
+fn masks_what_was_encoded_twice_for_a_url() {
+    let secret = "p@ss/word 100%&more";
+    let redactor = Redactor::new([secret.to_owned()]);
+    let once: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+    for once in [once.replace('+', "%20"), once] {
+        let twice: String = url::form_urlencoded::byte_serialize(once.as_bytes()).collect();
+        assert_eq!(
+            redactor.text(&format!("?next=%2Fa%3Fk%3D{twice}&x=1")),
+            format!("?next=%2Fa%3Fk%3D{MASK}&x=1")
+        );
+    }
+}
+
+fn quoted(text: &str) -> String {
+    json!(text).to_string().trim_matches('"').to_owned()
+}
+
+#[test]
+fn masks_base64_that_is_wrapped_into_lines() {
+    let key = (0..12).map(|n| STANDARD.encode([n * 7 + 1; 48])).collect::<Vec<_>>().join("\n");
+    let token =
+        "ghp_0123456789abcdefghijABCDEFGHIJ0123456789-and-more-of-it-up-to-90-characters-and-then-some";
+    for secret in [key.as_str(), token] {
+        let redactor = Redactor::new([secret.to_owned()]);
+        for (before, columns, end) in
+            [("", 76, "\n"), ("user:", 64, "\r\n"), ("Bearer ", 76, "\n"), ("x", 60, "\n")]
+        {
+            let encoded = STANDARD.encode(format!("{before}{secret} and what comes after it"));
+            let lines: Vec<&[u8]> = encoded.as_bytes().chunks(columns).collect();
+            let wrapped =
+                format!("said:\n{}{end}done\n", String::from_utf8(lines.join(end.as_bytes())).unwrap());
+            for escaped in [quoted(&wrapped), quoted(&quoted(&wrapped))] {
+                let clean = redactor.text(&escaped);
+                assert!(
+                    !lines[1..lines.len() - 1]
+                        .iter()
+                        .any(|line| clean.contains(std::str::from_utf8(line).unwrap())),
+                    "{clean}"
+                );
+            }
+            let clean = redactor.text(&wrapped);
+            assert!(!readable(&clean.replace(['\r', '\n'], ""), secret), "{before} {columns}: {clean}");
+            assert!(
+                !lines[1..lines.len() - 1]
+                    .iter()
+                    .any(|line| clean.contains(std::str::from_utf8(line).unwrap())),
+                "{clean}"
+            );
+            assert!(clean.starts_with("said:\n") && clean.ends_with(&format!("{end}done\n")), "{clean}");
+            for size in [1, 7, 100] {
+                let cuts = vec![size; wrapped.len() / size];
+                assert_eq!(in_pieces(&redactor, wrapped.as_bytes(), &cuts), clean.as_bytes());
+            }
+        }
+    }
+}

@@ -12,8 +12,20 @@ const SHORTEST_LINE: usize = 8;
 /// Forms of fewer bytes are not looked for: they are found in anything.
 const SHORTEST_FORM: usize = 4;
 
+/// Encoded forms of fewer bytes are not looked for across the ends of lines.
+const SHORTEST_WRAPPED: usize = 12;
+
+/// The forms of secrets.
+#[derive(Default)]
+pub struct Forms {
+    /// All of them.
+    pub all: BTreeSet<Vec<u8>>,
+    /// Those in base64, which programs wrap: they are looked for across the ends of lines too.
+    pub wrapped: BTreeSet<Vec<u8>>,
+}
+
 /// Adds every form of `secret` and of its lines.
-pub fn add(secret: &str, forms: &mut BTreeSet<Vec<u8>>) {
+pub fn add(secret: &str, forms: &mut Forms) {
     add_one(secret, forms);
     add_one(secret.trim(), forms);
     let lines = secret.lines().map(str::trim);
@@ -22,14 +34,21 @@ pub fn add(secret: &str, forms: &mut BTreeSet<Vec<u8>>) {
     }
 }
 
-fn add_one(secret: &str, forms: &mut BTreeSet<Vec<u8>>) {
+fn add_one(secret: &str, forms: &mut Forms) {
+    base64_forms(secret.as_bytes(), &mut |form: String| {
+        if form.len() >= SHORTEST_WRAPPED {
+            forms.wrapped.insert(form.clone().into_bytes());
+        }
+        if form.len() >= SHORTEST_FORM {
+            forms.all.insert(form.into_bytes());
+        }
+    });
     let mut keep = |form: String| {
         if form.len() >= SHORTEST_FORM {
-            forms.insert(form.into_bytes());
+            forms.all.insert(form.into_bytes());
         }
     };
     keep(secret.to_owned());
-    base64_forms(secret.as_bytes(), &mut keep);
     keep(hex(secret.as_bytes(), false));
     keep(hex(secret.as_bytes(), true));
     percent_forms(secret.as_bytes(), &mut keep);
@@ -78,6 +97,7 @@ const LEFT_AS_IT_IS: [Option<&[u8]>; 9] = [
 ];
 
 fn percent_forms(secret: &[u8], keep: &mut impl FnMut(String)) {
+    let mut once = BTreeSet::new();
     for left in LEFT_AS_IT_IS {
         for (upper, plus) in [(true, false), (true, true), (false, false), (false, true)] {
             let mut form = String::new();
@@ -91,9 +111,32 @@ fn percent_forms(secret: &[u8], keep: &mut impl FnMut(String)) {
                     _ => write!(form, "%{byte:02x}"),
                 };
             }
-            keep(form);
+            once.insert(form);
         }
     }
+    for form in once {
+        // As a part of what is encoded again.
+        for (upper, all) in [(true, true), (false, true), (true, false)] {
+            keep(encoded_again(&form, upper, all));
+        }
+        keep(form);
+    }
+}
+
+/// An encoded form encoded once more: all that RFC 3986 reserves, or the percent signs alone.
+fn encoded_again(form: &str, upper: bool, all: bool) -> String {
+    let mut again = String::new();
+    for byte in form.bytes() {
+        let _ = match byte {
+            b'%' => write!(again, "%25"),
+            _ if !all || byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => {
+                write!(again, "{}", char::from(byte))
+            }
+            _ if upper => write!(again, "%{byte:02X}"),
+            _ => write!(again, "%{byte:02x}"),
+        };
+    }
+    again
 }
 
 /// What of JSON's optional escapes an encoder makes use of.
@@ -112,12 +155,14 @@ struct JsonStyle {
 }
 
 fn json_forms(secret: &str, keep: &mut impl FnMut(String)) {
-    for bits in 0..32_u8 {
+    let styles = (0..32_u8).map(|bits| {
         let has = |bit: u8| bits & (1 << bit) != 0;
-        let style = JsonStyle { slash: has(0), ascii: has(1), html: has(2), upper: has(3), long: has(4) };
-        let once = json(secret, style);
-        // JSON text inside of a JSON string.
-        keep(json(&once, style));
+        JsonStyle { slash: has(0), ascii: has(1), html: has(2), upper: has(3), long: has(4) }
+    });
+    let once: BTreeSet<String> = styles.clone().map(|style| json(secret, style)).collect();
+    for once in once {
+        // JSON text inside of a JSON string, which another program may have written.
+        styles.clone().for_each(|style| keep(json(&once, style)));
         keep(once);
     }
 }

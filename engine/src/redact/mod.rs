@@ -2,6 +2,7 @@
 
 mod forms;
 mod stream;
+mod wrapped;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,6 +11,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use serde_json::{Map, Value};
+
+use self::forms::Forms;
+use self::wrapped::Wrapped;
 
 pub use stream::StreamRedactor;
 
@@ -22,8 +26,9 @@ const SHORTEST: usize = 4;
 
 /// Replaces secrets. Clones share their set of secrets: one that is learnt later (a session's) counts for all of them.
 ///
-/// It knows a secret as it is, in base64 (standard and URL-safe, at any place in what was encoded), in hexadecimal, percent- and
-/// form-encoded, escaped as in JSON, and each longer line of a secret that has several.
+/// It knows a secret as it is, in base64 (standard and URL-safe, at any place in what was encoded, also wrapped into lines), in
+/// hexadecimal, percent- and form-encoded (also twice), escaped as in JSON (also twice), and each longer line of a secret that has
+/// several.
 #[derive(Clone, Default)]
 pub struct Redactor {
     shared: Arc<RwLock<Shared>>,
@@ -40,6 +45,8 @@ struct Shared {
 struct Finder {
     /// Absent when there is nothing to find.
     automaton: Option<AhoCorasick>,
+    /// Finds what is encoded across the ends of lines.
+    wrapped: Wrapped,
     /// The length of the longest form in bytes.
     longest: usize,
     /// What is replaced only as a whole text.
@@ -110,7 +117,7 @@ impl Redactor {
     /// Whether any form of any secret is in `text`.
     pub fn finds(&self, text: &[u8]) -> bool {
         let finder = self.finder();
-        finder.is_short(text) || finder.automaton.as_ref().is_some_and(|automaton| automaton.is_match(text))
+        finder.is_short(text) || !finder.find(text, 0).is_empty()
     }
 
     /// A redactor for bytes that come in pieces; a secret is found across their edges too.
@@ -145,22 +152,16 @@ impl fmt::Debug for Redactor {
 impl Finder {
     fn new(secrets: &BTreeSet<String>) -> Self {
         let long = |secret: &&String| secret.chars().count() >= SHORTEST;
-        let mut all = BTreeSet::new();
+        let mut forms = Forms::default();
         for secret in secrets.iter().filter(long) {
-            forms::add(secret, &mut all);
+            forms::add(secret, &mut forms);
         }
-        let longest = all.iter().map(Vec::len).max().unwrap_or(0);
-        // All of them overlapping, and not only the leftmost: where the end of one is the beginning of another, both go.
-        // A full table would be faster, and megabytes for a single secret.
-        let kind = Some(AhoCorasickKind::ContiguousNFA);
-        let automaton =
-            if all.is_empty() { None } else { AhoCorasick::builder().kind(kind).build(&all).ok() };
-        assert!(
-            automaton.is_some() || all.is_empty(),
-            "the secrets' forms are too large to be looked for; nothing may be shown or stored"
-        );
+        let Forms { all, wrapped } = forms;
+        let wrapped = Wrapped::new(&wrapped);
+        let longest = all.iter().map(Vec::len).max().unwrap_or(0).max(wrapped.longest());
+        let automaton = automaton(&all);
         let short = secrets.iter().filter(|secret| !long(secret)).cloned().collect();
-        Self { automaton, longest, short, exact: secrets.iter().filter(long).cloned().collect() }
+        Self { automaton, wrapped, longest, short, exact: secrets.iter().filter(long).cloned().collect() }
     }
 
     fn is_short(&self, text: &[u8]) -> bool {
@@ -180,9 +181,16 @@ impl Finder {
             places.push(0..masked);
         }
         let Some(automaton) = &self.automaton else { return places };
+        // All of them overlapping, and not only the leftmost: where the end of one is the beginning of another, both go.
+        let mut found: Vec<Range<usize>> =
+            automaton.find_overlapping_iter(bytes).map(|found| found.range()).collect();
+        let across = self.wrapped.find(bytes);
+        if !across.is_empty() {
+            found.extend(across);
+            found.sort_by_key(|place| place.end);
+        }
         // They come by their ends.
-        for found in automaton.find_overlapping_iter(bytes) {
-            let mut place = found.range();
+        for mut place in found {
             while let Some(last) = places.pop_if(|last| last.end > place.start) {
                 place.start = place.start.min(last.start);
                 place.end = place.end.max(last.end);
@@ -191,6 +199,17 @@ impl Finder {
         }
         places
     }
+}
+
+/// Finds all of these. A full table would be faster, and megabytes for a single secret.
+fn automaton(forms: &BTreeSet<Vec<u8>>) -> Option<AhoCorasick> {
+    let kind = Some(AhoCorasickKind::ContiguousNFA);
+    let automaton = if forms.is_empty() { None } else { AhoCorasick::builder().kind(kind).build(forms).ok() };
+    assert!(
+        automaton.is_some() || forms.is_empty(),
+        "the secrets' forms are too large to be looked for; nothing may be shown or stored"
+    );
+    automaton
 }
 
 /// Two keys that only differ in their secrets stay two.

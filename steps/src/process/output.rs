@@ -76,7 +76,9 @@ pub(super) async fn pump(
     let Some(mut stream) = stream else { return };
     let mut buffer = [0; 8192];
     let mut lines = Lines::default();
-    let say = |line: &str| cx.live.say(&shortened(&cx.redactor.text(line), SHOWN));
+    let say = |lines: &str| {
+        cx.redactor.text(lines).lines().for_each(|line| cx.live.say(&shortened(line, SHOWN)));
+    };
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
         tail.push(&buffer[..count]);
         match &mut hear {
@@ -87,10 +89,15 @@ pub(super) async fn pump(
     lines.finish(say);
 }
 
-/// Splits a stream into lines of bounded length.
+/// How many bytes of base64 a line ends with that may go on in the next one.
+const WRAPPED: usize = 32;
+
+/// Splits a stream into lines of bounded length. A line that may go on in the next one, as wrapped base64 does, is given out together
+/// with it, so that a secret in both is found.
 #[derive(Default)]
 struct Lines {
     line: Vec<u8>,
+    open: String,
     skipping: bool,
 }
 
@@ -104,18 +111,42 @@ impl Lines {
                 self.skipping = text.len() > room;
             }
             if ends {
-                self.finish(&mut say);
+                self.end_line();
+                if !self.goes_on() {
+                    self.give_out(&mut say);
+                }
             }
         }
     }
 
     fn finish(&mut self, mut say: impl FnMut(&str)) {
+        self.end_line();
+        self.give_out(&mut say);
+    }
+
+    fn end_line(&mut self) {
         let line = String::from_utf8_lossy(&self.line);
         if !line.trim().is_empty() {
-            say(line.trim_end());
+            self.open.push_str(line.trim_end());
+            self.open.push('\n');
         }
         self.line.clear();
         self.skipping = false;
+    }
+
+    fn goes_on(&self) -> bool {
+        let encoded = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte);
+        let last = self.open.trim_end().bytes().rev().take(WRAPPED);
+        self.open.len() < LINE
+            && last.clone().count() == WRAPPED
+            && last.into_iter().all(|byte| encoded(&byte))
+    }
+
+    fn give_out(&mut self, say: &mut impl FnMut(&str)) {
+        if !self.open.is_empty() {
+            say(self.open.trim_end());
+            self.open.clear();
+        }
     }
 }
 
@@ -146,5 +177,17 @@ mod tests {
         }
         lines.finish(|line| said.push(line.to_owned()));
         assert_eq!(said, ["one", "two", &"x".repeat(LINE), "three"]);
+    }
+
+    #[test]
+    fn lines_of_wrapped_base64_are_given_out_together() {
+        let (mut said, mut lines) = (Vec::new(), Lines::default());
+        let encoded = "QUJD".repeat(19);
+        lines.push(format!("key:\n{encoded}\n{encoded}\nQQ==\nnext\n{encoded}").as_bytes(), |text| {
+            said.push(text.to_owned());
+        });
+        assert_eq!(said, ["key:", &format!("{encoded}\n{encoded}\nQQ=="), "next"]);
+        lines.finish(|text| said.push(text.to_owned()));
+        assert_eq!(said[3], encoded);
     }
 }
