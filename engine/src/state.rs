@@ -188,6 +188,8 @@ fn lost_by(how: &Closed, overdue: bool) -> Option<String> {
 pub struct RunState {
     /// The number of the last event.
     pub seq: u64,
+    /// The latest time that an event has.
+    pub last_at: Timestamp,
     /// Where the run stands.
     pub status: RunStatus,
     /// Who asked for it.
@@ -270,7 +272,7 @@ impl RunState {
             return Err(Illegal(format!("the run has {}", self.status.name())));
         }
         self.apply_kind(plan, event)?;
-        self.seq = event.seq;
+        (self.seq, self.last_at) = (event.seq, self.last_at.max(event.at));
         Ok(())
     }
 

@@ -151,6 +151,8 @@ pub struct StepContext {
     pub live: Live,
     /// Fires when the step should stop at the next safe place.
     pub stop: CancellationToken,
+    /// Fires when what is in flight is not waited for any more: a time-out or a cancel, and not somebody who asked to stop gently.
+    pub abandon: CancellationToken,
     /// Replaces every form of every secret.
     pub redactor: Redactor,
     /// The run so far, for steps that report on it.
@@ -161,6 +163,18 @@ impl StepContext {
     /// An error when the run has been asked to stop; call it between batches.
     pub fn checkpoint(&self) -> Result<(), StepError> {
         if self.stop.is_cancelled() { Err(StepError::interrupted()) } else { Ok(()) }
+    }
+
+    /// Waits for something in flight, as long as it is waited for; dropped, nobody knows what became of it. Not for what is recorded when
+    /// it is complete.
+    pub async fn unless_abandoned<T>(
+        &self,
+        flight: impl Future<Output = Result<T, StepError>>,
+    ) -> Result<T, StepError> {
+        tokio::select! {
+            landed = flight => landed,
+            () = self.abandon.cancelled() => Err(StepError::interrupted().unknown()),
+        }
     }
 }
 

@@ -64,7 +64,7 @@ with:
         for name in &self.collections.0 {
             cx.checkpoint()?;
             let collection = cx.resources.collection(name)?;
-            let count = collection.count().await?;
+            let count = cx.unless_abandoned(collection.count()).await?;
             if let Some(why) = self.wrong(count) {
                 wrong.push(format!("`{name}` ({}) holds {count}, and {why}", collection.describe()));
             }

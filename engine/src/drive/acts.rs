@@ -38,7 +38,12 @@ impl Loop {
                     }
                     changed = true;
                 }
-                Action::Stop { step, error } => self.stop(&step, error),
+                Action::Stop { step, error } => {
+                    self.stop(&step, error);
+                    if let Some(running) = self.running.get(&step) {
+                        running.abandon.cancel();
+                    }
+                }
                 Action::Release { obligation } => {
                     changed |= self.release(&obligation, true).await?;
                 }
@@ -61,7 +66,7 @@ impl Loop {
         let (stop, name) = (CancellationToken::new(), id.to_owned());
         let (executor, stopped) = (std::sync::Arc::clone(&self.executor), stop.clone());
         let task = async move { TaskEnd::Ground(name, ground::prove(&*executor, &ground, &stopped).await) };
-        self.spawn(id, stop, false, task);
+        self.spawn(id, stop, CancellationToken::new(), false, task);
         Ok(())
     }
 
@@ -69,12 +74,13 @@ impl Loop {
         &mut self,
         id: &str,
         stop: CancellationToken,
+        abandon: CancellationToken,
         begun: bool,
         task: impl Future<Output = TaskEnd> + Send + 'static,
     ) {
         let abort = self.tasks.spawn(task);
         self.task_of.insert(abort.id(), Task::Step(id.to_owned()));
-        self.running.insert(id.to_owned(), Running { stop, abort, begun, stopping: None });
+        self.running.insert(id.to_owned(), Running { stop, abandon, abort, begun, stopping: None });
     }
 
     /// Runs the attempt that is recorded as started.
@@ -88,9 +94,10 @@ impl Loop {
         };
         let stop = CancellationToken::new();
         let cx = self.context(&step, attempt, stop.clone());
+        let abandon = cx.abandon.clone();
         let executor = std::sync::Arc::clone(&self.executor);
         let name = step.id.clone();
-        self.spawn(id, stop, true, async move { TaskEnd::Step(name, executor.run(call, cx).await) });
+        self.spawn(id, stop, abandon, true, async move { TaskEnd::Step(name, executor.run(call, cx).await) });
         Ok(())
     }
 
@@ -123,6 +130,7 @@ impl Loop {
             scratch: self.scratch.clone(),
             live: self.live.step(&step.id),
             stop,
+            abandon: CancellationToken::new(),
             redactor: self.redactor.clone(),
             history: History { plan: owner.plan.clone(), store: owner.store.clone(), run: owner.run.clone() },
         }

@@ -11,6 +11,7 @@ pub mod obligations;
 mod owner;
 mod release;
 mod run;
+mod steady;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

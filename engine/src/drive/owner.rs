@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
+use super::steady::Steady;
 use super::{DriveError, Observer, POLL};
 use crate::drive::{Clock, LEASE};
 use crate::event::{Event, EventKind};
@@ -14,13 +16,14 @@ use crate::store::{Fence, Store, StoreError, Write};
 /// A run that this process owns.
 pub(super) struct Owner {
     pub store: Arc<dyn Store>,
-    pub clock: Arc<dyn Clock>,
+    pub clock: Steady,
     pub run: String,
     pub plan: Arc<Plan>,
     pub state: RunState,
     pub epoch: u64,
     pub observer: Box<dyn Observer>,
-    renewed_at: Timestamp,
+    renewed_at: Instant,
+    renew_by: Timestamp,
 }
 
 impl Owner {
@@ -33,12 +36,15 @@ impl Owner {
         owner: &str,
         observer: Box<dyn Observer>,
     ) -> Result<Self, DriveError> {
-        let now = clock.now();
+        let (clock, renewed_at) = (Steady::new(clock), Instant::now());
+        let now = clock.wall();
         let epoch = store.claim(run, owner, now, LEASE.after(now)).await?;
         let state = RunState::new(&plan);
         let run = run.to_owned();
-        let mut this = Self { store, clock, run, plan, state, epoch, observer, renewed_at: now };
+        let mut this =
+            Self { store, clock, run, plan, state, epoch, observer, renewed_at, renew_by: renew_by(now) };
         this.catch_up(false).await?;
+        this.clock.not_before(this.state.last_at);
         this.record(EventKind::RunClaimed { epoch, owner: owner.to_owned() }, Vec::new()).await?;
         Ok(this)
     }
@@ -100,16 +106,17 @@ impl Owner {
 
     /// Extends the lease when a good part of it has passed.
     pub async fn renew(&mut self) -> Result<(), DriveError> {
-        let due = crate::duration::Duration(LEASE.0 / 3).after(self.renewed_at);
-        if self.clock.now() >= due { self.renew_now().await } else { Ok(()) }
+        // A lease is written and judged by the clocks of processes, and extended whatever becomes of this one's clock.
+        let set_forward = self.clock.wall() >= self.renew_by;
+        if set_forward || self.renewed_at.elapsed() >= LEASE.0 / 3 { self.renew_now().await } else { Ok(()) }
     }
 
     /// Extends the lease, and finds out whether the store still takes this process for the owner.
     pub async fn renew_now(&mut self) -> Result<(), DriveError> {
-        let now = self.clock.now();
+        let (now, renewed_at) = (self.clock.wall(), Instant::now());
         let until = LEASE.after(now);
         self.store.commit(&self.run, Fence::Owner(self.epoch), vec![Write::Renew { until }]).await?;
-        self.renewed_at = now;
+        (self.renewed_at, self.renew_by) = (renewed_at, renew_by(now));
         tracing::debug!(run = self.run, epoch = self.epoch, %until, "lease extended");
         Ok(())
     }
@@ -140,4 +147,9 @@ impl Owner {
     pub fn poll() -> std::time::Duration {
         POLL.0
     }
+}
+
+/// When a lease written at `now` is extended, by the clock.
+fn renew_by(now: Timestamp) -> Timestamp {
+    crate::duration::Duration(LEASE.0 / 3).after(now)
 }

@@ -49,6 +49,7 @@ pub(super) enum Task {
 /// A step that runs in this process.
 pub(super) struct Running {
     pub stop: CancellationToken,
+    pub abandon: CancellationToken,
     pub abort: AbortHandle,
     /// Whether the step itself was called, and not only what it stands on looked at.
     pub begun: bool,

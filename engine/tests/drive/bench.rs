@@ -208,6 +208,12 @@ impl Bench {
         }
     }
 
+    /// Nobody owns the run any more, as it is some time after its process died.
+    pub async fn die(&self, id: &str) {
+        let epoch = self.store.run(id).await.unwrap().unwrap().epoch;
+        self.store.commit(id, Fence::Owner(epoch), vec![Write::Leave]).await.unwrap();
+    }
+
     pub async fn drive(&self, id: &str, purpose: Purpose) -> Result<Finish, DriveError> {
         let drive = self.driver().drive(id, purpose);
         tokio::time::timeout(StdDuration::from_secs(30), drive).await.expect("the loop ends")

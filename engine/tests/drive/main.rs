@@ -1,6 +1,7 @@
 //! The loop with a scripted world: what it records, what it starts, and what it never leaves behind.
 
 mod bench;
+mod clock;
 #[path = "../common/mod.rs"]
 mod common;
 mod freeze;
@@ -9,11 +10,12 @@ use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
 use jiff::Timestamp;
-use runbook_engine::drive::{DriveError, Finish, Halt, Purpose};
+use runbook_engine::drive::{DriveError, Driver, Finish, Halt, Purpose};
 use runbook_engine::duration::Duration;
 use runbook_engine::error::ErrorKind;
 use runbook_engine::event::EventKind;
 use runbook_engine::kinds::Repeat;
+use runbook_engine::redact::Redactor;
 use runbook_engine::state::{RunStatus, StepStatus};
 use runbook_engine::store::{Fence, StoreError, Write};
 
@@ -93,6 +95,19 @@ async fn a_panic_in_a_step_is_a_failure_of_that_step() {
     let state = bench.run("r", &plan(vec![step("a", "panic", &[])])).await;
     assert_eq!(state.step("a").unwrap().error.as_ref().unwrap().kind, ErrorKind::Bug);
     assert_eq!(state.status, RunStatus::Failed);
+}
+
+#[tokio::test]
+async fn a_panic_that_holds_a_secret_is_recorded_without_it() {
+    let bench = Bench::new();
+    bench.create("r", &plan(vec![step("a", "panic", &[])])).await;
+    let redactor = Redactor::new(["step panics".to_owned()]);
+    let driver = Driver { redactor, ..bench.driver() };
+    let state = ended(driver.drive("r", Purpose::GoOn).await.unwrap());
+    let error = state.step("a").unwrap().error.clone().unwrap();
+    assert!(error.causes.iter().any(|cause| cause.contains("panicked with message")), "{error:?}");
+    let events = serde_json::to_string(&bench.store.events("r", 0).await.unwrap()).unwrap();
+    assert!(!events.contains("step panics") && events.contains("a [REDACTED]"), "{events}");
 }
 
 #[tokio::test]

@@ -207,7 +207,7 @@ impl Step for HttpRequest {
     async fn run(self, cx: &Context) -> Result<End<HttpOutputs>, StepError> {
         cx.checkpoint()?;
         if self.method.effect() == Effect::READ {
-            return self.send(cx).await.map(End::Done);
+            return cx.unless_abandoned(self.send(cx)).await.map(End::Done);
         }
         let series = had::series(cx).await?;
         if let Some(outputs) = self.settled(series, cx).await? {
@@ -219,7 +219,7 @@ impl Step for HttpRequest {
         let charged_items = if items == 0 { 0 } else { uncharged(items, cx).await? };
         let intent = Intent { what, items: self.items(), charged_items, charged_bytes: 0 };
         let batch = cx.ledger.intend(intent).await?.number;
-        let result = self.send(cx).await;
+        let result = cx.unless_abandoned(self.send(cx)).await;
         let settlement = match &result {
             Ok(outputs) => Settlement { done: self.items(), ..took_effect(outputs, series)? },
             Err(error) if error.outcome == Outcome::Unknown => return result.map(End::Done),
@@ -254,7 +254,7 @@ impl HttpRequest {
             return Ok(None);
         }
         let found = match &self.check {
-            Some(check) => self.look(check, cx).await?,
+            Some(check) => cx.unless_abandoned(self.look(check, cx)).await?,
             None => None,
         };
         let settlement = match &found {

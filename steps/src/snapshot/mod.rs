@@ -190,7 +190,8 @@ impl Snapshot {
         let (mut cursor, mut limit) = (None, FIRST_PAGE.min(self.page_size));
         loop {
             cx.checkpoint()?;
-            let page = collection.scan(cursor.as_ref(), usize::try_from(limit).unwrap_or(1)).await?;
+            let page = collection.scan(cursor.as_ref(), usize::try_from(limit).unwrap_or(1));
+            let page = cx.unless_abandoned(page).await?;
             if page.moved {
                 return Ok(None);
             }

@@ -140,6 +140,7 @@ impl Bench {
             scratch: self.folder.path().join("scratch"),
             live: self.live.step(step),
             stop: CancellationToken::new(),
+            abandon: CancellationToken::new(),
             redactor: self.redactor.clone(),
             history: History { plan: self.plan.clone(), store, run: RUN.to_owned() },
         };
