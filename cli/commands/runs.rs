@@ -32,7 +32,7 @@ pub async fn run(app: &App, args: &Runs) -> Outcome {
     let mut runs = Vec::with_capacity(rows.len());
     for row in rows {
         let owner = session::live_owner(&state, &row).map(|(owner, _)| owner);
-        let left = left(&state, &row).await?;
+        let left = left(&state, &row).await;
         runs.push(Listed { row, owner, left });
     }
     if app.json {
@@ -60,15 +60,18 @@ pub async fn run(app: &App, args: &Runs) -> Outcome {
 }
 
 /// What a cancelled run could not put back: its last event says it.
-async fn left(state: &State, row: &RunRow) -> Outcome<Option<String>> {
+async fn left(state: &State, row: &RunRow) -> Option<String> {
     if row.status != RunStatus::Cancelled {
-        return Ok(None);
+        return None;
     }
-    let last = state.store.events(&row.id, row.last_seq.saturating_sub(1)).await?.pop();
-    Ok(last.and_then(|event| match event.what {
-        EventKind::RunEnded { error, .. } => error.map(|error| error.message),
-        _ => None,
-    }))
+    match state.store.events(&row.id, row.last_seq.saturating_sub(1)).await {
+        Ok(mut events) => match events.pop()?.what {
+            EventKind::RunEnded { error, .. } => error.map(|error| error.message),
+            _ => None,
+        },
+        // One run that can not be read does not hide the others.
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 fn document(one: &Listed) -> Value {

@@ -8,6 +8,9 @@ use serde::Deserialize;
 #[derive(Deserialize)]
 struct Keyed {
     key: String,
+    /// The item's size, when the system said it.
+    #[serde(default)]
+    bytes: Option<u64>,
 }
 
 /// Runs work that blocks off the async threads.
@@ -35,13 +38,19 @@ impl Keys {
 
     /// The next key; nothing at the end. A line without a key is an error of kind gate.
     pub async fn next(&mut self) -> Result<Option<String>, StepError> {
-        let Some((Keyed { key }, end)) = self.lines.next_json().await? else { return Ok(None) };
+        Ok(self.next_sized().await?.map(|(key, _)| key))
+    }
+
+    /// The next key with the item's size in bytes: as the system gave it, and that of its line where it gave none.
+    pub async fn next_sized(&mut self) -> Result<Option<(String, u64)>, StepError> {
+        let Some((Keyed { key, bytes }, end)) = self.lines.next_json().await? else { return Ok(None) };
         if key.is_empty() {
             let message = format!("the key in the line at byte {} of {} is empty", self.offset, self.name);
             return Err(StepError::gate(message));
         }
+        let bytes = bytes.unwrap_or(end - self.offset);
         self.offset = end;
-        Ok(Some(key))
+        Ok(Some((key, bytes)))
     }
 
     /// Where the next line begins.

@@ -10,11 +10,12 @@ const TRIES: u32 = 3;
 /// The wait after the first failure; it doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 
-/// The longest wait, whatever the server asks for.
+/// The longest wait here. A server that asks for more is not called again before: the error with what it asked for goes to whoever
+/// can wait that long.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Calls `call` until it succeeds, fails other than transiently, or has been tried three times. Waits between tries, as long as the
-/// server asked for when it did. Only for calls that may be repeated.
+/// server asked for when it did, and not at all when that is longer than half a minute. Only for calls that may be repeated.
 pub async fn patiently<T, F: Future<Output = Result<T, StepError>>>(
     mut call: impl FnMut() -> F,
 ) -> Result<T, StepError> {
@@ -22,14 +23,22 @@ pub async fn patiently<T, F: Future<Output = Result<T, StepError>>>(
     for _ in 1..TRIES {
         match call().await {
             Err(error) if error.kind == ErrorKind::Transient => {
-                let asked = error.retry_after_ms.map_or(wait, Duration::from_millis);
-                tokio::time::sleep(asked.min(LONGEST_WAIT)).await;
+                let asked = asked(&error);
+                if asked > LONGEST_WAIT {
+                    return Err(error);
+                }
+                tokio::time::sleep(asked.max(wait)).await;
                 wait *= 2;
             }
             end => return end,
         }
     }
     call().await
+}
+
+/// How long the server asked to wait; nothing when it did not.
+pub fn asked(error: &StepError) -> Duration {
+    error.retry_after_ms.map_or(Duration::ZERO, Duration::from_millis)
 }
 
 #[cfg(test)]
@@ -59,5 +68,17 @@ mod tests {
         }));
         assert!(end.is_err());
         assert_eq!(calls.get(), 1);
+    }
+
+    #[test]
+    fn a_server_that_asks_for_a_long_wait_is_not_called_before_it_is_over() {
+        let calls = Cell::new(0);
+        let mut long = StepError::transient("busy");
+        long.retry_after_ms = Some(60_000);
+        let end: Result<(), _> = run(patiently(async || {
+            calls.set(calls.get() + 1);
+            Err(long.clone())
+        }));
+        assert_eq!((end.unwrap_err().retry_after_ms, calls.get()), (Some(60_000), 1));
     }
 }

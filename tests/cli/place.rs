@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use sqlx::Connection;
+use sqlx::{Connection, Row};
 use tempfile::TempDir;
 
 pub struct Place {
@@ -115,9 +115,9 @@ impl Place {
         runtime.block_on(async {
             let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
             let statement = sqlx::AssertSqlSafe(statement.to_owned());
-            let found = sqlx::query_scalar(statement).fetch_all(&mut connection).await.unwrap();
+            let rows = sqlx::query(statement).fetch_all(&mut connection).await.unwrap();
             connection.close().await.unwrap();
-            found
+            rows.iter().map(|row| row.try_get(0).unwrap_or_default()).collect()
         })
     }
 

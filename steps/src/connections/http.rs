@@ -246,8 +246,7 @@ pub async fn check_status(what: &str, response: Response) -> Result<Response, St
     if status.is_success() {
         return Ok(response);
     }
-    let retry_after_ms =
-        response.headers().get(RETRY_AFTER).and_then(|value| retry_after(value, Timestamp::now()));
+    let retry_after_ms = asked_to_wait(&response);
     let body = head_of(response, ERROR_BODY).await;
     let mut error = status_error(what, status, &body);
     error.retry_after_ms = retry_after_ms;
@@ -287,6 +286,11 @@ fn status_error(what: &str, status: StatusCode, body: &[u8]) -> StepError {
     } else {
         StepError::refused(message)
     }
+}
+
+/// How long a server asked to wait before the next request, in milliseconds.
+pub fn asked_to_wait(response: &Response) -> Option<u64> {
+    response.headers().get(RETRY_AFTER).and_then(|value| retry_after(value, Timestamp::now()))
 }
 
 /// `Retry-After` in milliseconds: seconds, or an HTTP date.

@@ -22,7 +22,8 @@ use crate::one_or_many::OneOrMany;
 /// changes nothing. No key that is not in a manifest is ever deleted.
 ///
 /// One key is one item of `max_items`, however many collections it is deleted from; `max_percent` is of the largest collection, counted
-/// before the first delete; `max_errors` counts keys that fail, once each.
+/// before the first delete; `max_bytes` counts the bytes that the manifest gives for a key, and those of its line there where it gives
+/// none; `max_errors` counts keys that fail, once each.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeleteBatch {
@@ -35,7 +36,7 @@ pub struct DeleteBatch {
     #[serde(default = "default_batch_size")]
     #[schemars(range(min = 1, max = 100))]
     pub batch_size: u64,
-    /// How many further passes try again what failed, 0 to 10. Default 3.
+    /// How many further passes try again what failed, 0 to 10; none when nothing of it can get better by itself. Default 3.
     #[serde(default = "default_retry_failed")]
     #[schemars(range(max = 10))]
     pub retry_failed: u32,

@@ -14,6 +14,7 @@ use crate::backoff::{exponential, pause};
 use crate::collections::Collection;
 use crate::kind::Context;
 use crate::manifest::{Keys, count_keys};
+use crate::retry::asked;
 
 /// How many batches of the ledger are looked through at once.
 const ROWS: usize = 50;
@@ -48,6 +49,10 @@ pub(super) struct Work<'a> {
     manifests: String,
     since: u64,
     last_pass: u32,
+    /// The longest wait that the system asked for since the last pass began.
+    asked: Duration,
+    /// Whether anything that failed since then may work when it is tried again.
+    hopeful: bool,
 }
 
 impl<'a> Work<'a> {
@@ -77,7 +82,21 @@ impl<'a> Work<'a> {
         let hashes: Vec<&str> = step.keys.0.iter().map(|manifest| manifest.sha256.as_str()).collect();
         let manifests = hashes.join(" ");
         let since = 0;
-        Ok(Self { step, cx, collections, total, population, tally, at, manifests, since, last_pass })
+        let (asked, hopeful) = (Duration::ZERO, false);
+        Ok(Self {
+            step,
+            cx,
+            collections,
+            total,
+            population,
+            tally,
+            at,
+            manifests,
+            since,
+            last_pass,
+            asked,
+            hopeful,
+        })
     }
 
     async fn check_manifests(step: &DeleteBatch, cx: &Context) -> Result<u64, StepError> {
@@ -127,6 +146,8 @@ impl<'a> Work<'a> {
         }
         if self.tally.failed > 0 {
             self.last_pass = self.last_pass.max(1);
+            // Somebody may have mended what was refused.
+            self.hopeful = true;
         }
     }
 
@@ -135,11 +156,11 @@ impl<'a> Work<'a> {
             let Some(manifest) = self.step.keys.0.get(index) else { return Ok(()) };
             let mut keys = Keys::open(&self.cx.artifacts, manifest, offset).await?;
             loop {
-                let batch = self.read(&mut keys).await?;
+                let (batch, bytes) = self.read(&mut keys).await?;
                 if batch.is_empty() {
                     break;
                 }
-                let charged = batch.len() as u64;
+                let charged = (batch.len() as u64, bytes);
                 let next = At::Manifest { index, offset: keys.offset() };
                 let manifests = self.manifests.clone();
                 self.announce(Intended { next, manifests, keys: batch }, charged).await?;
@@ -149,20 +170,22 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    async fn read(&self, keys: &mut Keys) -> Result<BTreeMap<String, String>, StepError> {
-        let mut batch = BTreeMap::new();
+    /// The keys of the next batch, and their bytes in all.
+    async fn read(&self, keys: &mut Keys) -> Result<(BTreeMap<String, String>, u64), StepError> {
+        let (mut batch, mut sum) = (BTreeMap::new(), 0_u64);
         while (batch.len() as u64) < self.step.batch_size {
-            let Some(key) = keys.next().await? else { break };
+            let Some((key, bytes)) = keys.next_sized().await? else { break };
+            sum = sum.saturating_add(bytes);
             batch.insert(key, String::new());
         }
-        Ok(batch)
+        Ok((batch, sum))
     }
 
     /// Tries again what failed, pass by pass, each over the failures of the pass before.
     async fn later_passes(&mut self) -> Result<(), StepError> {
         let last = self.last_pass;
         if let At::Manifest { .. } = self.at {
-            if self.tally.failed == 0 || last == 0 {
+            if self.tally.failed == 0 || last == 0 || !self.hopeful {
                 return Ok(());
             }
             self.begin_pass(1, self.since).await?;
@@ -172,9 +195,9 @@ impl<'a> Work<'a> {
                 Some((number, keys)) => {
                     let next = At::Pass { pass, after: number };
                     let manifests = self.manifests.clone();
-                    self.announce(Intended { next, manifests, keys }, 0).await?;
+                    self.announce(Intended { next, manifests, keys }, (0, 0)).await?;
                 }
-                None if self.tally.failed == 0 || pass >= last => return Ok(()),
+                None if self.tally.failed == 0 || pass >= last || !self.hopeful => return Ok(()),
                 None => self.begin_pass(pass + 1, after).await?,
             }
         }
@@ -183,10 +206,11 @@ impl<'a> Work<'a> {
 
     async fn begin_pass(&mut self, pass: u32, after: u64) -> Result<(), StepError> {
         self.show();
-        let wait = exponential(FIRST_WAIT, pass, LONGEST_WAIT);
+        // As long as the system asked for, however long that is: a stop is heard all the while.
+        let wait = exponential(FIRST_WAIT, pass, LONGEST_WAIT).max(std::mem::take(&mut self.asked));
         pause(self.cx, wait).await?;
         self.at = At::Pass { pass, after };
-        self.tally.failed = 0;
+        (self.tally.failed, self.hopeful) = (0, false);
         Ok(())
     }
 
@@ -219,13 +243,14 @@ impl<'a> Work<'a> {
         }
     }
 
-    async fn announce(&mut self, intended: Intended, charged: u64) -> Result<(), StepError> {
+    /// Announces a batch that is charged with so many items and bytes, and does it.
+    async fn announce(&mut self, intended: Intended, charged: (u64, u64)) -> Result<(), StepError> {
         self.cx.checkpoint()?;
         let intent = Intent {
             what: encode(&intended)?,
             items: intended.keys.len() as u64,
-            charged_items: charged,
-            charged_bytes: 0,
+            charged_items: charged.0,
+            charged_bytes: charged.1,
         };
         let batch = self.cx.ledger.intend(intent).await?;
         self.act(batch.number, intended, false).await
@@ -246,6 +271,8 @@ impl<'a> Work<'a> {
         for error in became.errors.values_mut() {
             error.message = self.cx.redactor.text(&error.message);
             error.causes.iter_mut().for_each(|cause| *cause = self.cx.redactor.text(cause));
+            self.asked = self.asked.max(asked(error));
+            self.hopeful |= error.kind.retryable();
         }
         self.tally.add(&intended, &became);
         self.at = intended.next;

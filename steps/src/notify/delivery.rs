@@ -18,7 +18,7 @@ use url::Url;
 
 use super::{Attempt, Notify};
 use crate::backoff::{exponential, pause};
-use crate::connections::http::{http_of, transport_error};
+use crate::connections::http::{asked_to_wait, http_of, transport_error};
 use crate::digest::hmac_sha256;
 use crate::kind::Context;
 use crate::records::write_text;
@@ -158,7 +158,7 @@ impl<'a> Delivery<'a> {
                 attempt.status = Some(status.as_u16());
                 delivered = status.is_success();
                 last = !delivered && !worth_retrying(status);
-                retry_after_ms = seconds_to_wait(&response);
+                retry_after_ms = asked_to_wait(&response);
             }
             Err(error) => {
                 last = !error.kind.retryable();
@@ -272,11 +272,7 @@ fn target(notify: &Notify) -> Result<Target, StepError> {
 
 /// Whether the receiver may say something else in a moment.
 fn worth_retrying(status: StatusCode) -> bool {
-    status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
-}
-
-/// `Retry-After` in milliseconds, when it is a number of seconds.
-fn seconds_to_wait(response: &Response) -> Option<u64> {
-    let seconds = response.headers().get(reqwest::header::RETRY_AFTER)?.to_str().ok()?;
-    seconds.trim().parse::<u64>().ok().map(|seconds| seconds.saturating_mul(1000))
+    // 501 says that it never will.
+    (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
+        || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
 }

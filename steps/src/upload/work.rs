@@ -17,6 +17,7 @@ use crate::connections::http::{Http, http_of};
 use crate::connections::session::SessionValue;
 use crate::kind::Context;
 use crate::records::{read_records, write_records};
+use crate::retry::asked;
 
 /// How often one file is tried.
 const TRIES: u32 = 4;
@@ -255,8 +256,8 @@ impl<'a> Work<'a> {
     }
 
     async fn rest(&self, attempt: u32, lost: &Lost) -> Result<(), StepError> {
-        let asked = lost.error.retry_after_ms.map_or(Duration::ZERO, Duration::from_millis);
-        let wait = exponential(FIRST_WAIT, attempt, LONGEST_WAIT).max(asked).min(LONGEST_WAIT);
+        // As long as the server asks for, however long that is: a stop is heard all the while.
+        let wait = exponential(FIRST_WAIT, attempt, LONGEST_WAIT).max(asked(&lost.error));
         pause(self.cx, wait).await
     }
 

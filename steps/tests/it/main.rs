@@ -13,6 +13,7 @@ mod freeze;
 mod freeze_chatkit;
 mod http;
 mod notify;
+mod refusals;
 mod report;
 mod server;
 mod session;
