@@ -111,5 +111,5 @@ impl World for Kit {
 
 #[test]
 fn a_reset_comes_to_the_same_end_whatever_crashes() {
-    explore(&Case { name: "reset-chatkit", recovery: Recovery::Resume, make, stride: 29, second_stride: 0 });
+    explore(&Case { name: "reset-chatkit", recovery: Recovery::Resume, make, stride: 23, second_stride: 0 });
 }
