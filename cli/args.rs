@@ -92,7 +92,7 @@ Examples:
   runbook resume            the only unfinished run
   runbook resume x7k2       the run whose id ends like this")]
 pub struct Resume {
-    /// The run: its id, or the beginning or end of it. Without it, the only unfinished run.
+    /// The run: its id, or 4 characters or more of its beginning or end. Without it, the only unfinished run.
     pub run: Option<String>,
 }
 
@@ -110,7 +110,7 @@ Examples:
   runbook answer x7k2 restart done
   runbook answer x7k2 freeze done")]
 pub struct Answer {
-    /// The run: its id, or the beginning or end of it.
+    /// The run: its id, or 4 characters or more of its beginning or end.
     pub run: String,
 
     /// The step that asks, when several do, and the answer. Without an answer it is asked for on the terminal.
@@ -128,7 +128,7 @@ Examples:
   runbook cancel            the only unfinished run
   runbook cancel x7k2       the run whose id ends like this")]
 pub struct Cancel {
-    /// The run: its id, or the beginning or end of it. Without it, the only unfinished run.
+    /// The run: its id, or 4 characters or more of its beginning or end. Without it, the only unfinished run.
     pub run: Option<String>,
 }
 
@@ -147,7 +147,7 @@ pub struct Runs {
 /// Show a run: its steps, what it holds, and what to type next.
 #[derive(Debug, Args)]
 pub struct Show {
-    /// The run: its id, or the beginning or end of it. Without it, the newest run.
+    /// The run: its id, or 4 characters or more of its beginning or end. Without it, the newest run.
     pub run: Option<String>,
 }
 
@@ -159,7 +159,7 @@ Examples:
   runbook logs x7k2 -f      and what comes, until it ends
   runbook logs --step purge --json")]
 pub struct Logs {
-    /// The run: its id, or the beginning or end of it. Without it, the newest run.
+    /// The run: its id, or 4 characters or more of its beginning or end. Without it, the newest run.
     pub run: Option<String>,
 
     /// Go on printing until the run ends.

@@ -1,6 +1,5 @@
 //! Asks the person at the terminal. Only when there is one: stdin and stderr are terminals, and this process is in the foreground.
 
-mod choice;
 mod keys;
 mod line;
 
@@ -213,18 +212,13 @@ fn phrase_prompt(
         writeln!(err, "{line}")?;
     }
     writeln!(err, "  To go on, type  {}", format::paint(Style::new().bold(), phrase))?;
-    for line in
-        wrap("Ctrl-D leaves the run waiting, Ctrl-C stops it; nothing happens then.", width.saturating_sub(3))
-    {
-        writeln!(err, "  {}", format::paint(Style::new().dim(), &line))?;
-    }
     drop(err);
-    let mut prompt = String::from("  ");
-    theme().format_input_prompt(&mut prompt, step, None).map_err(io::Error::other)?;
+    tell_ways_out()?;
+    let prompt = input_prompt(step)?;
     let mut wrong = 0;
     loop {
         let text = match line::read(keys, &prompt)? {
-            Reply::Text(text) => text.trim().to_owned(),
+            Reply::Text(text) => text,
             other => return Ok(other),
         };
         if text.is_empty() {
@@ -248,9 +242,41 @@ fn settle_prompt(keys: &Keys<'_>, step: &str, message: &str) -> io::Result<Reply
     for line in block(step, message, &[], width()) {
         eprintln!("{line}");
     }
-    eprintln!("  Look at the system, then choose. Esc leaves the run waiting.");
-    let items: Vec<String> = SETTLE.iter().map(|(word, meaning)| format!("{word:<5}  {meaning}")).collect();
-    choice::choose(keys, &*theme(), step, &items, |at| SETTLE[at].0.to_owned())
+    eprintln!("  Look at the system, then type one of these words:");
+    for (word, meaning) in SETTLE {
+        eprintln!("    {}  {meaning}", format::paint(Style::new().bold(), &format!("{word:<5}")));
+    }
+    tell_ways_out()?;
+    let prompt = input_prompt(step)?;
+    loop {
+        let text = match line::read(keys, &prompt)? {
+            Reply::Text(text) => text,
+            other => return Ok(other),
+        };
+        if SETTLE.iter().any(|(word, _)| *word == text) {
+            return Ok(Reply::Text(text));
+        }
+        if !text.is_empty() {
+            eprintln!("  That is none of the words: type done, retry or abort.");
+        }
+    }
+}
+
+/// How to get away from a question without an answer.
+fn tell_ways_out() -> io::Result<()> {
+    let text = "Ctrl-D leaves the run waiting, Ctrl-C stops it; nothing happens then.";
+    let mut err = io::stderr().lock();
+    for line in wrap(text, width().saturating_sub(3)) {
+        writeln!(err, "  {}", format::paint(Style::new().dim(), &line))?;
+    }
+    Ok(())
+}
+
+/// What stands before the line that is typed.
+fn input_prompt(step: &str) -> io::Result<String> {
+    let mut prompt = String::from("  ");
+    theme().format_input_prompt(&mut prompt, step, None).map_err(io::Error::other)?;
+    Ok(prompt)
 }
 
 #[cfg(test)]

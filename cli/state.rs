@@ -20,6 +20,9 @@ use crate::session;
 /// The file in a run's folder that the process which works on the run has locked.
 const OWNER: &str = "owner.lock";
 
+/// How many characters a part of a run's id has at least: fewer fit by chance.
+const PART: usize = 4;
+
 /// How many runs are looked through.
 const RECENT: usize = 10_000;
 
@@ -165,7 +168,7 @@ pub enum Prefer {
     Newest,
 }
 
-/// The run that a person means by its id, or by the beginning or end of it.
+/// The run that a person means by its id, or by at least 4 characters of its beginning or end.
 pub async fn run_named(state: &State, text: &str, prefer: Prefer) -> Outcome<RunRow> {
     let store = &*state.store;
     if let Some(row) = store.run(text).await? {
@@ -174,6 +177,13 @@ pub async fn run_named(state: &State, text: &str, prefer: Prefer) -> Outcome<Run
     let rows = store.runs(RECENT).await?;
     let fits = |row: &&RunRow| row.id.starts_with(text) || row.id.ends_with(text);
     let mut found: Vec<&RunRow> = rows.iter().filter(fits).collect();
+    if text.is_empty() {
+        return Err(listing(state, "the id of the run is empty".to_owned(), &found).await);
+    }
+    if text.chars().count() < PART && !found.is_empty() {
+        let message = format!("`{text}` is too short to name a run: write {PART} characters of its id");
+        return Err(listing(state, message, &found).await);
+    }
     match prefer {
         Prefer::Newest => found.truncate(1),
         Prefer::Unfinished if found.iter().any(|row| !row.status.is_final()) => {

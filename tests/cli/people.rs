@@ -78,6 +78,23 @@ fn several_unfinished_runs_are_listed() {
 }
 
 #[test]
+fn a_run_is_not_named_by_nothing_or_by_a_letter() {
+    let place = gate();
+    place.expect(5, &["exec", "gate.yaml"]);
+    let run = place.newest();
+    for text in ["", "g", "gat"] {
+        for args in
+            [["answer", text, "DO IT"].as_slice(), &["cancel", text], &["resume", text], &["show", text]]
+        {
+            let ran = place.expect(2, args);
+            assert!(ran.err.contains(&run), "{args:?}\n{}", ran.err);
+        }
+    }
+    assert!(!place.path("acted").exists());
+    place.expect(0, &["answer", "gate", "DO IT"]);
+}
+
+#[test]
 fn the_report_of_a_cancelled_run_asks_for_no_answer() {
     let place = Place::new();
     let last = "finally:\n  - { id: report, uses: report }\n";
