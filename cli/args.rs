@@ -100,7 +100,7 @@ pub struct Resume {
 ///
 /// A phrase is compared before anything is recorded: a wrong one changes nothing. A question about a step whose outcome is not
 /// known is answered with `done`, `retry` or `abort`; of a hold that could not be lifted a person says `done` who has lifted it by
-/// hand. When another process works on the run it takes the answer up; otherwise this
+/// hand, and `abandon` who gives it up as it is (exit 4). When another process works on the run it takes the answer up; otherwise this
 /// one goes on with the run.
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -35,10 +35,14 @@ pub fn plan(source: &Source, args: &Exec) -> Outcome<Plan> {
     let here =
         std::env::current_dir().map_err(|error| Failure::usage(format!("the current folder: {error}")))?;
     absolute(&runbook, &mut values, &here);
-    runbook.plan(values, &CATALOG).map_err(|found| {
+    let plan = runbook.plan(values, &CATALOG).map_err(|found| {
         diagnostics::print(source, &found);
         Failure::silent(Exit::Invalid)
-    })
+    })?;
+    let folder = here.to_str().ok_or_else(|| {
+        Failure::usage(format!("the current folder {} has no name in UTF-8", here.display()))
+    })?;
+    Ok(Plan { folder: Some(folder.to_owned()), ..plan })
 }
 
 /// What the command line gives, then what the file gives beside it.

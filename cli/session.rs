@@ -6,6 +6,7 @@ mod recorder;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
@@ -60,6 +61,9 @@ impl Prepared {
         if !problems.is_empty() {
             complain(needs, Exit::Invalid, "this program can not run what the runbook asks for", problems)?;
         }
+        if let Some(folder) = &plan.folder {
+            enter(folder, needs)?;
+        }
         let Secrets { values, missing } = secrets::read(&plan.secrets);
         if !missing.is_empty() {
             let lines = missing.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
@@ -71,6 +75,27 @@ impl Prepared {
         let shared: Arc<dyn Vault> = Arc::clone(&vault) as _;
         let resources = checks::resources(&plan, &values, needs, &redactor, &shared)?;
         Ok(Self { plan: Arc::new(plan), secrets: values, redactor, resources, vault })
+    }
+}
+
+/// Works from here on where the run was started, so that relative paths and programs are the same ones.
+fn enter(folder: &str, needs: Needs) -> Outcome<()> {
+    let here = std::env::current_dir().unwrap_or_default();
+    if here == Path::new(folder) {
+        return Ok(());
+    }
+    match std::env::set_current_dir(folder) {
+        Ok(()) => {
+            eprintln!("the run works in {folder}, where it was started");
+            Ok(())
+        }
+        Err(error) => {
+            let lines = vec![
+                format!("{folder}: {error}"),
+                "relative paths would mean something else here".to_owned(),
+            ];
+            complain(needs, Exit::Usage, "the folder that the run was started in can not be entered", lines)
+        }
     }
 }
 

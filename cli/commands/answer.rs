@@ -23,7 +23,10 @@ use crate::state::{self, Prefer};
 const TAKEN_UP: Duration = Duration::from_secs(2);
 
 /// What a person says who has put something back by hand.
-pub const DONE: &str = "done";
+const DONE: &str = "done";
+
+/// What a person says who gives up what can not be put back.
+const ABANDON: &str = "abandon";
 
 /// Records the answer and goes on with the run, unless another process does.
 pub async fn run(app: &App, args: &args::Answer) -> Outcome {
@@ -32,7 +35,9 @@ pub async fn run(app: &App, args: &args::Answer) -> Outcome {
     banner::show(&state, Some(&row.id)).await;
     let (plan, stands) = session::load(&state, &row).await?;
     if let Some(obligation) = by_hand(&stands, &args.words) {
-        return put_back(app, &state, &row, plan, obligation).await;
+        let abandon = args.words.last().is_some_and(|word| word == ABANDON);
+        let purpose = Purpose::ByHand { obligation, by: session::person(), abandon };
+        return put_back(app, &state, &row, plan, purpose).await;
     }
     let (step, question, text) = choose(&stands, &args.words)?;
     let Some(text) = text.or_else(|| typed(&step, &question)) else {
@@ -81,15 +86,19 @@ pub async fn run(app: &App, args: &args::Answer) -> Outcome {
 fn by_hand(stands: &RunState, words: &[String]) -> Option<String> {
     let mut stuck = stands.open_obligations().filter(|(_, one)| one.stuck.is_some());
     match words {
-        [done] if done == DONE && !asks(stands) => {
+        [word] if settles(word) && !asks(stands) => {
             let only = stuck.next()?;
             stuck.next().is_none().then(|| only.0.to_owned())
         }
-        [step, done] if done == DONE => {
+        [step, word] if settles(word) => {
             stuck.find(|(_, one)| one.obligation.step == *step).map(|(id, _)| id.to_owned())
         }
         _ => None,
     }
+}
+
+fn settles(word: &str) -> bool {
+    word == DONE || word == ABANDON
 }
 
 fn asks(stands: &RunState) -> bool {
@@ -97,12 +106,11 @@ fn asks(stands: &RunState) -> bool {
 }
 
 /// Takes note of what a person put back by hand, and goes on.
-async fn put_back(app: &App, state: &State, row: &RunRow, plan: Plan, obligation: String) -> Outcome {
+async fn put_back(app: &App, state: &State, row: &RunRow, plan: Plan, purpose: Purpose) -> Outcome {
     if let Some((owner, until)) = session::live_owner(state, row) {
         return Err(session::busy(&row.id, &owner, until));
     }
     let prepared = Prepared::new(state, &row.id, plan, Needs::WhatThereIs)?;
-    let purpose = Purpose::ByHand { obligation, by: session::person() };
     session::drive(state, row, prepared, purpose, app.json).await
 }
 

@@ -110,6 +110,7 @@ fn document(row: &RunRow, plan: &Plan, stands: &RunState, owner: Option<&str>) -
     let obligation = |(id, one): (&String, &runbook_engine::state::ObligationState)| {
         let (phase, how) = match &one.phase {
             ObligationPhase::Opened => ("opened", None),
+            ObligationPhase::Changing => ("changing", None),
             ObligationPhase::Applied => ("applied", None),
             ObligationPhase::Releasing => ("releasing", None),
             ObligationPhase::Closed(how) => ("closed", Some(how)),

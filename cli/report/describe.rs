@@ -126,6 +126,8 @@ fn obligation(id: &str, change: &ObligationChange, state: &RunState) -> String {
                 obligation.max_hold
             )
         }
+        ObligationChange::Changing => format!("changing {label}"),
+        ObligationChange::Unchanged => format!("{label} was not changed"),
         ObligationChange::Applied => format!("{label} is held"),
         ObligationChange::Lost { found } => format!("{label} is NOT held any more: {found}"),
         ObligationChange::Releasing => format!("putting {label} back"),

@@ -75,6 +75,7 @@ impl Runbook {
         }
         Ok(Plan {
             version: PLAN_VERSION,
+            folder: None,
             runbook: resolved.name.value.clone(),
             description: resolved.description.clone(),
             definition: sha256(&self.source),

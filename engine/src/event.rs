@@ -162,6 +162,10 @@ pub struct Answer {
 pub enum ObligationChange {
     /// It is about to be taken on; nothing has been changed yet.
     Opened(Box<Obligation>),
+    /// The change is about to be made: from here on it may have been.
+    Changing,
+    /// The change that was about to be made was not: something else stood there.
+    Unchanged,
     /// The change was made.
     Applied,
     /// It was looked at while it was held, and is not in force.

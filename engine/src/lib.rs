@@ -18,6 +18,7 @@ pub mod event;
 pub mod expr;
 pub mod inputs;
 pub mod kinds;
+mod obligation;
 pub mod plan;
 pub mod redact;
 pub mod reopen;

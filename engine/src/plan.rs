@@ -31,6 +31,9 @@ pub struct Plan {
     pub description: String,
     /// SHA-256 of the definition's source text, 64 lower-case hex digits.
     pub definition: String,
+    /// The folder that the run was started in: relative paths mean the same in whatever process goes on with it.
+    #[serde(default)]
+    pub folder: Option<String>,
     /// Every input with its resolved value.
     pub inputs: serde_json::Map<String, Value>,
     /// Where each secret is read from, by name. Values are never here.

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{ErrorKind, Outcome, StepError};
-use crate::event::{Answer, Closed, Event, EventKind, Obligation, ObligationChange, Question, RunOutcome};
+use crate::event::{Answer, Event, EventKind, ObligationChange, Question, RunOutcome};
 use crate::kinds::Repeat;
 use crate::plan::{Plan, StepId};
+
+pub use crate::obligation::{ObligationPhase, ObligationState};
 
 /// Where a run stands, as its events say. Whether a process is working on it is a matter of leases, not of events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,79 +109,6 @@ impl StepState {
     /// Whether it ended and nothing but a reopening starts it again.
     pub fn is_over(&self) -> bool {
         matches!(self.status, StepStatus::Succeeded | StepStatus::Skipped)
-    }
-}
-
-/// An obligation's part of the state.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ObligationState {
-    /// What it is.
-    pub obligation: Obligation,
-    /// How far it is.
-    pub phase: ObligationPhase,
-    /// When it was opened.
-    pub opened_at: Timestamp,
-    /// What was found when it was not in force while it was held, or ended before the run was done with it: whatever comes after the
-    /// step that took it on has lost its ground.
-    pub lost: Option<String>,
-    /// Why it could not be put back when that was last tried.
-    pub stuck: Option<StepError>,
-}
-
-/// How far an obligation is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ObligationPhase {
-    /// Recorded; the change may or may not have been made.
-    Opened,
-    /// The change was made.
-    Applied,
-    /// It is being put back.
-    Releasing,
-    /// It is over.
-    Closed(Closed),
-}
-
-impl ObligationState {
-    /// Whether something must still be put back.
-    pub fn is_open(&self) -> bool {
-        !matches!(self.phase, ObligationPhase::Closed(_))
-    }
-
-    /// When it is released at the latest.
-    pub fn hold_until(&self) -> Timestamp {
-        self.obligation.max_hold.after(self.opened_at)
-    }
-
-    /// Takes a change in; the present phase when it can not follow that.
-    fn change(&mut self, change: &ObligationChange, at: Timestamp) -> Result<(), ObligationPhase> {
-        use ObligationPhase::{Applied, Closed, Opened, Releasing};
-        match (&self.phase, change) {
-            // Entered again in the middle of a release, the step that took it on may make the change once more.
-            (Opened | Releasing | Applied, ObligationChange::Applied) => {
-                self.phase = Applied;
-                (self.lost, self.stuck) = (None, None);
-            }
-            (Applied, ObligationChange::Lost { found }) => self.lost = Some(found.clone()),
-            (Opened | Applied | Releasing, ObligationChange::Releasing) => self.phase = Releasing,
-            (Releasing, ObligationChange::Stuck { error }) => self.stuck = Some(error.clone()),
-            (Opened | Applied | Releasing, ObligationChange::Closed { how }) => {
-                self.lost = self.lost.take().or_else(|| lost_by(how, at >= self.hold_until()));
-                self.phase = Closed(how.clone());
-            }
-            (phase, _) => return Err(phase.clone()),
-        }
-        Ok(())
-    }
-}
-
-/// Whether an obligation that ended like this ended too early for the run; in words.
-fn lost_by(how: &Closed, overdue: bool) -> Option<String> {
-    match how {
-        Closed::Foreign { present } => Some(format!("somebody else changed it to {present}")),
-        Closed::Expired => Some("it had been held for its max_hold".to_owned()),
-        // It was released for its time, whatever was found then.
-        _ if overdue => Some("it had been held for its max_hold".to_owned()),
-        _ => None,
     }
 }
 

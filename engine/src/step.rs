@@ -43,14 +43,16 @@ pub enum Release {
     Undone,
 }
 
-/// How far an obligation was when its release began, as recorded.
+/// How far an obligation is, as recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
-    /// It had been announced; the change was never recorded as made.
+    /// It is announced; nothing was changed.
     Opened,
-    /// The change had been made.
+    /// The change may or may not have been made.
+    Changing,
+    /// The change was made.
     Applied,
-    /// An earlier release had begun.
+    /// A release has begun.
     Releasing,
 }
 

@@ -89,6 +89,7 @@ fn plan(steps: &[Shape], finals: usize, max_parallel: usize, max_duration: Optio
     });
     Plan {
         version: PLAN_VERSION,
+        folder: None,
         runbook: "random".to_owned(),
         description: String::new(),
         definition: "0".repeat(64),

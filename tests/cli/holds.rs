@@ -179,9 +179,62 @@ fn a_restart_that_keeps_failing_is_settled_by_a_person_who_did_it_by_hand() {
     place.write("app.env", &ORIGINAL.replace("25", "0"));
     let refused = place.expect(2, &["answer", &run, "freeze", "done"]);
     assert!(refused.err.contains("still has the value of the run"), "{}", refused.err);
+    // What can not be read may hold anything.
+    place.write("app.env", "MAX_MB=0\nMAX_MB=0\n");
+    let refused = place.expect(2, &["answer", &run, "freeze", "done"]);
+    assert!(refused.err.contains("abandon"), "{}", refused.err);
     place.write("app.env", ORIGINAL);
     let ran = place.expect(6, &["answer", &run, "freeze", "done"]);
     assert!(ran.err.contains("by hand of tester"), "{}", ran.err);
     assert!(!place.expect(0, &["runs"]).err.contains("HELD"));
     place.expect(4, &["exec", "hold.yaml"]);
+}
+
+#[test]
+fn what_can_not_be_put_back_may_be_given_up_and_the_run_says_so() {
+    let place = with_restart();
+    place.expect(4, &["exec", "hold.yaml"]);
+    let run = place.newest();
+    std::fs::remove_file(place.path("app.env")).unwrap();
+    place.expect(4, &["cancel"]);
+    place.expect(2, &["answer", &run, "freeze", "done"]);
+    let ran = place.expect(4, &["answer", &run, "freeze", "abandon"]);
+    assert!(ran.err.contains("NOT seen to be back"), "{}", ran.err);
+    assert!(!place.expect(0, &["runs"]).err.contains("HELD"));
+}
+
+#[test]
+fn a_run_goes_on_in_the_folder_it_was_started_in() {
+    let place = with_restart();
+    for folder in ["here", "there"] {
+        std::fs::create_dir(place.path(folder)).unwrap();
+    }
+    let freeze = std::fs::read_to_string(place.path("hold.yaml")).unwrap();
+    place.write("hold.yaml", &freeze.replace("test ! -e broken", "pwd >> restarts"));
+    let ran = place.command(&["exec", "../hold.yaml"]).current_dir(place.path("here")).output().unwrap();
+    assert_eq!(ran.status.code(), Some(4));
+    let ran = place.command(&["cancel"]).current_dir(place.path("there")).output().unwrap();
+    assert_eq!(ran.status.code(), Some(6), "{}", String::from_utf8_lossy(&ran.stderr));
+    assert!(!place.path("there/restarts").exists());
+    let restarts = std::fs::read_to_string(place.path("here/restarts")).unwrap();
+    assert_eq!(restarts.lines().count(), 2, "{restarts}");
+    assert_eq!(value(&place), ORIGINAL);
+}
+
+#[test]
+fn a_change_that_may_have_been_made_is_followed_by_a_restart_whatever_the_value_is() {
+    let place = with_restart();
+    let freeze = std::fs::read_to_string(place.path("hold.yaml")).unwrap();
+    // The restart takes effect, and fails.
+    place.write("hold.yaml", &freeze.replace("test ! -e broken", "cp app.env inforce; test ! -e broken"));
+    place.write("broken", "");
+    place.expect(4, &["exec", "hold.yaml"]);
+    std::fs::remove_file(place.path("broken")).unwrap();
+    place.write("app.env", ORIGINAL);
+    place.expect(6, &["cancel"]);
+    assert_eq!(
+        std::fs::read_to_string(place.path("inforce")).unwrap(),
+        ORIGINAL,
+        "it runs with the original"
+    );
 }

@@ -43,7 +43,8 @@ fn held(facts: &Facts<'_>, one: &ObligationState) -> String {
     };
     let label = &one.obligation.label;
     let how = match one.phase {
-        ObligationPhase::Opened => "may have been changed and is NOT back",
+        ObligationPhase::Opened => "is about to be changed, and is not yet",
+        ObligationPhase::Changing => "may have been changed and is NOT back",
         ObligationPhase::Releasing => "was being put back, and is NOT known to be back",
         _ => "is NOT back",
     };

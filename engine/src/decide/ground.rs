@@ -77,13 +77,19 @@ pub(super) fn watch(view: View<'_>, decision: &mut Decision) {
 /// Somebody else's value that was left where it is; what was frozen anew since does not count.
 pub(super) fn foreign(view: View<'_>) -> Option<StepError> {
     let newest = |one: &&ObligationState| {
+        // One that changed nothing says nothing about what is there.
         let all = view.state.obligations.values();
-        all.filter(|other| other.obligation.target == one.obligation.target)
+        all.filter(|other| other.phase != ObligationPhase::Closed(Closed::Untouched))
+            .filter(|other| other.obligation.target == one.obligation.target)
             .all(|other| other.opened_at <= one.opened_at)
     };
     view.state.obligations.values().filter(newest).find_map(|one| match &one.phase {
         ObligationPhase::Closed(Closed::Foreign { present }) => Some(StepError::gate(format!(
             "{} was changed by somebody else to {present}; it was left alone and is NOT back at its original value",
+            one.obligation.label
+        ))),
+        ObligationPhase::Closed(Closed::ByHand { by, other: Some(other) }) => Some(StepError::gate(format!(
+            "{} was given up by {by} as it was ({other}); it is NOT seen to be back at its original value",
             one.obligation.label
         ))),
         _ => None,

@@ -13,7 +13,6 @@ use crate::expr;
 use crate::kinds::Repeat;
 use crate::plan::{PlannedStep, StepId};
 use crate::scope;
-use crate::state::ObligationPhase;
 use crate::step::{History, Ledger, Obligations, StepCall, StepContext, StepEnd};
 use crate::store::{StoreError, Write};
 
@@ -249,8 +248,7 @@ impl Loop {
             Request::Open(obligation, reply) => {
                 let _ = reply.send(self.open(*obligation).await?);
             }
-            Request::Applied(id, reply) => {
-                let change = ObligationChange::Applied;
+            Request::Change(id, change, reply) => {
                 self.owner.record(EventKind::Obligation { id, change }, Vec::new()).await?;
                 let _ = reply.send(Ok(()));
             }
@@ -278,11 +276,7 @@ impl Loop {
 
     fn standing(&self, step: &str) -> Option<Standing> {
         let (id, one) = self.owner.state.open_obligations().find(|(_, one)| one.obligation.step == step)?;
-        Some(Standing {
-            id: id.to_owned(),
-            obligation: one.obligation.clone(),
-            applied: one.phase != ObligationPhase::Opened,
-        })
+        Some(Standing { id: id.to_owned(), obligation: one.obligation.clone(), hold: one.hold() })
     }
 
     async fn open(&mut self, obligation: Obligation) -> Result<Result<String, StepError>, DriveError> {

@@ -188,8 +188,9 @@ impl Loop {
         Ok(())
     }
 
-    /// Takes note that a person put back what an obligation changed, unless it is plainly not back.
-    pub(super) async fn by_hand(&mut self, id: &str, by: String) -> Result<(), DriveError> {
+    /// Takes note that a person put back what an obligation changed, when the original is there; or that a person gives the hold up,
+    /// when the run's own value is not plainly there.
+    pub(super) async fn by_hand(&mut self, id: &str, by: String, abandon: bool) -> Result<(), DriveError> {
         let refused = |why: String| Err(DriveError::Refused(why));
         let open = self.owner.state.obligations.get(id).filter(|one| one.is_open()).cloned();
         let Some(open) = open else { return refused(format!("{id} is not held any more")) };
@@ -207,6 +208,12 @@ impl Loop {
             }
             Err(error) => Some(format!("it can not be read: {}", self.masked(error).message)),
         };
+        if let Some(other) = other.as_ref().filter(|_| !abandon) {
+            return refused(format!(
+                "{label} is not seen to be back ({other}); nothing was recorded. Put it back, or answer `abandon` to give it up \
+                 as it is"
+            ));
+        }
         self.close(id.to_owned(), crate::event::Closed::ByHand { by: by.clone(), other }).await?;
         // A run that was to be cancelled is, now that nothing is in the way.
         if self.owner.state.cancel.is_some() {

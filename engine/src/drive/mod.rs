@@ -129,6 +129,8 @@ pub enum Purpose {
         obligation: String,
         /// Who.
         by: String,
+        /// Whether the hold is given up although the original value is not seen to be back.
+        abandon: bool,
     },
 }
 

@@ -3,15 +3,16 @@
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{ErrorKind, StepError};
-use crate::event::{Closed, Obligation};
+use crate::event::{Closed, Obligation, ObligationChange};
+use crate::step::Hold;
 
 /// What a step asks of the loop; each is answered when it is durable.
 #[derive(Debug)]
 pub enum Request {
     /// Record an obligation, before anything is changed.
     Open(Box<Obligation>, oneshot::Sender<Result<String, StepError>>),
-    /// Record that the change was made.
-    Applied(String, oneshot::Sender<Result<(), StepError>>),
+    /// Record how far the change is.
+    Change(String, ObligationChange, oneshot::Sender<Result<(), StepError>>),
     /// Put back what the named step changed.
     Release(String, oneshot::Sender<Result<Vec<Released>, StepError>>),
     /// The open obligation of the named step, if it has one.
@@ -34,8 +35,8 @@ pub struct Standing {
     pub id: String,
     /// What it is.
     pub obligation: Obligation,
-    /// Whether the change was recorded as made.
-    pub applied: bool,
+    /// How far it is.
+    pub hold: Hold,
 }
 
 /// The handle of one step.
@@ -61,9 +62,23 @@ impl Obligations {
         self.ask(|reply| Request::Open(Box::new(obligation), reply)).await
     }
 
+    /// Records that the change is about to be made; when this returns, it is durable, and the change may be made.
+    pub async fn changing(&self, id: &str) -> Result<(), StepError> {
+        self.change(id, ObligationChange::Changing).await
+    }
+
+    /// Records that the change was not made after all.
+    pub async fn unchanged(&self, id: &str) -> Result<(), StepError> {
+        self.change(id, ObligationChange::Unchanged).await
+    }
+
     /// Records that the change was made.
     pub async fn applied(&self, id: &str) -> Result<(), StepError> {
-        self.ask(|reply| Request::Applied(id.to_owned(), reply)).await
+        self.change(id, ObligationChange::Applied).await
+    }
+
+    async fn change(&self, id: &str, change: ObligationChange) -> Result<(), StepError> {
+        self.ask(|reply| Request::Change(id.to_owned(), change, reply)).await
     }
 
     /// Puts back everything that `step` changed; what became of each. Nothing open is no error.

@@ -21,11 +21,7 @@ impl Loop {
         let known = self.owner.state.obligations.get(id).filter(|one| one.is_open()).cloned();
         let Some(open) = known.filter(|_| !self.releasing.contains_key(id)) else { return Ok(false) };
         let Some(step) = self.owner.plan.step(&open.obligation.step).cloned() else { return Ok(false) };
-        let hold = match open.phase {
-            ObligationPhase::Opened => Hold::Opened,
-            ObligationPhase::Applied => Hold::Applied,
-            ObligationPhase::Releasing | ObligationPhase::Closed(_) => Hold::Releasing,
-        };
+        let hold = open.hold();
         let change = ObligationChange::Releasing;
         self.owner.record(EventKind::Obligation { id: id.to_owned(), change }, Vec::new()).await?;
         let expired = on_time && self.owner.clock.now() >= open.hold_until();

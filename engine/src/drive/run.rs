@@ -153,8 +153,8 @@ impl Loop {
             requests,
             to_loop,
         };
-        if let Purpose::ByHand { obligation, by } = purpose
-            && let Err(error) = this.by_hand(&obligation, by).await
+        if let Purpose::ByHand { obligation, by, abandon } = purpose
+            && let Err(error) = this.by_hand(&obligation, by, abandon).await
         {
             this.owner.leave(false).await?;
             return Err(error);

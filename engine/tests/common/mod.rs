@@ -55,6 +55,7 @@ pub fn step(id: &str, uses: &str, with: Value, effect: Effect) -> PlannedStep {
 pub fn plan(steps: Vec<PlannedStep>) -> Plan {
     Plan {
         version: PLAN_VERSION,
+        folder: None,
         runbook: "tested".to_owned(),
         description: String::new(),
         definition: "0".repeat(64),

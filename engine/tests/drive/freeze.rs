@@ -164,7 +164,7 @@ async fn a_person_may_put_back_by_hand_what_the_run_can_not() {
     assert_eq!(state.status, RunStatus::Failed, "it can not be put back");
     let (id, one) = state.open_obligations().next().unwrap();
     assert!(one.stuck.as_ref().unwrap().message.contains("restart"), "{one:?}");
-    let by_hand = || Purpose::ByHand { obligation: id.to_owned(), by: "me".to_owned() };
+    let by_hand = || Purpose::ByHand { obligation: id.to_owned(), by: "me".to_owned(), abandon: false };
     let refused = bench.drive("r", by_hand()).await;
     assert!(matches!(&refused, Err(DriveError::Refused(why)) if why.contains("still has")), "{refused:?}");
     assert_eq!(bench.store.obligations().await.unwrap().len(), 1);

@@ -235,7 +235,12 @@ impl EnvFileWay {
         let present = env_line::read(&content, variable).map_err(|error| self.refused(&error))?;
         if env_line::side(&present, &original, variable, value.as_str()) != from {
             let message = format!("{} was changed by somebody else just now", self.label());
-            return Err(StepError::transient(message));
+            // Nothing was written: a freeze has nothing to put back then, and a release looks once more.
+            return Err(if from == Side::Original {
+                StepError::gate(message)
+            } else {
+                StepError::transient(message)
+            });
         }
         let written = write_atomically(&self.path, &make(&content, &original)?).map_err(|error| {
             StepError::refused(format!("{} can not be written", self.path.display())).with_source(&error)

@@ -258,11 +258,7 @@ impl Freeze {
                 return Err(StepError::new(ErrorKind::Busy, message)
                     .with_help("resume or cancel that run first: it knows the original value"));
             }
-            let message = format!("{} is already {}", way.label(), way.text(&state));
-            return Err(StepError::gate(message).with_help(
-                "another run or somebody by hand froze it, and the original value is not known here: find out what it was, put \
-                 it back, and start again",
-            ));
+            return Err(frozen_by_another(way, &state));
         }
         way.possible(&state)?;
         let original = Original { text: way.text(&state), state };
@@ -275,14 +271,18 @@ impl Freeze {
             max_hold: self.max_hold,
         };
         let id = cx.obligations.open(obligation.clone()).await?;
-        Ok(Standing { id, obligation, applied: false })
+        Ok(Standing { id, obligation, hold: Hold::Opened })
     }
 
     /// Makes the replacement be there and in force, from wherever an earlier attempt left it.
     async fn bring_about(&self, way: &dyn Way, standing: &Standing, cx: &Context) -> Result<(), StepError> {
         let original = Original::of(&standing.obligation)?;
         let present = way.read(cx).await?;
-        let what = freezing(standing.applied, way.side(&present, &original.state));
+        let side = way.side(&present, &original.state);
+        let what = freezing(standing.hold, side);
+        if what == Freezing::Refuse && side == Side::Ours {
+            return Err(frozen_by_another(way, &present));
+        }
         if what == Freezing::Refuse {
             let message = format!(
                 "{} was changed by somebody else to {}: it is neither the original value {} nor the one that freezes",
@@ -304,7 +304,14 @@ impl Freeze {
             standing.obligation.replacement
         ));
         if what == Freezing::Apply {
-            way.apply(cx, &original.state).await?;
+            cx.obligations.changing(&standing.id).await?;
+            if let Err(error) = way.apply(cx, &original.state).await {
+                // Something else stood there: nothing was written, so nothing of it is this run's to put back.
+                if error.kind == ErrorKind::Gate {
+                    cx.obligations.unchanged(&standing.id).await?;
+                }
+                return Err(error);
+            }
         }
         way.restart(cx).await?;
         self.seen(way, cx, &original.state, Side::Ours).await?;
@@ -344,6 +351,14 @@ impl Freeze {
             Err(error) => Err(error),
         }
     }
+}
+
+fn frozen_by_another(way: &dyn Way, present: &Value) -> StepError {
+    let message = format!("{} is already {}", way.label(), way.text(present));
+    StepError::gate(message).with_help(
+        "another run or somebody by hand froze it, and the original value is not known here: find out what it was, put it back, and \
+         start again",
+    )
 }
 
 /// Lifts a freeze that is not proven; the error says what became of it.

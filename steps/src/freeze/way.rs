@@ -87,13 +87,14 @@ pub(super) enum Freezing {
     Refuse,
 }
 
-/// What a freeze does, given whether the change was recorded as made and whose value is there.
-pub(super) fn freezing(applied: bool, side: Side) -> Freezing {
-    match (side, applied) {
+/// What a freeze does, given how far the obligation is and whose value is there.
+pub(super) fn freezing(hold: Hold, side: Side) -> Freezing {
+    match (side, hold) {
         (Side::Original, _) => Freezing::Apply,
-        (Side::Ours, false) => Freezing::Restart,
-        (Side::Ours, true) => Freezing::Keep,
-        (Side::Foreign, _) => Freezing::Refuse,
+        (Side::Ours, Hold::Changing | Hold::Releasing) => Freezing::Restart,
+        (Side::Ours, Hold::Applied) => Freezing::Keep,
+        // Nothing was changed yet, so somebody else has just frozen it.
+        (Side::Ours, Hold::Opened) | (Side::Foreign, _) => Freezing::Refuse,
     }
 }
 
@@ -113,9 +114,10 @@ pub(super) enum Releasing {
 /// What a release does, given how far the obligation was and whose value is there.
 pub(super) fn releasing(hold: Hold, side: Side) -> Releasing {
     match (side, hold) {
+        // Whatever is there, nothing of it is this run's.
+        (_, Hold::Opened) => Releasing::Nothing,
         (Side::Ours, _) => Releasing::PutBack,
-        (Side::Original, Hold::Applied | Hold::Releasing) => Releasing::Restart,
-        (Side::Original, Hold::Opened) => Releasing::Nothing,
+        (Side::Original, _) => Releasing::Restart,
         (Side::Foreign, _) => Releasing::Leave,
     }
 }
@@ -144,8 +146,11 @@ mod tests {
         if !world.open {
             writes.push(|world| world.open = true);
         }
-        let what = freezing(world.hold != Hold::Opened, world.file);
+        let what = freezing(world.hold, world.file);
         if what == Freezing::Apply {
+            if world.hold == Hold::Opened {
+                writes.push(|world| world.hold = Hold::Changing);
+            }
             writes.push(|world| world.file = Side::Ours);
         }
         if matches!(what, Freezing::Apply | Freezing::Restart) {
@@ -214,12 +219,12 @@ mod tests {
 
     #[test]
     fn what_is_foreign_is_never_overwritten() {
-        for applied in [false, true] {
-            assert_eq!(freezing(applied, Side::Foreign), Freezing::Refuse);
+        for hold in [Hold::Opened, Hold::Changing, Hold::Applied, Hold::Releasing] {
+            assert_eq!(freezing(hold, Side::Foreign), Freezing::Refuse);
+            let left = if hold == Hold::Opened { Releasing::Nothing } else { Releasing::Leave };
+            assert_eq!(releasing(hold, Side::Foreign), left);
         }
-        for hold in [Hold::Opened, Hold::Applied, Hold::Releasing] {
-            assert_eq!(releasing(hold, Side::Foreign), Releasing::Leave);
-        }
-        assert_eq!(releasing(Hold::Opened, Side::Original), Releasing::Nothing);
+        assert_eq!(freezing(Hold::Opened, Side::Ours), Freezing::Refuse);
+        assert_eq!(releasing(Hold::Opened, Side::Ours), Releasing::Nothing);
     }
 }

@@ -64,17 +64,23 @@ impl Model {
                         return Some(Op::FreezeBegin);
                     }
                 };
-                match freezing(hold != Hold::Opened, world.file.side(original)) {
-                    Freezing::Apply => Some(Op::FreezeWrite),
+                match freezing(hold, world.file.side(original)) {
+                    Freezing::Apply => Some(Op::FreezeChanging),
                     Freezing::Restart => Some(Op::FreezeRestart),
                     Freezing::Keep => Some(Op::Done),
                     Freezing::Refuse => Some(Op::Failed),
                 }
             }
+            Op::FreezeChanging => {
+                let id = world.open()?.0;
+                world.change(&self.plan, &id, ObligationChange::Changing);
+                Some(Op::FreezeWrite)
+            }
             Op::FreezeWrite => {
-                let original = world.open()?.1;
+                let (id, original, _) = world.open()?;
                 // The write looks once more, under a lock.
                 if world.file != original {
+                    world.change(&self.plan, &id, ObligationChange::Unchanged);
                     return Some(Op::Failed);
                 }
                 world.file = Value::Frozen;
