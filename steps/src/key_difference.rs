@@ -7,16 +7,17 @@ use std::path::{Path, PathBuf};
 
 use runbook_engine::artifact::{Artifact, Artifacts};
 use runbook_engine::error::{ErrorKind, StepError};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, BufWriter, Lines};
 
-use crate::manifest::Keys;
+use crate::collections::Versions;
+use crate::manifest::{Entry, Keys};
 
 /// Into how many parts each side is split: one part of one side is held in memory at a time.
 const PARTS: usize = 64;
 
-/// The keys that stand on one side only, as manifests with lines `{"key"}`.
+/// The keys that stand on one side only, as manifests with lines `{"key", "version_in"}`: the version of the snapshot that has the key.
 pub struct Difference {
     /// Keys of the first manifest that the second does not have.
     pub only_here: Artifact,
@@ -24,9 +25,11 @@ pub struct Difference {
     pub only_there: Artifact,
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
-    key: &'a str,
+#[derive(Serialize, Deserialize)]
+struct Line {
+    key: String,
+    #[serde(default, skip_serializing_if = "Versions::is_empty")]
+    version_in: Versions,
 }
 
 /// A folder of partitions, removed when it is done with.
@@ -81,10 +84,11 @@ async fn split(
         parts.push(BufWriter::new(File::create_new(part_path(folder, side, part)).await.map_err(failed)?));
     }
     let mut keys = Keys::open(artifacts, manifest, 0).await?;
-    while let Some(key) = keys.next().await? {
+    while let Some(Entry { key, version_in, .. }) = keys.next_entry().await? {
+        let part = part_of(&key);
         // As JSON, because a key may hold a line break.
-        let line = serde_json::json!(key).to_string() + "\n";
-        parts[part_of(&key)].write_all(line.as_bytes()).await.map_err(failed)?;
+        let line = serde_json::to_string(&Line { key, version_in }).map_err(|error| failed(error.into()))?;
+        parts[part].write_all((line + "\n").as_bytes()).await.map_err(failed)?;
     }
     for part in &mut parts {
         part.flush().await.map_err(failed)?;
@@ -101,7 +105,7 @@ impl Part {
         Ok(Self(BufReader::new(file).lines()))
     }
 
-    async fn next(&mut self) -> Result<Option<String>, StepError> {
+    async fn next(&mut self) -> Result<Option<Line>, StepError> {
         let Some(line) = self.0.next_line().await.map_err(failed)? else { return Ok(None) };
         serde_json::from_str(&line).map(Some).map_err(|error| failed(error.into()))
     }
@@ -117,13 +121,13 @@ async fn only(
     let mut writer = artifacts.create_raw(&format!("only_in_{name}.jsonl")).await?;
     for part in 0..PARTS {
         let (mut known, mut keys) = (HashSet::new(), Part::open(folder, other, part).await?);
-        while let Some(key) = keys.next().await? {
+        while let Some(Line { key, .. }) = keys.next().await? {
             known.insert(key);
         }
         let mut keys = Part::open(folder, side, part).await?;
-        while let Some(key) = keys.next().await? {
-            if !known.contains(&key) {
-                writer.write_json(&Line { key: &key }).await?;
+        while let Some(line) = keys.next().await? {
+            if !known.contains(&line.key) {
+                writer.write_json(&line).await?;
             }
         }
     }
@@ -139,7 +143,7 @@ mod tests {
     async fn manifest(artifacts: &Artifacts, keys: impl Iterator<Item = String>) -> Artifact {
         let mut writer = artifacts.create("m.jsonl").await.unwrap();
         for key in keys {
-            writer.write_json(&Line { key: &key }).await.unwrap();
+            writer.write_json(&Line { key, version_in: Versions::new() }).await.unwrap();
         }
         writer.finish().await.unwrap()
     }

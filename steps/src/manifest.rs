@@ -4,6 +4,8 @@ use runbook_engine::artifact::{Artifact, ArtifactLines, Artifacts};
 use runbook_engine::error::{ErrorKind, StepError};
 use serde::Deserialize;
 
+use crate::collections::Versions;
+
 /// The part of a line that every manifest has; the rest of the line is passed over.
 #[derive(Deserialize)]
 struct Keyed {
@@ -11,6 +13,19 @@ struct Keyed {
     /// The item's size, when the system said it.
     #[serde(default)]
     bytes: Option<u64>,
+    /// Which state of the item it was, when its collection said.
+    #[serde(default)]
+    version_in: Versions,
+}
+
+/// What a line says of its item.
+pub struct Entry {
+    /// Its key.
+    pub key: String,
+    /// Its size in bytes: as the system gave it, and that of the line where it gave none.
+    pub bytes: u64,
+    /// Its version in the collection it was read from, when that one gave it.
+    pub version_in: Versions,
 }
 
 /// Runs work that blocks off the async threads.
@@ -38,19 +53,20 @@ impl Keys {
 
     /// The next key; nothing at the end. A line without a key is an error of kind gate.
     pub async fn next(&mut self) -> Result<Option<String>, StepError> {
-        Ok(self.next_sized().await?.map(|(key, _)| key))
+        Ok(self.next_entry().await?.map(|entry| entry.key))
     }
 
-    /// The next key with the item's size in bytes: as the system gave it, and that of its line where it gave none.
-    pub async fn next_sized(&mut self) -> Result<Option<(String, u64)>, StepError> {
-        let Some((Keyed { key, bytes }, end)) = self.lines.next_json().await? else { return Ok(None) };
+    /// The next key with what its line says of the item; nothing at the end. A line without a key is an error of kind gate.
+    pub async fn next_entry(&mut self) -> Result<Option<Entry>, StepError> {
+        let Some((line, end)) = self.lines.next_json().await? else { return Ok(None) };
+        let Keyed { key, bytes, version_in } = line;
         if key.is_empty() {
             let message = format!("the key in the line at byte {} of {} is empty", self.offset, self.name);
             return Err(StepError::gate(message));
         }
         let bytes = bytes.unwrap_or(end - self.offset);
         self.offset = end;
-        Ok(Some((key, bytes)))
+        Ok(Some(Entry { key, bytes, version_in }))
     }
 
     /// Where the next line begins.

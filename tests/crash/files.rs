@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::matrix::{Case, explore};
 use crate::picture::files;
 use crate::place::Place;
-use crate::trial::{Recovery, World, run_in};
+use crate::trial::{Crashes, Recovery, World, run, run_in};
 
 /// How many files are deleted; in batches of 3.
 const FILES: u64 = 7;
@@ -18,6 +18,10 @@ const FILES: u64 = 7;
 struct Folder(Place);
 
 fn make() -> Box<dyn World> {
+    Box::new(folder())
+}
+
+fn folder() -> Folder {
     let place = Place::new();
     fs::create_dir(place.path("logs")).unwrap();
     for name in (0..FILES).map(|at| format!("logs/{at}.log")).chain(["logs/keep.txt".to_owned()]) {
@@ -52,7 +56,7 @@ finally:
         place.path("copies").display(),
     );
     place.runbook("files", &text);
-    Box::new(Folder(place))
+    Folder(place)
 }
 
 impl World for Folder {
@@ -107,4 +111,31 @@ impl World for Folder {
 #[test]
 fn files_are_deleted_once_whatever_crashes() {
     explore(&Case { name: "files", recovery: Recovery::Resume, make, stride: 1, second_stride: 97 });
+}
+
+#[test]
+fn what_is_written_after_a_crash_is_left() {
+    let world = folder();
+    let points = run(&world, &Crashes::default(), Recovery::Resume).unwrap().points;
+    // Two commands lead to the last answer, and the third one deletes.
+    let removals = (1_u64..).zip(&points[2]).filter(|(_, name)| name.ends_with("removed"));
+    let removals: Vec<u64> = removals.map(|(at, _)| at).collect();
+    assert_eq!(removals.len() as u64, 2 * FILES, "{:?}", points[2]);
+    for at in removals {
+        let world = folder();
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        assert_eq!(run_in(&world.0, &world.exec(), &[]).status.code(), Some(5));
+        let agreed = run_in(&world.0, &words(&["answer", &world.0.newest(), "DELETE"]), &[]);
+        assert_eq!(agreed.status.code(), Some(5));
+        let crash = [("RUNBOOK_CRASH_AT".to_owned(), at.to_string())];
+        let crashed = run_in(&world.0, &words(&["answer", &world.0.newest(), "DELETE ALL"]), &crash);
+        assert_eq!(crashed.status.code(), None, "point {at}");
+        let names = || (0..FILES).map(|at| format!("logs/{at}.log"));
+        names().for_each(|name| world.0.write(&name, "written anew\n"));
+        let resumed = run_in(&world.0, &words(&["resume"]), &[]);
+        // Whatever of the batch in flight is there again fails, and no further batch is begun.
+        let told = String::from_utf8_lossy(&resumed.stderr).into_owned();
+        assert!(resumed.status.code() == Some(10) && told.contains("max_errors is 0"), "point {at}: {told}");
+        names().for_each(|name| assert_eq!(world.0.text(&name), "written anew\n", "point {at}: {name}"));
+    }
 }

@@ -1,7 +1,5 @@
 //! Collection kind `files`: the files of a directory.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -12,13 +10,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Collection, Content, Item, KeyOutcome, Page};
-use crate::connections::directory::Directory;
+use super::{Collection, Content, Doomed, Item, KeyOutcome, Page, Version};
+use crate::connections::directory::{Directory, Found, Stamp};
+use crate::digest::sha256;
 use crate::kind::CollectionKind;
 use crate::resources::Resources;
 
 /// The files of a directory and of the folders in it. A file's key is its path below the directory, with `/`. Symbolic links are left
-/// out.
+/// out. A file of a snapshot is deleted only while its size, its modification time and its content are those of the snapshot.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FilesCollection {
@@ -69,6 +68,15 @@ struct Cursor {
     total: u64,
 }
 
+/// The version of a file: what must still be so when it is deleted.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Held {
+    bytes: u64,
+    modified_at: String,
+    sha256: String,
+}
+
 impl Files {
     fn wants(&self, path: &str) -> bool {
         self.pattern.as_ref().is_none_or(|pattern| matches(pattern.as_bytes(), path.as_bytes()))
@@ -79,27 +87,25 @@ impl Files {
     }
 
     fn load(&self, key: &str) -> Result<Option<Item>, StepError> {
-        let path = self.directory.path(key)?;
-        let failed = |error: std::io::Error| {
-            StepError::refused(format!("reading {} failed", path.display())).with_source(&error)
+        // Looked at before it is read: what is written meanwhile makes it another version.
+        let stamp = match self.directory.look(key)? {
+            Found::File(stamp) if self.wants(key) => stamp,
+            _ => return Ok(None),
         };
-        let meta = match fs::symlink_metadata(&path) {
-            Ok(meta) if meta.is_file() && self.wants(key) => meta,
-            Ok(_) => return Ok(None),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
-        if meta.len() > LARGEST {
-            let message = format!("{} has {} bytes; {LARGEST} are the most", path.display(), meta.len());
+        if stamp.bytes > LARGEST {
+            let path = self.directory.path(key)?;
+            let message = format!("{} has {} bytes; {LARGEST} are the most", path.display(), stamp.bytes);
             return Err(StepError::refused(message));
         }
         let Some(bytes) = self.directory.read(key)? else { return Ok(None) };
-        let modified = jiff::Timestamp::new(meta.mtime(), 0).map(|at| at.to_string()).unwrap_or_default();
         let size = bytes.len() as u64;
         let record = json!({
-            "path": key, "bytes": size, "modified_at": modified, "content": STANDARD.encode(&bytes),
+            "path": key, "bytes": size, "modified_at": stamp.modified_at, "content": STANDARD.encode(&bytes),
         });
-        Ok(Some(Item { key: key.to_owned(), record, bytes: Some(size) }))
+        let held = Held { bytes: stamp.bytes, modified_at: stamp.modified_at, sha256: sha256(&bytes) };
+        let version =
+            serde_json::to_value(held).map_err(|error| StepError::new(ErrorKind::Bug, error.to_string()))?;
+        Ok(Some(Item { key: key.to_owned(), record, bytes: Some(size), version: Some(Version(version)) }))
     }
 
     fn page(&self, at: Option<&Cursor>, limit: usize) -> Result<Page, StepError> {
@@ -130,15 +136,38 @@ impl Files {
         Ok(Page { items, next, total: Some(total), moved })
     }
 
-    fn remove(&self, key: &str) -> KeyOutcome {
+    fn remove(&self, doomed: &Doomed) -> KeyOutcome {
+        let Doomed { key, expected } = doomed;
         if !self.wants(key) {
             return KeyOutcome::Failed(StepError::refused(format!("`{key}` does not match the pattern")));
         }
-        match self.directory.remove(key) {
-            Ok(true) => KeyOutcome::Done,
-            Ok(false) => KeyOutcome::Already,
-            Err(error) => KeyOutcome::Failed(error),
+        let end = match expected {
+            Some(version) => self.remove_version(key, version),
+            None => {
+                self.directory.remove(key).map(|was| if was { KeyOutcome::Done } else { KeyOutcome::Already })
+            }
+        };
+        end.unwrap_or_else(KeyOutcome::Failed)
+    }
+
+    /// Removes a file if it is this version: by its content, and by its size and time as late as can be, see [`Directory::remove_if`].
+    fn remove_version(&self, key: &str, version: &Version) -> Result<KeyOutcome, StepError> {
+        let Held { bytes, modified_at, sha256 } = Held::deserialize(&version.0).map_err(|error| {
+            StepError::gate(format!("the snapshot's version of `{key}` is unreadable: {error}"))
+        })?;
+        let stamp = Stamp { bytes, modified_at };
+        // A file that is known to be another one need not be read.
+        match self.directory.look(key)? {
+            Found::File(now) if now == stamp => {}
+            other => return Ok(outcome(key, &stamp, &other)),
         }
+        match self.directory.digest(key)? {
+            Some((now, _)) if now == sha256 => {}
+            Some(_) => return Ok(KeyOutcome::changed(key, "same size and time, other content")),
+            None => return Ok(KeyOutcome::Already),
+        }
+        let found = self.directory.remove_if(key, &stamp)?;
+        Ok(outcome(key, &stamp, &found))
     }
 
     fn restore(&self, item: &Item) -> KeyOutcome {
@@ -160,6 +189,19 @@ impl Files {
         tokio::task::spawn_blocking(move || work(&files))
             .await
             .map_err(|error| StepError::new(ErrorKind::Bug, error.to_string()))?
+    }
+}
+
+/// What becomes of a key under which this was found where the file of this stamp was expected.
+fn outcome(key: &str, expected: &Stamp, found: &Found) -> KeyOutcome {
+    let told = |stamp: &Stamp| format!("{} bytes of {}", stamp.bytes, stamp.modified_at);
+    match found {
+        Found::Nothing => KeyOutcome::Already,
+        Found::File(now) if now == expected => KeyOutcome::Done,
+        Found::File(now) => {
+            KeyOutcome::changed(key, &format!("it had {} and has {} now", told(expected), told(now)))
+        }
+        Found::Other => KeyOutcome::changed(key, "it is no file any more"),
     }
 }
 
@@ -259,9 +301,9 @@ impl Collection for Files {
         Ok(Content { bytes, name, mime_type: None, sha256: None, size })
     }
 
-    async fn delete(&self, keys: &[String]) -> Result<Vec<KeyOutcome>, StepError> {
+    async fn delete(&self, keys: &[Doomed]) -> Result<Vec<KeyOutcome>, StepError> {
         let keys = keys.to_vec();
-        self.blocking(move |files| Ok(keys.iter().map(|key| files.remove(key)).collect())).await
+        self.blocking(move |files| Ok(keys.iter().map(|doomed| files.remove(doomed)).collect())).await
     }
 
     async fn put(&self, items: &[Item]) -> Result<Vec<KeyOutcome>, StepError> {
@@ -336,15 +378,67 @@ mod tests {
 
         let item = files.read(&keys[0]).await.unwrap().unwrap();
         assert_eq!(files.content(&item).unwrap().bytes, b"content 0");
-        assert_eq!(files.delete(&keys[..1]).await.unwrap(), [KeyOutcome::Done]);
-        assert_eq!(files.delete(&keys[..1]).await.unwrap(), [KeyOutcome::Already]);
+        assert_eq!(files.delete(&[Doomed::whatever(&keys[0])]).await.unwrap(), [KeyOutcome::Done]);
+        assert_eq!(files.delete(&[Doomed::whatever(&keys[0])]).await.unwrap(), [KeyOutcome::Already]);
         assert!(matches!(
-            files.delete(&["other.bin".to_owned(), "../x".to_owned()]).await.unwrap()[..],
+            files.delete(&["other.bin", "../x"].map(Doomed::whatever)).await.unwrap()[..],
             [KeyOutcome::Failed(_), KeyOutcome::Failed(_)]
         ));
         assert_eq!(files.read(&keys[0]).await.unwrap(), None);
         assert_eq!(files.put(std::slice::from_ref(&item)).await.unwrap(), [KeyOutcome::Done]);
         let again = files.read(&keys[0]).await.unwrap().unwrap();
         assert_eq!(files.content(&again).unwrap(), files.content(&item).unwrap());
+    }
+
+    /// The time of the files of a test.
+    fn set_time(directory: &Directory, name: &str, seconds: u64) {
+        let file = std::fs::File::options().append(true).open(directory.path(name).unwrap()).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_another_version_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::new(folder.path().to_str().unwrap()).unwrap();
+        let files = Files { directory: directory.clone(), pattern: None, listing: Arc::default() };
+        let write = |name: &str, text: &str| {
+            directory.write(name, text.as_bytes()).unwrap();
+            set_time(&directory, name, 1_700_000_000);
+        };
+        let names = ["content", "folder", "gone", "grown", "link", "same", "touched"];
+        names.iter().for_each(|name| write(name, "12345"));
+        let items = files.scan(None, 100).await.unwrap().items;
+        let doomed: Vec<_> =
+            items.into_iter().map(|item| Doomed { key: item.key, expected: item.version }).collect();
+        assert!(doomed.iter().all(|doomed| doomed.expected.is_some()));
+
+        // The same size and time: only the bytes tell.
+        write("content", "54321");
+        write("grown", "123456");
+        write("same", "12345");
+        set_time(&directory, "touched", 1_700_000_001);
+        ["folder", "gone", "link"].iter().for_each(|name| assert!(directory.remove(name).unwrap()));
+        std::fs::create_dir(folder.path().join("folder")).unwrap();
+        std::os::unix::fs::symlink("same", folder.path().join("link")).unwrap();
+
+        let outcomes = files.delete(&doomed).await.unwrap();
+        let told = |at: usize| match &outcomes[at] {
+            KeyOutcome::Failed(error) if error.kind == ErrorKind::Gate => error.message.clone(),
+            other => panic!("{}: {other:?}", names[at]),
+        };
+        assert!(told(0).contains("`content` changed since the snapshot: same size and time, other content"));
+        assert!(told(1).contains("no file any more") && told(4).contains("no file any more"));
+        assert_eq!((&outcomes[2], &outcomes[5]), (&KeyOutcome::Already, &KeyOutcome::Done));
+        assert!(told(3).contains("it had 5 bytes of 2023-11-14T22:13:20Z and has 6 bytes of"), "{}", told(3));
+        assert!(told(6).contains("has 5 bytes of 2023-11-14T22:13:21Z now"), "{}", told(6));
+        assert_eq!(directory.list(&|_| true).unwrap(), ["content", "grown", "touched"]);
+        assert!(folder.path().join("link").is_symlink());
+
+        // Without a version whatever is there goes.
+        assert_eq!(files.delete(&[Doomed::whatever("grown")]).await.unwrap(), [KeyOutcome::Done]);
+        // What can not be understood proves nothing.
+        let strange = Doomed { key: "content".to_owned(), expected: Some(Version(json!("v1"))) };
+        assert!(matches!(files.delete(&[strange]).await.unwrap()[..], [KeyOutcome::Failed(_)]));
+        assert!(directory.read("content").unwrap().is_some());
     }
 }

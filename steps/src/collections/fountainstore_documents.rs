@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Collection, Content, Item, KeyOutcome, Page};
+use super::{Collection, Content, Doomed, Item, KeyOutcome, Page};
 use crate::connections::fountainstore::FountainStore;
 use crate::connections::http::{check_status, read_json, segment, transport_error};
 use crate::kind::CollectionKind;
@@ -179,7 +179,8 @@ impl Documents {
         };
         let size = self.settings.content.as_ref().and_then(|content| content.size.as_ref());
         let bytes = size.and_then(|field| record.get(field)).and_then(Value::as_u64);
-        Ok(Item { key, record, bytes })
+        // The store has no delete that is bound to a condition.
+        Ok(Item { key, record, bytes, version: None })
     }
 
     async fn query(
@@ -449,9 +450,9 @@ impl Collection for Documents {
         })
     }
 
-    async fn delete(&self, keys: &[String]) -> Result<Vec<KeyOutcome>, StepError> {
+    async fn delete(&self, keys: &[Doomed]) -> Result<Vec<KeyOutcome>, StepError> {
         self.store.need(&["documents.delete"]).await?;
-        batch(keys, |at| self.delete_one(&keys[at])).await
+        batch(keys, |at| self.delete_one(&keys[at].key)).await
     }
 
     async fn put(&self, items: &[Item]) -> Result<Vec<KeyOutcome>, StepError> {

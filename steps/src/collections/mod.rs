@@ -4,8 +4,11 @@
 pub mod files;
 pub mod fountainstore_documents;
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use runbook_engine::error::StepError;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// One item of a collection.
@@ -17,6 +20,33 @@ pub struct Item {
     pub record: Value,
     /// Its size in bytes, when the system says.
     pub bytes: Option<u64>,
+    /// Which state of it this is; absent when the collection can not delete on the condition that it still is.
+    pub version: Option<Version>,
+}
+
+/// Which state of an item was read, in the terms of the collection that read it: only that collection understands it, and finds by it
+/// whether the item changed since.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Version(pub Value);
+
+/// The version of an item in each collection that gave one, by the collection's name.
+pub type Versions = BTreeMap<String, Version>;
+
+/// A key to delete.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Doomed {
+    /// The key.
+    pub key: String,
+    /// What this collection must still find there; with none, whatever is there is deleted.
+    pub expected: Option<Version>,
+}
+
+impl Doomed {
+    /// The key, whatever is there.
+    pub fn whatever(key: &str) -> Self {
+        Self { key: key.to_owned(), expected: None }
+    }
 }
 
 /// One page of a scan.
@@ -42,6 +72,15 @@ pub enum KeyOutcome {
     Already,
     /// It failed.
     Failed(StepError),
+}
+
+impl KeyOutcome {
+    /// It was left alone because it is not what was expected: `how`, in words.
+    pub fn changed(key: &str, how: &str) -> Self {
+        Self::Failed(StepError::gate(format!(
+            "`{key}` changed since the snapshot: {how}; it was not deleted: take a new snapshot"
+        )))
+    }
 }
 
 /// The bytes an item stands for, with what the item says of them.
@@ -84,8 +123,9 @@ pub trait Collection: Send + Sync {
     fn content(&self, item: &Item) -> Result<Content, StepError>;
 
     /// Deletes these keys; one outcome per key, in their order. An error as a whole means that none of them is known to have had
-    /// the effect.
-    async fn delete(&self, keys: &[String]) -> Result<Vec<KeyOutcome>, StepError>;
+    /// the effect. An item that is not the expected version is left, as [`KeyOutcome::changed`]: asked in the same request where the
+    /// system can be asked so, and right before it otherwise. A collection whose items have no version is never given one.
+    async fn delete(&self, keys: &[Doomed]) -> Result<Vec<KeyOutcome>, StepError>;
 
     /// Puts these items back; one outcome per item, in their order.
     async fn put(&self, items: &[Item]) -> Result<Vec<KeyOutcome>, StepError>;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use runbook_engine::crash;
@@ -36,6 +37,26 @@ impl ConnectionKind for DirectoryConnection {
 #[derive(Clone, Debug)]
 pub struct Directory {
     root: PathBuf,
+}
+
+/// What a file is told apart by without its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// When it was last modified, to the nanosecond where the file system keeps it so, RFC 3339.
+    pub modified_at: String,
+}
+
+/// What is under a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// A file.
+    File(Stamp),
+    /// Something else: a folder, a symbolic link.
+    Other,
 }
 
 impl Directory {
@@ -123,15 +144,49 @@ impl Directory {
         }
     }
 
+    /// What is under a name, without following a symbolic link there.
+    pub fn look(&self, name: &str) -> Result<Found, StepError> {
+        match fs::symlink_metadata(self.path(name)?) {
+            Ok(meta) if meta.is_file() => Ok(Found::File(Stamp {
+                bytes: meta.len(),
+                modified_at: modified_at(meta.mtime(), meta.mtime_nsec()),
+            })),
+            Ok(_) => Ok(Found::Other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
+            Err(error) => Err(self.failed("looking at", name, &error)),
+        }
+    }
+
     /// Removes a file; whether there was one.
     pub fn remove(&self, name: &str) -> Result<bool, StepError> {
+        let path = self.removable(name)?;
+        self.unlink(&path, name)
+    }
+
+    /// Removes a file if it is the one of this stamp; what was found in its place. There is no call that removes a file on a condition:
+    /// it is looked at right before it is removed, and what is written in between, some microseconds, goes with it.
+    pub fn remove_if(&self, name: &str, expected: &Stamp) -> Result<Found, StepError> {
+        let path = self.removable(name)?;
+        let found = self.look(name)?;
+        if matches!(&found, Found::File(stamp) if stamp == expected) && !self.unlink(&path, name)? {
+            return Ok(Found::Nothing);
+        }
+        Ok(found)
+    }
+
+    /// The path of a file to remove, after a check that no symbolic link leads out on the way.
+    fn removable(&self, name: &str) -> Result<PathBuf, StepError> {
         let path = self.path(name)?;
         let folder = path.parent().unwrap_or(&self.root);
         if folder.exists() {
             self.inside(folder, name)?;
         }
+        Ok(path)
+    }
+
+    fn unlink(&self, path: &Path, name: &str) -> Result<bool, StepError> {
         crash::point("file: to be removed");
-        let removed = fs::remove_file(&path);
+        let removed = fs::remove_file(path);
         crash::point("file: removed");
         match removed {
             Ok(()) => Ok(true),
@@ -185,6 +240,12 @@ impl Directory {
         let path = self.root.join(name);
         StepError::refused(format!("{doing} {} failed", path.display())).with_source(error)
     }
+}
+
+/// A time of a file, in seconds since 1970 and nanoseconds, as a timestamp; the numbers where no calendar reaches.
+fn modified_at(seconds: i64, nanoseconds: i64) -> String {
+    let within = i32::try_from(nanoseconds).ok().and_then(|nanos| jiff::Timestamp::new(seconds, nanos).ok());
+    within.map_or_else(|| format!("{seconds}.{nanoseconds:09}"), |at| at.to_string())
 }
 
 fn file_name(path: &Path) -> String {
@@ -241,5 +302,21 @@ mod tests {
         assert!(directory.remove("b.txt").unwrap());
         assert!(!directory.remove("b.txt").unwrap());
         assert_eq!(directory.digest("b.txt").unwrap(), None);
+    }
+
+    #[test]
+    fn a_file_is_removed_while_it_is_the_one_of_its_stamp() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::new(folder.path().to_str().unwrap()).unwrap();
+        directory.write("a", b"one").unwrap();
+        let Found::File(stamp) = directory.look("a").unwrap() else { panic!("it is a file") };
+        directory.write("a", b"another").unwrap();
+        let found = directory.remove_if("a", &stamp).unwrap();
+        let Found::File(now) = &found else { panic!("it is a file: {found:?}") };
+        assert_eq!((now.bytes, directory.look("a").unwrap()), (7, found.clone()));
+        assert_eq!(directory.remove_if("a", now).unwrap(), found);
+        assert_eq!(directory.remove_if("a", now).unwrap(), Found::Nothing);
+        assert_eq!(modified_at(-1, 5), "1969-12-31T23:59:59.000000005Z");
+        assert_eq!(modified_at(i64::MAX, 0), format!("{}.000000000", i64::MAX));
     }
 }

@@ -19,7 +19,8 @@ use crate::one_or_many::OneOrMany;
 
 /// Deletes every key of one or more manifests from every named collection. Each batch is written into the ledger before it is done and
 /// after, with what became of each key, so that a crash costs one batch at most: that one is done again, since deleting what is gone
-/// changes nothing. No key that is not in a manifest is ever deleted.
+/// changes nothing. No key that is not in a manifest is ever deleted, and no item that is not what the snapshot of its collection holds, in
+/// collections that can tell (`version_in` in the manifest): a key whose item changed since fails, and the item is left.
 ///
 /// One key is one item of `max_items`, however many collections it is deleted from; `max_percent` is of the largest collection, counted
 /// before the first delete; `max_bytes` counts the bytes that the manifest gives for a key, and those of its line there where it gives

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::collections::KeyOutcome;
+use crate::collections::{Doomed, KeyOutcome, Versions};
 
 /// Where the step goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,10 @@ pub(super) struct Intended {
     /// The keys, all of them out of the manifests, each with what an earlier pass did to it in the first collections: nothing in the
     /// first pass.
     pub keys: BTreeMap<String, String>,
+    /// For keys whose manifest says it: what must still be there in which collection. Written down with the batch, because the manifest
+    /// of a batch that is done again may be one that the step is no longer given.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub versions: BTreeMap<String, Versions>,
 }
 
 impl Intended {
@@ -49,6 +53,18 @@ impl Intended {
             At::Manifest { .. } => 0,
             At::Pass { pass, .. } => pass,
         }
+    }
+
+    /// These keys as the collection of this name is to delete them.
+    pub fn doomed(&self, keys: &[String], collection: &str) -> Vec<Doomed> {
+        let expected = |key| self.versions.get(key)?.get(collection).cloned();
+        keys.iter().map(|key| Doomed { key: key.clone(), expected: expected(key) }).collect()
+    }
+
+    /// The batch that tries again what failed of this one.
+    pub fn again(mut self, next: At, failed: BTreeMap<String, String>) -> Self {
+        self.versions.retain(|key, _| failed.contains_key(key));
+        Self { next, keys: failed, ..self }
     }
 }
 
@@ -206,10 +222,11 @@ pub(super) fn encode(value: &impl Serialize) -> Result<Value, StepError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collections::Version;
 
     fn intended(next: At, keys: &[(&str, &str)]) -> Intended {
         let keys = keys.iter().map(|(key, codes)| ((*key).to_owned(), (*codes).to_owned())).collect();
-        Intended { next, manifests: String::new(), keys }
+        Intended { next, manifests: String::new(), keys, versions: BTreeMap::new() }
     }
 
     fn failed() -> KeyOutcome {
@@ -240,11 +257,7 @@ mod tests {
         became.add(0, &became.open(0), vec![KeyOutcome::Done], false);
         became.add(1, &became.open(1), vec![failed()], false);
         tally.add(&first, &became);
-        let again = Intended {
-            next: At::Pass { pass: 1, after: 1 },
-            manifests: String::new(),
-            keys: became.failed(),
-        };
+        let again = first.again(At::Pass { pass: 1, after: 1 }, became.failed());
         let mut became = Became::of(&again);
         assert!(became.open(0).is_empty());
         became.add(0, &[], Vec::new(), false);
@@ -252,5 +265,23 @@ mod tests {
         tally.add(&again, &became);
         assert_eq!(became.ids["a"], "dd");
         assert_eq!((&*tally.deleted, tally.ids, tally.batches), (&[1, 1][..], 1, 2));
+    }
+
+    #[test]
+    fn a_version_is_for_its_collection_only_and_stays_with_its_key() {
+        let version = |text: &str| Version(Value::from(text));
+        let mut first = intended(At::Manifest { index: 0, offset: 9 }, &[("a", ""), ("b", ""), ("c", "")]);
+        for key in ["a", "b"] {
+            first.versions.insert(key.to_owned(), [("logs".to_owned(), version(key))].into());
+        }
+        let keys = ["a".to_owned(), "c".to_owned()];
+        let of = |key: &str, expected| Doomed { key: key.to_owned(), expected };
+        assert_eq!(first.doomed(&keys, "logs"), [of("a", Some(version("a"))), of("c", None)]);
+        assert_eq!(first.doomed(&keys, "copies"), [of("a", None), of("c", None)]);
+        let read: Intended = decode(&encode(&first).unwrap()).unwrap();
+        assert_eq!(read, first);
+        let again = first.again(At::Pass { pass: 1, after: 1 }, [("a".to_owned(), String::new())].into());
+        assert_eq!(again.versions.keys().collect::<Vec<_>>(), ["a"]);
+        assert_eq!(again.doomed(&keys[..1], "logs"), [of("a", Some(version("a")))]);
     }
 }

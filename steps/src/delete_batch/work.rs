@@ -13,7 +13,7 @@ use super::{DeleteBatch, Outputs};
 use crate::backoff::{exponential, pause};
 use crate::collections::Collection;
 use crate::kind::Context;
-use crate::manifest::{Keys, count_keys};
+use crate::manifest::{Entry, Keys, count_keys};
 use crate::retry::asked;
 
 /// How many batches of the ledger are looked through at once.
@@ -156,29 +156,31 @@ impl<'a> Work<'a> {
             let Some(manifest) = self.step.keys.0.get(index) else { return Ok(()) };
             let mut keys = Keys::open(&self.cx.artifacts, manifest, offset).await?;
             loop {
-                let (batch, bytes) = self.read(&mut keys).await?;
-                if batch.is_empty() {
+                let (batch, bytes) = self.read(index, &mut keys).await?;
+                if batch.keys.is_empty() {
                     break;
                 }
-                let charged = (batch.len() as u64, bytes);
-                let next = At::Manifest { index, offset: keys.offset() };
-                let manifests = self.manifests.clone();
-                self.announce(Intended { next, manifests, keys: batch }, charged).await?;
+                let charged = (batch.keys.len() as u64, bytes);
+                self.announce(batch, charged).await?;
             }
             self.at = At::Manifest { index: index + 1, offset: 0 };
         }
         Ok(())
     }
 
-    /// The keys of the next batch, and their bytes in all.
-    async fn read(&self, keys: &mut Keys) -> Result<(BTreeMap<String, String>, u64), StepError> {
-        let (mut batch, mut sum) = (BTreeMap::new(), 0_u64);
-        while (batch.len() as u64) < self.step.batch_size {
-            let Some((key, bytes)) = keys.next_sized().await? else { break };
+    /// The next batch out of the manifest of this number, and its bytes in all. Without keys at the end.
+    async fn read(&self, index: usize, lines: &mut Keys) -> Result<(Intended, u64), StepError> {
+        let (mut keys, mut versions, mut sum) = (BTreeMap::new(), BTreeMap::new(), 0_u64);
+        while (keys.len() as u64) < self.step.batch_size {
+            let Some(Entry { key, bytes, version_in }) = lines.next_entry().await? else { break };
             sum = sum.saturating_add(bytes);
-            batch.insert(key, String::new());
+            if !version_in.is_empty() {
+                versions.insert(key.clone(), version_in);
+            }
+            keys.insert(key, String::new());
         }
-        Ok((batch, sum))
+        let next = At::Manifest { index, offset: lines.offset() };
+        Ok((Intended { next, manifests: self.manifests.clone(), keys, versions }, sum))
     }
 
     /// Tries again what failed, pass by pass, each over the failures of the pass before.
@@ -192,11 +194,7 @@ impl<'a> Work<'a> {
         }
         while let At::Pass { pass, after } = self.at {
             match self.next_failed(pass, after).await? {
-                Some((number, keys)) => {
-                    let next = At::Pass { pass, after: number };
-                    let manifests = self.manifests.clone();
-                    self.announce(Intended { next, manifests, keys }, (0, 0)).await?;
-                }
+                Some(batch) => self.announce(batch, (0, 0)).await?,
                 None if self.tally.failed == 0 || pass >= last || !self.hopeful => return Ok(()),
                 None => self.begin_pass(pass + 1, after).await?,
             }
@@ -214,12 +212,8 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// The next batch of the pass before `pass` with failures, and what failed.
-    async fn next_failed(
-        &self,
-        pass: u32,
-        after: u64,
-    ) -> Result<Option<(u64, BTreeMap<String, String>)>, StepError> {
+    /// What failed of the next batch of the pass before `pass` with failures, to be tried again.
+    async fn next_failed(&self, pass: u32, after: u64) -> Result<Option<Intended>, StepError> {
         let mut after = after;
         loop {
             // The batches of the first pass are many, and those of later passes do not count their failures again.
@@ -237,7 +231,7 @@ impl<'a> Work<'a> {
                 let Some(settled) = row.settled.filter(|_| intended.pass() + 1 == pass) else { continue };
                 let failed = decode::<Became>(&settled.outcome)?.failed();
                 if !failed.is_empty() {
-                    return Ok(Some((row.batch, failed)));
+                    return Ok(Some(intended.again(At::Pass { pass, after: row.batch }, failed)));
                 }
             }
         }
@@ -261,7 +255,8 @@ impl<'a> Work<'a> {
         let mut became = Became::of(&intended);
         for (at, collection) in self.collections.iter().enumerate() {
             let open = became.open(at);
-            let outcomes = if open.is_empty() { Vec::new() } else { collection.delete(&open).await? };
+            let doomed = intended.doomed(&open, &self.step.collections.0[at]);
+            let outcomes = if open.is_empty() { Vec::new() } else { collection.delete(&doomed).await? };
             if outcomes.len() != open.len() {
                 let message = format!("{} outcomes for {} keys", outcomes.len(), open.len());
                 return Err(StepError::new(ErrorKind::Bug, message).unknown());

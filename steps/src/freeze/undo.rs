@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::collections::KeyOutcome;
+use crate::collections::{Doomed, KeyOutcome};
 use crate::kind::Context;
 
 /// How often an item that the probe made is tried to be removed.
@@ -62,7 +62,7 @@ impl Undo {
             let collection = cx.resources.collection(name)?;
             let mut attempt = 1;
             loop {
-                let outcome = match collection.delete(&[id.to_owned()]).await {
+                let outcome = match collection.delete(&[Doomed::whatever(id)]).await {
                     Ok(outcomes) => outcomes.into_iter().next(),
                     Err(error) => Some(KeyOutcome::Failed(error)),
                 };

@@ -7,8 +7,8 @@ use runbook_engine::error::StepError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::names;
-use crate::collections::{Collection, Content, Item};
+use super::{names, version_in};
+use crate::collections::{Collection, Content, Item, Versions};
 use crate::connections::directory::Directory;
 use crate::digest::sha256;
 use crate::kind::Context;
@@ -35,6 +35,8 @@ struct Line {
     path: String,
     bytes: u64,
     sha256: String,
+    #[serde(skip_serializing_if = "Versions::is_empty")]
+    version_in: Versions,
 }
 
 /// An export under way.
@@ -42,6 +44,7 @@ pub(super) struct Exporter {
     directory: Arc<Directory>,
     folder: String,
     collection: Arc<dyn Collection>,
+    name: String,
     writer: ArtifactWriter,
     bad: Vec<String>,
 }
@@ -60,16 +63,18 @@ impl Exporter {
         };
         directory.path(&format!("{folder}x"))?;
         let writer = cx.artifacts.create_raw(&format!("{name}.manifest.jsonl")).await?;
-        Ok(Self { directory, folder, collection: Arc::clone(collection), writer, bad: Vec::new() })
+        let (collection, name) = (Arc::clone(collection), name.to_owned());
+        Ok(Self { directory, folder, collection, name, writer, bad: Vec::new() })
     }
 
     /// Writes the content of one item. What does not agree with itself is kept for the end, so that all of it is named.
     pub(super) async fn add(&mut self, item: Item) -> Result<(), StepError> {
         let (directory, collection) = (Arc::clone(&self.directory), Arc::clone(&self.collection));
         let folder = self.folder.clone();
+        let version_in = version_in(&self.name, &item);
         let end = blocking(move || Ok(write(&directory, &folder, &*collection, &item))).await?;
         match end {
-            Ok(line) => self.writer.write_json(&line).await,
+            Ok(line) => self.writer.write_json(&Line { version_in, ..line }).await,
             Err(Bad::Item(why)) => {
                 self.bad.push(why);
                 Ok(())
@@ -113,7 +118,8 @@ fn write(directory: &Directory, folder: &str, collection: &dyn Collection, item:
         }
     }
     let Content { name, mime_type, .. } = content;
-    Ok(Line { key: item.key.clone(), name, mime_type, path, bytes, sha256 })
+    let version_in = Versions::new();
+    Ok(Line { key: item.key.clone(), name, mime_type, path, bytes, sha256, version_in })
 }
 
 fn is_sha256(text: &str) -> bool {

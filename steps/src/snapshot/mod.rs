@@ -17,11 +17,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::export::{Export, Exporter};
-use crate::collections::{Collection, Item};
+use crate::collections::{Collection, Item, Versions};
 use crate::key_difference::difference;
 use crate::kind::{Context, End, Step};
 
-/// Writes every item of a collection, in its order, into an artifact with one JSON object a line: `{"key", "bytes", "record"}`. The
+/// Writes every item of a collection, in its order, into an artifact with one JSON object a line: `{"key", "bytes", "version_in",
+/// "record"}`; `version_in`, in collections that have it, is what `delete-batch` must find there still. The
 /// collection is read a page at a time, so it may be of any size. When it changes meanwhile, reading begins again, three times in all.
 /// A snapshot that is not complete is no snapshot: the step fails. So it does when a record holds a secret of the runbook, because it
 /// could be kept neither exactly nor safely.
@@ -81,7 +82,7 @@ pub struct Outputs {
 pub struct KeySet {
     /// How many.
     pub count: u64,
-    /// The keys, one line `{"key"}` each.
+    /// The keys, one line `{"key", "version_in"}` each.
     pub manifest: Artifact,
 }
 
@@ -96,7 +97,14 @@ struct Line<'a> {
     key: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Versions::is_empty")]
+    version_in: Versions,
     record: &'a Value,
+}
+
+/// The version of an item, by the name of its collection.
+fn version_in(collection: &str, item: &Item) -> Versions {
+    item.version.iter().map(|version| (collection.to_owned(), version.clone())).collect()
 }
 
 /// How often a scan begins when the collection changes under it.
@@ -281,6 +289,7 @@ fn names(keys: &[String]) -> String {
 /// A snapshot being written.
 struct Writing<'a> {
     cx: &'a Context,
+    name: &'a str,
     at: Timestamp,
     writer: ArtifactWriter,
     exporter: Option<Exporter>,
@@ -291,7 +300,7 @@ struct Writing<'a> {
 
 impl<'a> Writing<'a> {
     async fn begin(
-        step: &Snapshot,
+        step: &'a Snapshot,
         cx: &'a Context,
         collection: &Arc<dyn Collection>,
     ) -> Result<Self, StepError> {
@@ -301,7 +310,8 @@ impl<'a> Writing<'a> {
             Some(export) => Some(Exporter::begin(export, cx, collection, &step.collection).await?),
             None => None,
         };
-        Ok(Self { cx, at: Timestamp::now(), writer, exporter, count: 0, bytes: 0, written: 0 })
+        let name = step.collection.as_str();
+        Ok(Self { cx, name, at: Timestamp::now(), writer, exporter, count: 0, bytes: 0, written: 0 })
     }
 
     async fn add(&mut self, items: Vec<Item>) -> Result<(), StepError> {
@@ -318,7 +328,8 @@ impl<'a> Writing<'a> {
     }
 
     async fn line(&mut self, item: &Item) -> Result<u64, StepError> {
-        let line = Line { key: &item.key, bytes: item.bytes, record: &item.record };
+        let version_in = version_in(self.name, item);
+        let line = Line { key: &item.key, bytes: item.bytes, version_in, record: &item.record };
         let text = serde_json::to_string(&line).map_err(|error| StepError::invalid(error.to_string()))?;
         self.writer.write_line(&text).await?;
         Ok(text.len() as u64)

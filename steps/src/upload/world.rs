@@ -7,7 +7,7 @@ use runbook_engine::error::StepError;
 
 use super::RecordedIn;
 use super::held::{Announced, Stored};
-use crate::collections::{Collection, KeyOutcome};
+use crate::collections::{Collection, Doomed, KeyOutcome};
 use crate::kind::Context;
 use crate::retry::patiently;
 
@@ -96,7 +96,7 @@ impl<'a> World<'a> {
 
     /// Deletes the records of one upload; those that are gone are fine.
     pub(super) async fn remove(&self, id: &str) -> Result<(), StepError> {
-        let keys = [id.to_owned()];
+        let keys = [Doomed::whatever(id)];
         for collection in &self.collections {
             for outcome in patiently(|| collection.delete(&keys)).await? {
                 if let KeyOutcome::Failed(error) = outcome {
