@@ -173,7 +173,8 @@ pub enum Backoff {
 pub struct Limits {
     /// The most items that may be destroyed.
     pub max_items: Option<u64>,
-    /// The most items that may be destroyed, in percent (0 to 100) of the population measured first.
+    /// The most items that may be destroyed, in percent (0 to 100) of the population measured first, rounded down, but at least 1; 0
+    /// percent is none.
     #[schemars(range(min = 0.0, max = 100.0))]
     pub max_percent: Option<f64>,
     /// The most bytes that may be destroyed.

@@ -55,14 +55,14 @@ fn max_items_of_the_run_and_of_a_step() {
 #[test]
 fn max_percent_of_what_was_there_first() {
     for (of_run, of_step) in both("max_percent: 50") {
-        stopped_at(&place(&of_run, &of_step, 8), 24, "limit of 30");
+        stopped_at(&place(&of_run, &of_step, 8), 24, "limit of 30 (max_percent 50 of 60)");
     }
     // Small sets are not rounded down to nothing.
     for (of_run, of_step) in both("max_percent: 1") {
-        stopped_at(&place(&of_run, &of_step, 1), 1, "limit of 1 ");
+        stopped_at(&place(&of_run, &of_step, 1), 1, "limit of 1 (max_percent 1 of 60)");
     }
     for (of_run, of_step) in both("max_percent: 0") {
-        stopped_at(&place(&of_run, &of_step, 1), 0, "limit of 0 ");
+        stopped_at(&place(&of_run, &of_step, 1), 0, "limit of 0 (max_percent 0 of 60)");
     }
 }
 

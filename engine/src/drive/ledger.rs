@@ -202,7 +202,23 @@ impl Ledger {
 
     async fn commit(&self, write: Write) -> Result<(), StepError> {
         let i = &*self.inner;
-        i.store.commit(&i.run, Fence::Owner(i.epoch), vec![write]).await.map_err(|error| limit_error(&error))
+        match i.store.commit(&i.run, Fence::Owner(i.epoch), vec![write]).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(limit_error(&error, self.share(&error).await)),
+        }
+    }
+
+    /// Where the limit that was met is a share of what was counted, how it came about; none when that can not be read.
+    async fn share(&self, error: &StoreError) -> Option<String> {
+        let i = &*self.inner;
+        let StoreError::Limit { counter, max, .. } = error else { return None };
+        if *counter != format!("step:{}:items", i.step) || i.step_limits.max_items == Some(*max) {
+            return None;
+        }
+        let population = self.recall(POPULATION).await.ok()??.as_u64()?;
+        let mut scopes = [&i.step_limits, &i.run_limits].into_iter();
+        let cause = scopes.find(|limits| percent(limits, Some(population)) == Some(*max))?;
+        Some(format!("max_percent {} of {population}", cause.max_percent?))
     }
 
     async fn charges(&self, intent: &Intent) -> Result<Vec<Charge>, StepError> {
@@ -273,16 +289,20 @@ fn most(limits: &Limits, population: Option<u64>) -> Option<u64> {
     [limits.max_items, percent(limits, population)].into_iter().flatten().min()
 }
 
-fn limit_error(error: &StoreError) -> StepError {
+/// `share` says which share of what the limit is, when it is one.
+fn limit_error(error: &StoreError, share: Option<String>) -> StepError {
     let StoreError::Limit { counter, max, present, amount } = error else { return error.for_step() };
     let name = match counter.rsplit(':').next() {
         Some("bytes") => "bytes",
         _ => "items",
     };
     let scope = if counter.starts_with("run:") { "the run" } else { "the step" };
+    let share = share.map_or_else(String::new, |share| format!(" ({share})"));
     StepError::new(
         ErrorKind::Limit,
-        format!("{amount} more {name} would cross the limit of {max} for {scope}; {present} are destroyed"),
+        format!(
+            "{amount} more {name} would cross the limit of {max}{share} for {scope}; {present} are destroyed"
+        ),
     )
     .with_help("the batch was not begun; what was done before it is recorded")
 }

@@ -23,7 +23,7 @@ use crate::one_or_many::OneOrMany;
 /// collections that can tell (`version_in` in the manifest): a key whose item changed since fails, and the item is left.
 ///
 /// One key is one item of `max_items`, however many collections it is deleted from; `max_percent` is of the largest collection, counted
-/// before the first delete; `max_bytes` counts the bytes that the manifest gives for a key, and those of its line there where it gives
+/// before the first delete, rounded down, but at least 1: 10 percent of 5 are 1, 0 percent are none; `max_bytes` counts the bytes that the manifest gives for a key, and those of its line there where it gives
 /// none; `max_errors` counts keys that fail, once each.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
