@@ -77,8 +77,8 @@ pub struct Exec {
     #[arg(short = 'i', long = "input", value_name = "KEY=VALUE")]
     pub input: Vec<String>,
 
-    /// A YAML or JSON file with the values of inputs.
-    #[arg(long, value_name = "FILE", env = "RUNBOOK_INPUTS")]
+    /// A YAML or JSON file with the values of inputs; without it, the one that the variable RUNBOOK_INPUTS names.
+    #[arg(long, value_name = "FILE")]
     pub inputs: Option<PathBuf>,
 }
 

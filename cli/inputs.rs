@@ -1,6 +1,7 @@
 //! From a runbook's text and what the command line gives, to a plan.
 
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use runbook_engine::compile;
 use runbook_engine::diagnostic::Diagnostic;
@@ -8,6 +9,8 @@ use runbook_engine::inputs::{Given, resolve_inputs};
 use runbook_engine::plan::Plan;
 use runbook_engine::runbook::{InputKind, Runbook};
 use runbook_steps::catalog::CATALOG;
+use serde::Deserializer;
+use serde::de::{Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::args::Exec;
@@ -25,7 +28,7 @@ pub fn plan(source: &Source, args: &Exec) -> Outcome<Plan> {
     let (runbook, found) = compile(source);
     diagnostics::print(source, &found);
     let Some(runbook) = runbook else { return Err(Failure::silent(Exit::Invalid)) };
-    let given = given(&args.input, args.inputs.as_deref())?;
+    let given = given(&args.input, args.inputs.clone().or_else(file_of_environment).as_deref())?;
     let mut values = resolve_inputs(&runbook, &given).map_err(|errors| {
         errors.into_iter().fold(Failure::usage("the inputs are wrong"), |failure, error| {
             let help = error.help.map_or_else(String::new, |help| format!(" ({help})"));
@@ -43,6 +46,11 @@ pub fn plan(source: &Source, args: &Exec) -> Outcome<Plan> {
         Failure::usage(format!("the current folder {} has no name in UTF-8", here.display()))
     })?;
     Ok(Plan { folder: Some(folder.to_owned()), ..plan })
+}
+
+/// The inputs file that the environment names; an empty name is none.
+fn file_of_environment() -> Option<PathBuf> {
+    std::env::var_os("RUNBOOK_INPUTS").filter(|name| !name.is_empty()).map(PathBuf::from)
 }
 
 /// What the command line gives, then what the file gives beside it.
@@ -66,10 +74,36 @@ fn given(pairs: &[String], file: Option<&Path>) -> Outcome<Vec<(String, Given)>>
 fn from_file(path: &Path) -> Outcome<Map<String, Value>> {
     let wrong = |why: String| Failure::usage(format!("the inputs file {}: {why}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    match serde_yaml::from_str::<Value>(&text).map_err(|error| wrong(error.to_string()))? {
-        Value::Object(values) => Ok(values),
-        Value::Null => Ok(Map::new()),
-        _ => Err(wrong("it is not a mapping of names to values".to_owned())),
+    serde_yaml::Deserializer::from_str(&text).deserialize_any(Named).map_err(|error| wrong(error.to_string()))
+}
+
+/// Values by their names, each of which stands there once; none in an empty file.
+struct Named;
+
+impl<'de> Visitor<'de> for Named {
+    type Value = Map<String, Value>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a mapping of names to values")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(Map::new())
+    }
+
+    fn visit_none<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(Map::new())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut values = Map::new();
+        while let Some((name, value)) = entries.next_entry::<String, Value>()? {
+            if values.contains_key(&name) {
+                return Err(A::Error::custom(format!("`{name}` is there twice: leave one of them out")));
+            }
+            values.insert(name, value);
+        }
+        Ok(values)
     }
 }
 
@@ -119,6 +153,9 @@ mod tests {
             std::fs::write(&file, text).unwrap();
             assert_eq!(given(&[], Some(&file)).unwrap_err().exit, Exit::Usage, "{text}");
         }
+        std::fs::write(&file, "{ \"size\": 1, \"other\": 2, \"size\": 3 }").unwrap();
+        let twice = given(&[], Some(&file)).unwrap_err();
+        assert!(twice.exit == Exit::Usage && twice.message.contains("`size` is there twice"), "{twice:?}");
         std::fs::write(&file, "").unwrap();
         assert_eq!(given(&[], Some(&file)).unwrap(), []);
     }

@@ -38,6 +38,8 @@ fn the_command_line_wins_over_the_inputs_file_and_paths_are_absolute() {
     assert!(ran.err.contains(&said), "{said}\n{}", ran.err);
     let output = place.command(&["exec", "given.yaml"]).env("RUNBOOK_INPUTS", "in.yaml").output().unwrap();
     assert_eq!(output.status.code(), Some(0));
+    let none = ["exec", "given.yaml", "-i", "environment=staging"];
+    assert_eq!(place.command(&none).env("RUNBOOK_INPUTS", "").output().unwrap().status.code(), Some(0));
     let missing = place.expect(2, &["exec", "given.yaml", "--inputs", "no.yaml"]);
     assert!(missing.err.contains("no.yaml"), "{}", missing.err);
 }
