@@ -14,11 +14,25 @@ pub async fn show(state: &State, own: Option<&str>) {
     let Ok(open) = state.store.obligations().await else { return };
     let now = Timestamp::now();
     for one in open.iter().filter(|one| own != Some(one.run.as_str())) {
-        let owned = match state.store.run(&one.run).await {
-            Ok(Some(row)) => session::live_owner(state, &row).is_some(),
-            _ => false,
-        };
-        eprintln!("{}", paint(&line(one, owned, now)));
+        eprintln!("{}", paint(&line(one, &next(state, &one.run).await, now)));
+    }
+}
+
+/// What is done about what the run holds, or what a person can type.
+async fn next(state: &State, run: &str) -> String {
+    let row = state.store.run(run).await.ok().flatten();
+    if row.as_ref().is_some_and(|row| session::live_owner(state, row).is_some()) {
+        return "a process is working on it".to_owned();
+    }
+    let cancelling = match &row {
+        Some(row) => session::load(state, row).await.is_ok_and(|(_, stands)| stands.cancel.is_some()),
+        None => false,
+    };
+    // Who asked for the end gets no further by going on.
+    if cancelling {
+        format!("runbook cancel {run}")
+    } else {
+        format!("runbook resume {run} | runbook cancel {run}")
     }
 }
 
@@ -26,18 +40,12 @@ fn paint(line: &str) -> String {
     format::paint(Style::new().yellow(), line)
 }
 
-fn line(one: &OpenObligation, owned: bool, now: Timestamp) -> String {
+fn line(one: &OpenObligation, next: &str, now: Timestamp) -> String {
     let since = format!("{} ({})", format::clock(one.opened_at, now), format::ago(one.opened_at, now));
     let (until, next) = if one.hold_until <= now {
-        (format!("OVERDUE since {}", format::clock(one.hold_until, now)), "runbook reconcile".to_owned())
+        (format!("OVERDUE since {}", format::clock(one.hold_until, now)), "runbook reconcile")
     } else {
-        let until = format!("until {} at most", format::clock(one.hold_until, now));
-        let next = if owned {
-            "a process is working on it".to_owned()
-        } else {
-            format!("runbook resume {run} | runbook cancel {run}", run = one.run)
-        };
-        (until, next)
+        (format!("until {} at most", format::clock(one.hold_until, now)), next)
     };
     format!("HELD {} by {}, since {since}, {until}: {next}", one.obligation.label, one.run)
 }
@@ -72,12 +80,11 @@ mod tests {
     #[test]
     fn says_who_since_when_and_what_to_type() {
         let now = "2026-11-21T02:10:00Z".parse().unwrap();
-        let text = line(&held(Duration::from_secs(3600)), false, now);
+        let text = line(&held(Duration::from_secs(3600)), "runbook cancel reset-1", now);
         assert!(text.contains("uploads of the gateway by reset-1"), "{text}");
         assert!(text.contains("10m00s ago"), "{text}");
-        assert!(text.contains("runbook resume reset-1 | runbook cancel reset-1"), "{text}");
-        let text = line(&held(Duration::from_secs(60)), false, now);
+        assert!(text.ends_with(": runbook cancel reset-1"), "{text}");
+        let text = line(&held(Duration::from_secs(60)), "runbook cancel reset-1", now);
         assert!(text.contains("OVERDUE") && text.ends_with("runbook reconcile"), "{text}");
-        assert!(!line(&held(Duration::from_secs(3600)), true, now).contains("resume"));
     }
 }

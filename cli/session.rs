@@ -265,7 +265,7 @@ async fn over(state: &State, run: &str, plan: &Plan) -> Outcome<Option<Exit>> {
 fn stopping(halt: Halt) -> &'static str {
     match halt {
         Halt::Now => "stopping now",
-        _ => "finishing the batch in flight; press Ctrl-C again to stop now",
+        _ => "stopping at the next safe place; press Ctrl-C again to stop now",
     }
 }
 
@@ -289,6 +289,11 @@ async fn hold(state: &State, row: &RunRow) -> Outcome<File> {
     let owner = row.owner.as_deref().unwrap_or("a process of this machine");
     Err(Failure::new(Exit::Busy, format!("run {} is held by {owner}, which is alive or stopped", row.id))
         .help("let that process go on, or end it for good (kill -9), and try again"))
+}
+
+/// Succeeds when the process that worked on the run has ended, and was not only stopped until its lease lapsed.
+pub async fn gone(state: &State, row: &RunRow) -> Outcome<()> {
+    hold(state, row).await.map(drop)
 }
 
 /// The run's log, with every event that is not in it yet.

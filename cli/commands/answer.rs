@@ -16,6 +16,7 @@ use crate::banner;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::prompt::{self, Reply, SETTLE};
 use crate::report::describe;
+use crate::report::summary::takes_answers;
 use crate::session::{self, Needs, Prepared};
 use crate::state::{self, Prefer};
 
@@ -40,6 +41,7 @@ pub async fn run(app: &App, args: &args::Answer) -> Outcome {
         return put_back(app, &state, &row, plan, purpose).await;
     }
     let (step, question, text) = choose(&stands, &args.words)?;
+    still_counts(&row.id, &plan, &stands, &step)?;
     let Some(text) = text.or_else(|| typed(&step, &question)) else {
         eprintln!("nothing was recorded; the run still waits");
         return Ok(Exit::Waiting);
@@ -56,6 +58,7 @@ pub async fn run(app: &App, args: &args::Answer) -> Outcome {
         if asking.and_then(|one| one.question.as_ref()) != Some(&question) {
             return Err(Failure::usage(format!("`{step}` does not ask that any more; nothing was recorded")));
         }
+        still_counts(&row.id, &plan, stands, &step)?;
         let answer = Answer { text: text.clone(), by: session::person(), at: Timestamp::now() };
         Ok(EventKind::Answered { step: step.clone(), answer })
     };
@@ -82,11 +85,20 @@ pub async fn run(app: &App, args: &args::Answer) -> Outcome {
     }
 }
 
+/// Refuses an answer that changes nothing, because the run is being cancelled.
+fn still_counts(run: &str, plan: &Plan, stands: &RunState, step: &str) -> Outcome<()> {
+    if takes_answers(plan, stands, step) {
+        return Ok(());
+    }
+    let failure = Failure::usage(format!("run {run} is being cancelled: nothing was recorded"));
+    Err(failure.help(format!("type  runbook cancel {run}  to end it")))
+}
+
 /// The obligation that could not be put back and that a person says to have put back by hand: `STEP done`, or only `done`.
 fn by_hand(stands: &RunState, words: &[String]) -> Option<String> {
     let mut stuck = stands.open_obligations().filter(|(_, one)| one.stuck.is_some());
     match words {
-        [word] if settles(word) && !asks(stands) => {
+        [word] if settles(word) && !answers(stands, word) => {
             let only = stuck.next()?;
             stuck.next().is_none().then(|| only.0.to_owned())
         }
@@ -101,8 +113,10 @@ fn settles(word: &str) -> bool {
     word == DONE || word == ABANDON
 }
 
-fn asks(stands: &RunState) -> bool {
-    stands.steps.values().any(|one| one.status == StepStatus::Asking)
+/// Whether the word is what a step that asks wants to hear.
+fn answers(stands: &RunState, word: &str) -> bool {
+    let asking = stands.steps.values().filter(|one| one.status == StepStatus::Asking);
+    asking.filter_map(|one| one.question.as_ref()).any(|question| fits(question, word))
 }
 
 /// Takes note of what a person put back by hand, and goes on.

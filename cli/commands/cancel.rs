@@ -21,7 +21,7 @@ pub async fn run(app: &App, args: &Cancel) -> Outcome {
     };
     banner::show(&state, Some(&row.id)).await;
     if row.status.is_final() {
-        return Err(Failure::usage(format!("run {} has {} already", row.id, row.status.name())));
+        return Err(Failure::usage(format!("run {} {} already", row.id, row.status.said())));
     }
     let plan = decode_plan(&row)?;
     let by = session::person();
@@ -34,7 +34,12 @@ pub async fn run(app: &App, args: &Cancel) -> Outcome {
                 session::tell(&state, &row.id, &plan, &stands).await?;
                 return Ok(Exit::of_run(&stands));
             }
-            Watched::Left => eprintln!("{owner} is gone: this process cancels the run"),
+            Watched::Left => {
+                session::gone(&state, &row).await.map_err(|failure| {
+                    failure.help("the cancel is recorded: it is done when that process goes on")
+                })?;
+                eprintln!("{owner} is gone: this process cancels the run");
+            }
             Watched::Stuck => {
                 let message =
                     format!("run {} was asked to cancel, and {owner} does not get on with it", row.id);

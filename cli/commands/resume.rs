@@ -27,7 +27,7 @@ pub async fn run(app: &App, args: &Resume) -> Outcome {
     banner::show(&state, Some(&row.id)).await;
     if row.status.is_final() {
         let failure =
-            Failure::usage(format!("run {} has {}: there is nothing to resume", row.id, row.status.name()));
+            Failure::usage(format!("run {} {}: there is nothing to resume", row.id, row.status.said()));
         return Err(failure.help(format!("runbook show {}   shows what it did", row.id)));
     }
     if let Some((owner, until)) = session::live_owner(&state, &row) {

@@ -203,5 +203,11 @@ fn report(facts: &Facts<'_>) -> Option<String> {
 
 fn asking<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = (&'a str, &'a Question)> {
     let asking = facts.state.steps.iter().filter(|(_, state)| state.status == StepStatus::Asking);
-    asking.filter_map(|(id, state)| Some((id.as_str(), state.question.as_ref()?)))
+    let open = asking.filter(|(id, _)| takes_answers(facts.plan, facts.state, id));
+    open.filter_map(|(id, state)| Some((id.as_str(), state.question.as_ref()?)))
+}
+
+/// Whether an answer to the step can still count: in a run that is being cancelled only its final steps go on.
+pub fn takes_answers(plan: &Plan, state: &RunState, step: &str) -> bool {
+    state.cancel.is_none() || plan.finally.iter().any(|one| one.id == step)
 }

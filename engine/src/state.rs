@@ -46,6 +46,17 @@ impl RunStatus {
             Self::Succeeded => "succeeded",
         }
     }
+
+    /// How it is said of a run, after its name.
+    pub fn said(self) -> &'static str {
+        match self {
+            Self::Running => "is running",
+            Self::Waiting => "waits for a person",
+            Self::Failed => "has failed",
+            Self::Cancelled => "was cancelled",
+            Self::Succeeded => "has succeeded",
+        }
+    }
 }
 
 /// Where a step stands.
@@ -198,7 +209,7 @@ impl RunState {
             return Err(Illegal("a run begins with its creation, and only there".to_owned()));
         }
         if self.status.is_final() {
-            return Err(Illegal(format!("the run has {}", self.status.name())));
+            return Err(Illegal(format!("the run {}", self.status.said())));
         }
         self.apply_kind(plan, event)?;
         (self.seq, self.last_at) = (event.seq, self.last_at.max(event.at));

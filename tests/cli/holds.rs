@@ -119,6 +119,11 @@ fn a_cancel_that_fails_is_to_be_tried_again() {
     let next = ran.err.lines().find(|line| line.starts_with("  Next")).unwrap_or_default();
     assert!(next.contains(&format!("runbook cancel {run}")), "{}", ran.err);
     assert!(!ran.err.contains("sure GO") && !ran.err.contains("sure 'GO'"), "{}", ran.err);
+    let refused = place.expect(2, &["answer", &run, "GO"]);
+    assert!(refused.err.contains("is being cancelled"), "{}", refused.err);
+    let shown = place.expect(0, &["show"]).out;
+    assert!(!shown.contains("type `GO`") && shown.contains("no answer counts"), "{shown}");
+    assert!(!place.expect(0, &["logs"]).out.contains(" answered "));
     std::fs::rename(place.path("away"), place.path("app.env")).unwrap();
     place.expect(6, &["cancel"]);
     assert_eq!(value(&place), ORIGINAL);
@@ -172,6 +177,10 @@ fn a_restart_that_keeps_failing_is_settled_by_a_person_who_did_it_by_hand() {
     let ran = place.expect(4, &["cancel"]);
     let advice = format!("runbook answer {run} freeze done");
     assert!(ran.err.contains(&advice) && ran.err.contains("HELD"), "{}", ran.err);
+    let banner = place.expect(0, &["runs"]).err;
+    for text in [&ran.err, &banner] {
+        assert!(text.contains(&format!("runbook cancel {run}")) && !text.contains("resume"), "{text}");
+    }
     // The value is back in the file and only the restart is missing: a second run may not begin.
     assert_eq!(value(&place), ORIGINAL);
     let wrong = place.expect(2, &["answer", &run]);

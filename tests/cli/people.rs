@@ -40,7 +40,7 @@ fn a_run_that_waits_keeps_its_lock_until_it_is_cancelled() {
     assert!(busy.err.contains(&run) && busy.err.contains(&format!("runbook cancel {run}")), "{}", busy.err);
     assert!(busy.err.contains("waiting"), "{}", busy.err);
     place.expect(6, &["cancel"]);
-    assert!(place.expect(2, &["cancel", &run]).err.contains("has cancelled already"));
+    assert!(place.expect(2, &["cancel", &run]).err.contains("was cancelled already"));
     place.expect(5, &["exec", "gate.yaml"]);
     assert!(!place.path("acted").exists());
 }
@@ -92,6 +92,21 @@ fn a_run_is_not_named_by_nothing_or_by_a_letter() {
     }
     assert!(!place.path("acted").exists());
     place.expect(0, &["answer", "gate", "DO IT"]);
+}
+
+#[test]
+fn a_final_step_of_a_cancelled_run_still_gets_its_answer() {
+    let place = Place::new();
+    let last = format!("finally:\n{}", asks("last", "SEEN"));
+    place.runbook("gate", &format!("steps:\n{}{last}", asks("sure", "DO IT")));
+    place.expect(5, &["exec", "gate.yaml"]);
+    let run = place.newest();
+    let ran = place.expect(5, &["cancel"]);
+    assert!(ran.err.contains(&format!("runbook answer {run} last 'SEEN'")), "{}", ran.err);
+    assert!(!ran.err.contains("'DO IT'") && !ran.err.contains("runbook resume"), "{}", ran.err);
+    let refused = place.expect(2, &["answer", &run, "sure", "DO IT"]);
+    assert!(refused.err.contains(&format!("runbook cancel {run}")), "{}", refused.err);
+    place.expect(6, &["answer", &run, "last", "SEEN"]);
 }
 
 #[test]

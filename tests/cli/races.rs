@@ -144,3 +144,23 @@ fn a_stopped_owner_keeps_its_run_and_goes_on_when_it_wakes() {
     assert_eq!(ran.code, 0, "{}", ran.err);
     assert_eq!(lines(&place, "acted"), 2, "each step once");
 }
+
+#[test]
+fn a_stopped_owner_is_not_said_to_be_gone_and_cancels_when_it_wakes() {
+    let place = slow();
+    let started = place.start(&["exec", "slow.yaml"]);
+    place.wait_for("first", "running");
+    started.signal(Signal::STOP);
+    // This one waits until the lease has ended.
+    let ran = place.expect(8, &["cancel"]);
+    assert!(
+        ran.err.contains("alive or stopped") && ran.err.contains("the cancel is recorded"),
+        "{}",
+        ran.err
+    );
+    assert!(!ran.err.contains("is gone"), "{}", ran.err);
+    started.signal(Signal::CONT);
+    let ran = started.end();
+    assert_eq!(ran.code, 6, "{}", ran.err);
+    assert_eq!(lines(&place, "acted"), 1, "nothing was begun after the cancel");
+}

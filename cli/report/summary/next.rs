@@ -19,14 +19,6 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
     let held = state.open_obligations().next().is_some();
     let cancel =
         (format!("runbook cancel {run}"), if held { "put everything back, and end it" } else { "end it" });
-    // Who asked for the end gets no further by an answer.
-    if state.cancel.is_some() {
-        let mut next = vec![cancel];
-        next.extend(by_hand(facts));
-        next.push((format!("runbook show {run}"), "look at it"));
-        commands(facts, lines, &next);
-        return;
-    }
     let mut next = Vec::new();
     for (step, question) in asking(facts) {
         let answer = match question {
@@ -36,9 +28,16 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
         row(facts, lines, "Asks", &format!("{step}: {}", describe::question_line(question)));
         next.push((format!("runbook answer {run} {step} {answer}"), ""));
     }
-    next.extend(by_hand(facts));
-    next.push((format!("runbook resume {run}"), "go on from where it stands"));
-    next.push(cancel);
+    if state.cancel.is_some() {
+        // Who asked for the end does not go on.
+        next.push(cancel);
+        next.extend(by_hand(facts));
+        next.push((format!("runbook show {run}"), "look at it"));
+    } else {
+        next.extend(by_hand(facts));
+        next.push((format!("runbook resume {run}"), "go on from where it stands"));
+        next.push(cancel);
+    }
     commands(facts, lines, &next);
 }
 

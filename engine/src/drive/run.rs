@@ -99,10 +99,7 @@ impl Loop {
         let row = driver.store.run(run).await?.ok_or_else(|| StoreError::NoSuchRun(run.to_owned()))?;
         let plan = Arc::new(decode_plan(&row)?);
         if row.status.is_final() {
-            return Err(DriveError::Refused(format!(
-                "run {run} has {} and can not go on",
-                row.status.name()
-            )));
+            return Err(DriveError::Refused(format!("run {run} {} and can not go on", row.status.said())));
         }
         let mut owner =
             Owner::claim(driver.store, driver.clock, run, Arc::clone(&plan), &driver.owner, driver.observer)

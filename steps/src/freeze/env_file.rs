@@ -165,7 +165,7 @@ impl Way for EnvFileWay {
             ..Process::new(&argv)
         };
         let help = format!(
-            "{} is as it should be, but the system may not have read it: run `{}` by hand, or resume to try again",
+            "{} is as it should be, but the system may not have read it: run `{}` by hand, or let the run try again",
             self.label(),
             process.line()
         );
