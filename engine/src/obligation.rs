@@ -72,8 +72,10 @@ impl ObligationState {
                 (self.lost, self.stuck) = (None, None);
             }
             (Applied, ObligationChange::Lost { found }) => self.lost = Some(found.clone()),
-            (Opened | Changing | Applied | Releasing, ObligationChange::Releasing) => self.phase = Releasing,
-            (Releasing, ObligationChange::Stuck { error }) => self.stuck = Some(error.clone()),
+            // Nothing was changed, so whatever stands there then, nothing of it is this run's to put back.
+            (Opened, ObligationChange::Releasing) => {}
+            (Changing | Applied | Releasing, ObligationChange::Releasing) => self.phase = Releasing,
+            (Opened | Releasing, ObligationChange::Stuck { error }) => self.stuck = Some(error.clone()),
             (Opened | Changing | Applied | Releasing, ObligationChange::Closed { how }) => {
                 self.lost = self.lost.take().or_else(|| lost_by(how, at >= self.hold_until()));
                 self.phase = Closed(how.clone());

@@ -1,5 +1,9 @@
 //! Random runbooks, random outcomes, random crashes: a run always ends, in order, within its limits, and is never stuck.
 
+#[expect(dead_code, reason = "only plans are needed here")]
+#[path = "common/mod.rs"]
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
@@ -11,7 +15,7 @@ use runbook_engine::event::{
     Answer, Closed, Event, EventKind, Obligation, ObligationChange, Question, RunOutcome,
 };
 use runbook_engine::kinds::{Class, Effect, Repeat};
-use runbook_engine::plan::{Limits, OnFailure, PLAN_VERSION, Plan, PlannedStep, Retry};
+use runbook_engine::plan::{Limits, OnFailure, Plan, PlannedStep, Retry};
 use runbook_engine::reopen::reopen;
 use runbook_engine::state::{RunState, RunStatus, StepStatus};
 use runbook_engine::step::RunInfo;
@@ -88,37 +92,19 @@ fn plan(steps: &[Shape], finals: usize, max_parallel: usize, max_duration: Optio
         step
     });
     Plan {
-        version: PLAN_VERSION,
-        folder: None,
-        runbook: "random".to_owned(),
-        description: String::new(),
-        definition: "0".repeat(64),
-        inputs: serde_json::Map::new(),
-        secrets: BTreeMap::new(),
-        connections: serde_json::Map::new(),
-        collections: serde_json::Map::new(),
         limits: Limits { max_duration: max_duration.map(Duration::from_secs), ..Limits::default() },
-        lock: None,
         max_parallel,
-        steps: main.collect(),
         finally: (0..finals).map(|at| planned(&format!("f{at}"), Vec::new(), 1)).collect(),
+        ..common::plan(main.collect())
     }
 }
 
 fn planned(id: &str, needs: Vec<String>, max_attempts: u32) -> PlannedStep {
     PlannedStep {
-        id: id.to_owned(),
-        name: None,
-        uses: "anything".to_owned(),
-        with: json!({}),
         needs,
-        condition: None,
-        effect: Effect { class: Class::Write, repeat: Repeat::Repeatable },
         retry: Retry { max_attempts, jitter: 0.5, ..Retry::default() },
         timeout: Some(Duration::from_secs(300)),
-        on_failure: OnFailure::Stop,
-        limits: Limits::default(),
-        waived: Default::default(),
+        ..common::step(id, "anything", json!({}), Effect::WRITE)
     }
 }
 

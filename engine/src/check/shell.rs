@@ -1,7 +1,6 @@
 //! What of a command line is a script: the argument after `-c` of a shell.
 
 use crate::document::{Kind, Node};
-use crate::expr;
 
 /// Programs whose `-c` takes a script.
 const SHELLS: [&str; 8] = ["sh", "bash", "dash", "zsh", "ksh", "ash", "fish", "su"];
@@ -10,7 +9,7 @@ const SHELLS: [&str; 8] = ["sh", "bash", "dash", "zsh", "ksh", "ash", "fish", "s
 /// (`[sudo, bash, -ec, script]`).
 pub(super) fn is_script(root: &Node, pointer: &str) -> bool {
     let Some((parent, at)) = pointer.rsplit_once('/') else { return false };
-    let (Some(parent), Ok(at)) = (find(root, parent), at.parse::<usize>()) else { return false };
+    let (Some(parent), Ok(at)) = (root.at(parent), at.parse::<usize>()) else { return false };
     let Kind::List(items) = &parent.kind else { return false };
     let words: Vec<&str> = items.iter().take(at).map(|item| item.as_str().unwrap_or_default()).collect();
     let shell = words.iter().position(|word| SHELLS.contains(&word.rsplit('/').next().unwrap_or_default()));
@@ -20,17 +19,6 @@ pub(super) fn is_script(root: &Node, pointer: &str) -> bool {
 /// `-c`, also among others as in `-ec`.
 fn takes_script(flag: &str) -> bool {
     flag.strip_prefix('-').is_some_and(|letters| !letters.starts_with('-') && letters.ends_with('c'))
-}
-
-fn find<'a>(root: &'a Node, pointer: &str) -> Option<&'a Node> {
-    pointer.split('/').skip(1).try_fold(root, |node, segment| {
-        let name = expr::unescape(segment);
-        match &node.kind {
-            Kind::Map(_) => node.entry(&name).map(|entry| &*entry.value),
-            Kind::List(items) => items.get(name.parse::<usize>().ok()?).map(|item| &**item),
-            _ => None,
-        }
-    })
 }
 
 #[cfg(test)]

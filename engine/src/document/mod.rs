@@ -150,7 +150,7 @@ impl Node {
     }
 
     /// The value at a JSON pointer.
-    fn at(&self, pointer: &str) -> Option<&Self> {
+    pub(crate) fn at(&self, pointer: &str) -> Option<&Self> {
         pointer.split('/').skip(1).try_fold(self, |node, segment| match &node.kind {
             Kind::List(items) => segment.parse::<usize>().ok().and_then(|at| items.get(at)).map(Arc::as_ref),
             _ => node.entry(&expr::unescape(segment)).map(|entry| &*entry.value),

@@ -204,7 +204,10 @@ impl Loop {
             Ok(Found::Original) => None,
             Ok(Found::Foreign(present)) => Some(self.redactor.text(&present)),
             Ok(Found::InForce | Found::Ineffective(_)) => {
-                return refused(format!("{label} still has the value of the run; nothing was recorded"));
+                return refused(format!(
+                    "{label} still has the value of the run; nothing was recorded. Put the original value back first, or let the run \
+                     do that: `runbook cancel RUN`"
+                ));
             }
             Err(error) => Some(format!("it can not be read: {}", self.masked(error).message)),
         };

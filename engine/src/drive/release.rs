@@ -115,8 +115,8 @@ async fn keep_releasing(
 ) -> Result<Release, StepError> {
     let mut attempt = 1;
     loop {
-        // An attempt that failed may have put the original back already: from then on it counts as begun.
-        let hold = if attempt > 1 { Hold::Releasing } else { hold };
+        // An attempt that failed may have put the original back already: that was not somebody else then.
+        let hold = if attempt > 1 && hold == Hold::Applied { Hold::Releasing } else { hold };
         let result = executor.release(call.clone(), obligation, hold, cx.clone()).await;
         match result {
             Err(error) if error.kind.retryable() && attempt < RELEASE_ATTEMPTS => {

@@ -1,19 +1,16 @@
 //! A scripted world, and a loop on it.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration as StdDuration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use runbook_engine::artifact::Artifacts;
-use runbook_engine::drive::{Clock, DriveError, Driver, Finish, Halt, LiveHub, Purpose};
+use runbook_engine::drive::{Clock, DriveError, Driver, Finish, Halt, Purpose};
 use runbook_engine::duration::Duration;
 use runbook_engine::error::StepError;
 use runbook_engine::event::{Answer, Event, EventKind, Obligation, Question};
 use runbook_engine::kinds::Effect;
 use runbook_engine::plan::{Plan, PlannedStep, Retry};
-use runbook_engine::redact::Redactor;
 use runbook_engine::state::{RunState, RunStatus, StepStatus};
 use runbook_engine::step::{
     Executor, Found, Hold, Intent, Look, Release, Settlement, StepCall, StepContext, StepEnd,
@@ -23,7 +20,8 @@ use runbook_engine::store::{Fence, Store, StoreError, Write};
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::common::{self, Blind, Nobody, new_run};
+use crate::common::{self, new_run};
+use crate::driver::driver;
 
 /// The scripted world: the kind of a step says what it does, and everything done is written down.
 #[derive(Default)]
@@ -85,6 +83,9 @@ impl Executor for Scripted {
                     max_hold: Duration::from_millis(call.with["max_hold_ms"].as_u64().unwrap_or(60_000)),
                 };
                 let id = cx.obligations.open(obligation).await?;
+                if call.with["fails_at_once"] == true {
+                    return Err(StepError::gate("somebody was faster"));
+                }
                 world.set("0");
                 cx.obligations.applied(&id).await?;
                 Ok(StepEnd::Done(json!({})))
@@ -106,11 +107,17 @@ impl Executor for Scripted {
         &self,
         _: StepCall,
         obligation: &Obligation,
-        _: Hold,
+        hold: Hold,
         _: StepContext,
     ) -> Result<Release, StepError> {
-        if self.0.value() == "stuck" {
-            return Err(StepError::refused("the restart fails"));
+        self.0.note(format!("release of {hold:?}"));
+        match self.0.value().as_str() {
+            "stuck" => return Err(StepError::refused("the restart fails")),
+            "busy" => {
+                self.0.set("0");
+                return Err(StepError::transient("no answer"));
+            }
+            _ => {}
         }
         let original = obligation.original.as_str().unwrap_or_default();
         match self.0.value() {
@@ -191,21 +198,8 @@ impl Bench {
     }
 
     pub fn driver(&self) -> Driver {
-        let redactor = Redactor::default();
-        Driver {
-            store: Arc::clone(&self.store),
-            executor: Arc::new(Scripted(Arc::clone(&self.world))),
-            people: Arc::new(Nobody),
-            observer: Box::new(Blind),
-            live: LiveHub::new(redactor.clone()),
-            artifacts: Artifacts::new(std::env::temp_dir(), redactor.clone()),
-            scratch: std::env::temp_dir(),
-            redactor,
-            secrets: BTreeMap::new(),
-            owner: "me@here:1".to_owned(),
-            clock: Arc::clone(&self.clock) as _,
-            halt: self.halt.subscribe(),
-        }
+        let executor = Scripted(Arc::clone(&self.world));
+        driver(&self.store, executor, "me@here:1", Arc::clone(&self.clock) as _, self.halt.subscribe())
     }
 
     /// Nobody owns the run any more, as it is some time after its process died.

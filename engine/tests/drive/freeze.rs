@@ -99,6 +99,32 @@ async fn a_freeze_held_too_long_is_lifted_by_whoever_sees_it_and_nothing_goes_on
     assert_eq!(bench.world.value(), "25");
 }
 
+#[tokio::test]
+async fn what_was_never_changed_stays_so_through_every_try_to_release_it() {
+    for (fails_at_once, first, later) in [(true, "Opened", "Opened"), (false, "Applied", "Releasing")] {
+        let bench = Bench::new();
+        let mut freeze = step("freeze", "freeze", &[]);
+        freeze.with = json!({ "fails_at_once": fails_at_once });
+        freeze.retry.max_attempts = 1;
+        let plan = plan(vec![freeze, step("ask", "ask", &["freeze"])]);
+        bench.create("r", &plan).await;
+        bench.world.set(if fails_at_once { "stuck" } else { "25" });
+        bench.drive("r", Purpose::GoOn).await.unwrap();
+        // One process can not release it; the next one needs a second try.
+        bench.world.set("stuck");
+        bench.drive("r", Purpose::Cancel("me".to_owned())).await.unwrap();
+        bench.world.set("busy");
+        bench.drive("r", Purpose::Cancel("me".to_owned())).await.unwrap();
+        let begun = bench.world.count(&format!("release of {first}"));
+        let again = bench.world.count(&format!("release of {later}"));
+        let all = bench.world.done.lock().unwrap().clone();
+        assert!(begun > 0 && again >= 2, "{all:?}");
+        assert!(fails_at_once || begun == 1, "{all:?}");
+        let other = if fails_at_once { "release of Releasing" } else { "release of Opened" };
+        assert_eq!(bench.world.count(other), 0, "{all:?}");
+    }
+}
+
 fn frozen_purge(batches: u64) -> Plan {
     let mut purge = step("purge", "purge", &["ask"]);
     purge.with = json!({ "batches": batches });

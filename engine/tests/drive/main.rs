@@ -4,6 +4,8 @@ mod bench;
 mod clock;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/driver.rs"]
+mod driver;
 mod freeze;
 
 use std::sync::Arc;

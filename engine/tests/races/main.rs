@@ -6,6 +6,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/driver.rs"]
+mod driver;
 mod world;
 
 use std::sync::{Arc, Mutex};
@@ -22,7 +24,8 @@ use runbook_engine::store::{Fence, Store, StoreError, Write, load_state};
 use tokio::sync::watch;
 
 use crate::common::new_run;
-use crate::world::{BATCHES, Lots, ORIGINAL, Process, Ticking, World, driver, plan};
+use crate::driver::driver;
+use crate::world::{BATCHES, Lots, ORIGINAL, Process, Ticking, World, plan};
 
 fn races(usual: u64) -> std::ops::Range<u64> {
     let set = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
@@ -69,8 +72,8 @@ impl Race {
         let after = lots.pause(60);
         let process = Process { world: Arc::clone(&self.world), lots: Mutex::new(lots) };
         let clock = Ticking::ahead(self.begin, hours);
-        let drive =
-            driver(&self.store, process, &format!("p{who}"), clock, watched).drive(&self.run, purpose);
+        let drive = driver(&self.store, process, &format!("p{who}"), Arc::new(clock), watched)
+            .drive(&self.run, purpose);
         let stopping = async {
             tokio::time::sleep(after).await;
             if stopped {

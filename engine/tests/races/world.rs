@@ -6,22 +6,18 @@ use std::time::Duration as StdDuration;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use runbook_engine::artifact::Artifacts;
-use runbook_engine::drive::{Clock, Driver, Halt, LiveHub};
+use runbook_engine::drive::Clock;
 use runbook_engine::duration::Duration;
 use runbook_engine::error::StepError;
 use runbook_engine::event::{Obligation, Question};
 use runbook_engine::kinds::Effect;
 use runbook_engine::plan::{Limits, Plan, PlannedStep};
-use runbook_engine::redact::Redactor;
 use runbook_engine::step::{
     Executor, Found, Hold, Intent, Look, Release, Settlement, StepCall, StepContext, StepEnd,
 };
-use runbook_engine::store::Store;
 use serde_json::json;
-use tokio::sync::watch;
 
-use crate::common::{self, Blind, Nobody};
+use crate::common;
 
 pub const BATCHES: u64 = 4;
 pub const ORIGINAL: &str = "25";
@@ -234,30 +230,5 @@ impl Ticking {
 impl Clock for Ticking {
     fn now(&self) -> Timestamp {
         self.begin.0 + SignedDuration::try_from(self.begin.1.elapsed()).unwrap() + self.ahead
-    }
-}
-
-/// What one process drives with.
-pub fn driver(
-    store: &Arc<dyn Store>,
-    process: Process,
-    name: &str,
-    clock: Ticking,
-    halt: watch::Receiver<Halt>,
-) -> Driver {
-    let redactor = Redactor::default();
-    Driver {
-        store: Arc::clone(store),
-        executor: Arc::new(process),
-        people: Arc::new(Nobody),
-        observer: Box::new(Blind),
-        live: LiveHub::new(redactor.clone()),
-        artifacts: Artifacts::new(std::env::temp_dir(), redactor.clone()),
-        scratch: std::env::temp_dir(),
-        redactor,
-        secrets: BTreeMap::new(),
-        owner: name.to_owned(),
-        clock: Arc::new(clock),
-        halt,
     }
 }

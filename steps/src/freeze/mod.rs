@@ -180,27 +180,28 @@ impl Step for Freeze {
     }
 
     async fn release(self, obligation: &Obligation, hold: Hold, cx: &Context) -> Result<Release, StepError> {
+        // Whatever stands there, nothing of it is this run's.
+        if hold == Hold::Opened {
+            return Ok(Release::Untouched);
+        }
         let original = Original::of(obligation)?.state;
         let way = self.way(Some(&original))?;
         let present = way.read(cx).await?;
-        let what = releasing(hold, way.side(&present, &original));
+        let what = releasing(way.side(&present, &original));
         if what == Releasing::Leave {
             return Ok(Release::Foreign(way.text(&present)));
         }
         if what == Releasing::PutBack {
             way.put_back(cx, &original).await?;
         }
-        if what != Releasing::Nothing {
-            way.restart(cx).await?;
-            self.seen(&*way, cx, &original, Side::Original).await?;
-        }
+        way.restart(cx).await?;
+        self.seen(&*way, cx, &original, Side::Original).await?;
         if let Some(probe) = &self.probe
             && let Err(error) = probe.settle_earlier(cx).await
         {
             cx.live.say(&format!("what an earlier probe may have created could not be looked for: {error}"));
         }
         Ok(match what {
-            Releasing::Nothing => Release::Untouched,
             // Nobody but this run puts it back after a release has begun; before that it was somebody else.
             Releasing::Restart if hold == Hold::Applied => Release::Undone,
             _ => Release::Restored,

@@ -95,6 +95,9 @@ struct World {
     left: [u8; 4],
     /// Whether something was destroyed although the freeze was gone when that was looked at.
     blind: bool,
+    /// Whether the change was begun, and whether something was put back without that: it was not the run's.
+    begun: bool,
+    stolen: bool,
 }
 
 const STEPS: [&str; 3] = ["freeze", "purge", "unfreeze"];
@@ -155,6 +158,8 @@ impl World {
             meddled: false,
             left,
             blind: false,
+            begun: false,
+            stolen: false,
         };
         world.record(plan, EventKind::RunCreated { by: "somebody".to_owned() });
         world
@@ -191,7 +196,7 @@ impl World {
             .map(|one| (&one.phase, one.lost.is_some(), self.now >= one.hold_until()))
             .collect();
         format!(
-            "{:?} {:?} {steps:?} {held:?} {:?} {:?} {:?} {:?} {:?} {} {}",
+            "{:?} {:?} {steps:?} {held:?} {:?} {:?} {:?} {:?} {:?} {} {} {} {}",
             self.file,
             self.running,
             self.state.status,
@@ -200,7 +205,9 @@ impl World {
             self.tasks,
             self.left,
             self.meddled,
-            self.blind
+            self.blind,
+            self.begun,
+            self.stolen
         )
     }
 }
@@ -246,7 +253,9 @@ impl Model {
         if world.alive {
             with(0, &|world| (world.alive, world.tasks) = (false, Vec::new()));
         }
-        for (value, restarts) in [(Value::First, true), (Value::First, false), (Value::Other, true)] {
+        let values =
+            [(Value::First, true), (Value::First, false), (Value::Other, true), (Value::Frozen, true)];
+        for (value, restarts) in values {
             with(1, &|world| {
                 world.file = value;
                 if restarts {
@@ -315,6 +324,7 @@ impl Model {
             assert!(turns < 200, "it does not end, from {way}: {}", world.key());
             assert!(self.step(&mut world), "stuck, from {way}: {}", world.key());
         }
+        assert!(!world.stolen, "put back what the run had not changed: {way}");
         assert!(!world.blind, "destroyed on a freeze that was known to be gone: {way}");
         assert!(world.open().is_none(), "{way}");
         let Some(last) = world.state.obligations.values().max_by_key(|one| one.opened_at) else { return };
@@ -330,7 +340,8 @@ impl Model {
             world.key()
         );
         let frozen = world.file == Value::Frozen || world.running == Value::Frozen;
-        assert!(!frozen || alarm, "left frozen: {way} -> {}", world.key());
+        // Or it is somebody else's freeze, of what the run had not changed or had let go.
+        assert!(!frozen || alarm || world.meddled || !world.begun, "left frozen: {way} -> {}", world.key());
     }
 }
 

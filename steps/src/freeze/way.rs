@@ -101,8 +101,6 @@ pub(super) fn freezing(hold: Hold, side: Side) -> Freezing {
 /// What a release does with what it finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Releasing {
-    /// The change was never made: there is nothing to do.
-    Nothing,
     /// Put the original there, then restart.
     PutBack,
     /// The original is there, but nobody knows whether the system sees it: restart.
@@ -111,14 +109,12 @@ pub(super) enum Releasing {
     Leave,
 }
 
-/// What a release does, given how far the obligation was and whose value is there.
-pub(super) fn releasing(hold: Hold, side: Side) -> Releasing {
-    match (side, hold) {
-        // Whatever is there, nothing of it is this run's.
-        (_, Hold::Opened) => Releasing::Nothing,
-        (Side::Ours, _) => Releasing::PutBack,
-        (Side::Original, _) => Releasing::Restart,
-        (Side::Foreign, _) => Releasing::Leave,
+/// What a release does with a change that was begun, given whose value is there.
+pub(super) fn releasing(side: Side) -> Releasing {
+    match side {
+        Side::Ours => Releasing::PutBack,
+        Side::Original => Releasing::Restart,
+        Side::Foreign => Releasing::Leave,
     }
 }
 
@@ -162,15 +158,17 @@ mod tests {
         writes
     }
 
-    /// How far it was is handed over from before the release is recorded as begun.
     fn release(world: World) -> Vec<Write> {
-        let mut writes: Vec<Write> = vec![|world| world.hold = Hold::Releasing];
-        let what = releasing(world.hold, world.file);
-        if what == Releasing::PutBack {
-            writes.push(|world| world.file = Side::Original);
-        }
-        if matches!(what, Releasing::PutBack | Releasing::Restart) {
-            writes.push(|world| world.running = world.file);
+        let mut writes: Vec<Write> = Vec::new();
+        if world.hold != Hold::Opened {
+            writes.push(|world| world.hold = Hold::Releasing);
+            let what = releasing(world.file);
+            if what == Releasing::PutBack {
+                writes.push(|world| world.file = Side::Original);
+            }
+            if what != Releasing::Leave {
+                writes.push(|world| world.running = world.file);
+            }
         }
         writes.push(|world| {
             world.open = false;
@@ -221,10 +219,8 @@ mod tests {
     fn what_is_foreign_is_never_overwritten() {
         for hold in [Hold::Opened, Hold::Changing, Hold::Applied, Hold::Releasing] {
             assert_eq!(freezing(hold, Side::Foreign), Freezing::Refuse);
-            let left = if hold == Hold::Opened { Releasing::Nothing } else { Releasing::Leave };
-            assert_eq!(releasing(hold, Side::Foreign), left);
         }
         assert_eq!(freezing(Hold::Opened, Side::Ours), Freezing::Refuse);
-        assert_eq!(releasing(Hold::Opened, Side::Ours), Releasing::Nothing);
+        assert_eq!(releasing(Side::Foreign), Releasing::Leave);
     }
 }

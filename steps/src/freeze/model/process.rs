@@ -74,6 +74,7 @@ impl Model {
             Op::FreezeChanging => {
                 let id = world.open()?.0;
                 world.change(&self.plan, &id, ObligationChange::Changing);
+                world.begun = true;
                 Some(Op::FreezeWrite)
             }
             Op::FreezeWrite => {
@@ -81,6 +82,7 @@ impl Model {
                 // The write looks once more, under a lock.
                 if world.file != original {
                     world.change(&self.plan, &id, ObligationChange::Unchanged);
+                    world.begun = world.open()?.2 != Hold::Opened;
                     return Some(Op::Failed);
                 }
                 world.file = Value::Frozen;
@@ -141,7 +143,7 @@ impl Model {
             replacement: json!("frozen"),
             max_hold: Duration::from_secs(3600),
         };
-        world.meddled = false;
+        (world.meddled, world.begun) = (false, false);
         let id = format!("freeze-{}", world.state.obligations.len());
         world.change(&self.plan, &id, ObligationChange::Opened(Box::new(obligation)));
     }
@@ -149,17 +151,18 @@ impl Model {
     fn do_release(&self, world: &mut World, id: &str, op: Op) -> Option<Op> {
         let original = world.open()?.1;
         match op {
-            Op::ReleaseBegin(hold) => Some(match releasing(hold, world.file.side(original)) {
+            Op::ReleaseBegin(Hold::Opened) => Some(Op::ReleaseClose(Released::Untouched)),
+            Op::ReleaseBegin(hold) => Some(match releasing(world.file.side(original)) {
                 Releasing::Leave => Op::ReleaseClose(Released::Foreign(world.file)),
                 Releasing::PutBack => Op::ReleaseWrite(hold),
                 Releasing::Restart => Op::ReleaseRestart(hold),
-                Releasing::Nothing => Op::ReleaseClose(Released::Untouched),
             }),
             Op::ReleaseWrite(_) => {
                 // The write looks once more, under a lock; what is not ours any more begins anew.
                 if world.file != Value::Frozen {
                     return Some(Op::ReleaseBegin(Hold::Releasing));
                 }
+                world.stolen |= !world.begun;
                 world.file = original;
                 Some(Op::ReleaseRestart(Hold::Releasing))
             }
