@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::builder::Styles;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 const ABOUT: &str = "Runs dangerous operational procedures, written as YAML, to the end: frozen, snapshotted, confirmed, resumable.";
@@ -194,9 +194,30 @@ pub struct Steps {
     pub kind: Option<String>,
 }
 
-/// Print the JSON Schema of runbooks, for editors.
+/// Print a JSON Schema: of runbooks, for editors; of plans or of events, for programs.
 #[derive(Debug, Args)]
-pub struct Schema {}
+#[command(after_help = "\
+Examples:
+  runbook schema > runbook.schema.json
+  runbook schema event > event.schema.json
+
+A first line such as `# yaml-language-server: $schema=runbook.schema.json` makes an editor complete and check a runbook.")]
+pub struct Schema {
+    /// What is described.
+    #[arg(value_enum, value_name = "WHAT", default_value = "runbook")]
+    pub of: SchemaOf,
+}
+
+/// What has a schema.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum SchemaOf {
+    /// What an author writes.
+    Runbook,
+    /// What a run is frozen to: the definition with its inputs resolved.
+    Plan,
+    /// A line of `runbook exec --json`.
+    Event,
+}
 
 /// Put back what was held longer than its `max_hold`, in every run that no process works on.
 ///

@@ -42,9 +42,9 @@ pub async fn run(app: App, command: Command) -> Outcome {
             quiet_banner(&app).await;
             steps::run(&app, &args)
         }
-        Command::Schema(_) => {
+        Command::Schema(args) => {
             quiet_banner(&app).await;
-            schema::run()
+            schema::run(&args)
         }
         Command::Completions(args) => completions::run(&args),
     }

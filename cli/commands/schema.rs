@@ -1,9 +1,16 @@
 //! `runbook schema`.
 
+use runbook_engine::schema;
+use runbook_steps::catalog::CATALOG;
+
+use crate::args::{Schema, SchemaOf};
 use crate::exit::Outcome;
 
-/// Prints the schema.
-pub fn run() -> Outcome {
-    let schema = runbook_engine::schema::runbook(&runbook_steps::catalog::CATALOG);
-    super::print_json(&schema)
+/// Prints a schema.
+pub fn run(args: &Schema) -> Outcome {
+    super::print_json(&match args.of {
+        SchemaOf::Runbook => schema::runbook(&CATALOG),
+        SchemaOf::Plan => schema::plan(),
+        SchemaOf::Event => schema::event(),
+    })
 }

@@ -153,11 +153,22 @@ impl Freezer {
         for setting in own.into_iter().flatten() {
             self.setting(setting);
         }
+        if self.never(step) {
+            return;
+        }
         self.setting(&mut step.with);
         if let Some(kind) = catalog.step(&step.uses.value) {
             let found = (kind.check)(&step.with.value);
             self.problems.extend(setting_problems(found, &step.with, &step.uses.value));
         }
+    }
+
+    /// Whether the inputs alone say that a step is skipped: its settings are never used, and need not make sense.
+    fn never(&self, step: &Step) -> bool {
+        let condition = step.condition_text().filter(|text| {
+            expr::analyse_expression(text).references.iter().all(|reference| reference.root == "inputs")
+        });
+        condition.is_some_and(|text| expr::condition(&text, &self.scope) == Ok(false))
     }
 
     /// Resolves a setting in place.

@@ -55,7 +55,7 @@ impl ErrorKind {
 }
 
 /// Whether the effect is known not to have happened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// It failed, and what was done before it failed is recorded.
@@ -66,7 +66,7 @@ pub enum Outcome {
 }
 
 /// Why a step did not succeed. `Display` is a lower-case fragment without the causes, which are in [`StepError::causes`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema, thiserror::Error)]
 #[error("{message}")]
 #[serde(deny_unknown_fields)]
 pub struct StepError {

@@ -9,7 +9,7 @@ use crate::error::StepError;
 use crate::plan::StepId;
 
 /// One thing that happened, durable before anything acts on it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Event {
     /// Its place in the run's list, from 1, without gaps.
@@ -21,7 +21,7 @@ pub struct Event {
 }
 
 /// What happened.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum EventKind {
     /// The run came to be. Always the first event, and only the first.
@@ -113,7 +113,7 @@ pub enum EventKind {
 }
 
 /// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RunOutcome {
     /// All of it was done.
@@ -125,7 +125,7 @@ pub enum RunOutcome {
 }
 
 /// What a person is asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Question {
     /// Type this phrase, exactly, or nothing happens.
@@ -145,7 +145,7 @@ pub enum Question {
 }
 
 /// What a person answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
     /// The phrase as typed, or `done`, `retry` or `abort`.
@@ -157,7 +157,7 @@ pub struct Answer {
 }
 
 /// What became of an obligation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ObligationChange {
     /// It is about to be taken on; nothing has been changed yet.
@@ -188,7 +188,7 @@ pub enum ObligationChange {
 }
 
 /// How an obligation ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Closed {
     /// The original is back.
@@ -215,7 +215,7 @@ pub enum Closed {
 }
 
 /// What must be put back, as known before it is changed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Obligation {
     /// The step that takes it on.

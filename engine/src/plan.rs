@@ -19,7 +19,7 @@ pub type StepId = String;
 pub const PLAN_VERSION: u32 = 1;
 
 /// What a run executes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     /// [`PLAN_VERSION`] of the program that made it.
@@ -57,7 +57,7 @@ pub struct Plan {
 }
 
 /// Where a secret is read from when a process needs it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SecretSource {
     /// An environment variable.
@@ -67,7 +67,7 @@ pub enum SecretSource {
 }
 
 /// One step of a plan.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedStep {
     /// Its id.

@@ -1,12 +1,14 @@
-//! The JSON Schema of runbooks, put together from the kinds' own: editors complete and check with it.
+//! The JSON Schemas of what goes in and comes out: runbooks, frozen plans, events.
 //!
+//! The one of runbooks is put together from the kinds' own; editors complete and check with it.
 //! Draft 7, which YAML language servers support best. Steps, connections and collections are `if`/`then` on their kind, so that a
 //! mistake is reported at its key instead of as "no alternative fits". Wherever a value is expected, an expression is one too.
 
 use serde_json::{Map, Value, json};
 
+use crate::event::Event;
 use crate::kinds::{Catalog, ResourceKindInfo};
-use crate::plan::{Limits, OnFailure, Retry};
+use crate::plan::{Limits, OnFailure, Plan, Retry};
 
 /// The schema of a runbook file.
 pub fn runbook(catalog: &Catalog) -> Value {
@@ -47,6 +49,29 @@ pub fn runbook(catalog: &Catalog) -> Value {
         },
         "definitions": definitions,
     })
+}
+
+/// The schema of a frozen plan, as a run keeps it.
+pub fn plan() -> Value {
+    described(written::<Plan>("plan"), "The frozen plan of a run: the definition with its inputs resolved.")
+}
+
+/// The schema of an event as it is printed: one JSON object a line, with the run it belongs to.
+pub fn event() -> Value {
+    let mut schema = described(written::<Event>("event"), "One thing that happened to a run.");
+    schema["properties"]["run"] = json!({ "type": "string", "description": "The run it belongs to." });
+    if let Some(required) = schema["required"].as_array_mut() {
+        required.insert(0, Value::from("run"));
+    }
+    schema
+}
+
+/// The schema of what the program writes of a type.
+fn written<T: schemars::JsonSchema>(title: &str) -> Value {
+    let settings = schemars::generate::SchemaSettings::draft07().for_serialize();
+    let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
+    schema["title"] = Value::from(title);
+    schema
 }
 
 const SNAKE_CASE: &str = "^[a-z][a-z0-9_]*$";

@@ -104,6 +104,26 @@ fn inputs_that_lead_to_wrong_settings_are_refused() {
 }
 
 #[test]
+fn the_settings_of_a_step_that_the_inputs_skip_need_not_make_sense() {
+    let text = |condition: &str| {
+        format!(
+            r#"
+runbook: maybe
+inputs: {{ argv: {{ type: string, default: none, description: What is run. }} }}
+steps: [{{ id: a, uses: command, if: "${{{{ {condition} }}}}", with: {{ argv: "${{{{ inputs.argv }}}}" }} }}]
+"#
+        )
+    };
+    let plan = |condition: &str| {
+        let (runbook, problems) = compile(&text(condition), &CATALOG);
+        let runbook = runbook.unwrap_or_else(|| panic!("{problems:#?}"));
+        runbook.plan(resolve_inputs(&runbook, &[]).unwrap(), &CATALOG)
+    };
+    assert_eq!(plan("inputs.argv != 'none'").unwrap().steps[0].with["argv"], "${{ inputs.argv }}");
+    assert_eq!(plan("inputs.argv == 'none'").unwrap_err()[0].code, "RB0402");
+}
+
+#[test]
 fn inputs_cannot_bring_in_expressions() {
     let problems = plan(&[("zone", "${{ secrets.key }}")]).unwrap_err();
     assert!(problems.iter().all(|problem| problem.starts_with("RB0313")), "{problems:#?}");
