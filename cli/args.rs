@@ -52,6 +52,7 @@ pub enum Command {
     Show(Show),
     Logs(Logs),
     Check(Check),
+    Explain(Explain),
     Steps(Steps),
     Schema(Schema),
     Reconcile(Reconcile),
@@ -172,15 +173,49 @@ pub struct Logs {
 }
 
 /// Look for every mistake in runbooks without doing anything.
+///
+/// Each mistake has a code, which `runbook explain CODE` explains. Errors make it exit 3, a file that can not be read 2; warnings alone
+/// are a success.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   runbook check runbooks/*.yaml
-  runbook check reset-chatkit --json")]
+  runbook check reset-chatkit --json
+  runbook check --format sarif runbooks/*.yaml > runbook.sarif
+  git show HEAD:runbooks/reset.yaml | runbook check -")]
 pub struct Check {
-    /// Files, or names of runbooks.
+    /// Files, or names of runbooks; `-` is stdin.
     #[arg(required = true, value_name = "FILE|NAME")]
     pub runbooks: Vec<String>,
+
+    /// How to tell it: on stderr for people; as JSON, as SARIF 2.1.0 or as annotations of a GitHub workflow on stdout.
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<CheckFormat>,
+}
+
+/// How `check` tells what it finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CheckFormat {
+    /// Source lines with carets.
+    Human,
+    /// One list with an entry for each file.
+    Json,
+    /// The Static Analysis Results Interchange Format.
+    Sarif,
+    /// Workflow commands.
+    Github,
+}
+
+/// Explain a code that `check` prints, with a wrong and a right example.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  runbook explain RB0501
+  runbook explain 501
+  runbook explain          all codes, a line each")]
+pub struct Explain {
+    /// The code.
+    pub code: Option<String>,
 }
 
 /// List the step kinds, or explain one.

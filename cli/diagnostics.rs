@@ -1,5 +1,7 @@
 //! Shows an author's mistakes: the place, the line, a caret, what to write instead.
 
+pub mod formats;
+
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use runbook_engine::diagnostic::{Diagnostic, Severity};
 
@@ -76,7 +78,7 @@ mod tests {
     fn shows_the_place_the_caret_and_the_help() {
         let text = "runbook: a\nsteps:\n  - id: é\n    needs: [snapshott]\n".to_owned();
         let at = text.find("snapshott").unwrap();
-        let source = Source { path: "a.yaml".into(), name: "a.yaml".to_owned(), text };
+        let source = Source { path: "a.yaml".into(), name: "a.yaml".to_owned(), text, broken: None };
         let one = Diagnostic::error("RB0102", at..at + 9, "unknown step `snapshott`")
             .label("no step has this id")
             .help("did you mean `snapshot`?");
@@ -90,7 +92,8 @@ mod tests {
 
     #[test]
     fn a_span_outside_the_text_is_shown_at_its_end() {
-        let source = Source { path: "a.yaml".into(), name: "a.yaml".to_owned(), text: "é".to_owned() };
+        let source =
+            Source { path: "a.yaml".into(), name: "a.yaml".to_owned(), text: "é".to_owned(), broken: None };
         let shown = render(&source, &Diagnostic::warning("RB0001", 1..90, "odd"), false);
         assert!(shown.contains("warning[RB0001]: odd"), "{shown}");
     }

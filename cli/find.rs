@@ -1,7 +1,10 @@
 //! Finds the runbook that a person names.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+
+use runbook_engine::document;
 
 use crate::exit::{Failure, Outcome};
 
@@ -11,8 +14,40 @@ pub struct Source {
     pub path: PathBuf,
     /// The file, as people know it.
     pub name: String,
-    /// Its text.
+    /// Its text, as far as it can be read.
     pub text: String,
+    /// The byte from which on it is no UTF-8.
+    pub broken: Option<usize>,
+}
+
+/// The longest text that is read, in bytes: what is longer is refused anyhow.
+const MAX_BYTES: u64 = document::MAX_BYTES as u64 + 1;
+
+impl Source {
+    /// What stdin gives.
+    pub fn stdin() -> Outcome<Self> {
+        let bytes =
+            bounded(std::io::stdin().lock()).map_err(|error| Failure::usage(format!("stdin: {error}")))?;
+        Ok(Self::new(PathBuf::from("<stdin>"), "<stdin>".to_owned(), bytes))
+    }
+
+    fn new(path: PathBuf, name: String, bytes: Vec<u8>) -> Self {
+        let whole = bytes.len() < usize::try_from(MAX_BYTES).unwrap_or(usize::MAX);
+        match String::from_utf8(bytes) {
+            Ok(text) => Self { path, name, text, broken: None },
+            Err(error) => {
+                let broken = Some(error.utf8_error().valid_up_to()).filter(|_| whole);
+                let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                Self { path, name, text, broken }
+            }
+        }
+    }
+}
+
+fn bounded(reader: impl Read) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Reads a file, or the runbook of this name in `runbooks/` here or in a folder above.
@@ -21,13 +56,16 @@ pub fn runbook(named: &str) -> Outcome<Source> {
         std::env::current_dir().map_err(|error| Failure::usage(format!("the current folder: {error}")))?;
     let path = locate(named, &here).ok_or_else(|| not_found(named, &here))?;
     let name = path.strip_prefix(&here).unwrap_or(&path).display().to_string();
-    let text = fs::read_to_string(&path).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
-    Ok(Source { path, name, text })
+    let bytes = fs::File::open(&path)
+        .and_then(bounded)
+        .map_err(|error| Failure::usage(format!("{name}: {error}")))?;
+    Ok(Source::new(path, name, bytes))
 }
 
 fn locate(named: &str, here: &Path) -> Option<PathBuf> {
     let path = here.join(named);
-    if path.is_file() {
+    // A pipe such as `<(…)` is fine too.
+    if path.exists() && !path.is_dir() {
         return Some(path);
     }
     if named.contains('/') {
@@ -40,6 +78,9 @@ fn locate(named: &str, here: &Path) -> Option<PathBuf> {
 }
 
 fn not_found(named: &str, here: &Path) -> Failure {
+    if here.join(named).is_dir() {
+        return Failure::usage(format!("`{named}` is a folder")).help("name the files in it: FOLDER/*.yaml");
+    }
     if named.contains('/') {
         return Failure::usage(format!("there is no file `{named}`"));
     }

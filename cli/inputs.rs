@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use runbook_engine::check::codes::SYNTAX;
 use runbook_engine::compile;
 use runbook_engine::diagnostic::Diagnostic;
 use runbook_engine::inputs::{Given, resolve_inputs};
@@ -20,6 +21,12 @@ use crate::find::Source;
 
 /// The runbook when it has no error, and every mistake in it.
 pub fn compile(source: &Source) -> (Option<Runbook>, Vec<Diagnostic>) {
+    if let Some(at) = source.broken {
+        let length = char::REPLACEMENT_CHARACTER.len_utf8();
+        let message = "this is no UTF-8, and so no YAML";
+        let problem = Diagnostic::error(SYNTAX, at..at + length, message);
+        return (None, vec![problem.help("save the file as UTF-8")]);
+    }
     compile::compile(&source.text, &CATALOG)
 }
 

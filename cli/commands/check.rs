@@ -1,61 +1,58 @@
 //! `runbook check`.
 
-use serde_json::{Value, json};
-
 use crate::app::App;
-use crate::args::Check;
-use crate::diagnostics::{self, position};
+use crate::args::{Check, CheckFormat};
+use crate::diagnostics::{self, formats, formats::Looked};
 use crate::exit::{Exit, Failure, Outcome};
-use crate::find;
+use crate::find::{self, Source};
 use crate::format;
 use crate::inputs;
 
 /// Looks for mistakes in each of the runbooks; all of them are looked at.
 pub fn run(app: &App, args: &Check) -> Outcome {
-    let mut exit = Exit::Succeeded;
-    let mut documents = Vec::new();
-    for named in &args.runbooks {
-        let source = match find::runbook(named) {
-            Ok(source) => source,
-            Err(failure) if args.runbooks.len() > 1 => {
-                format::failure(&failure);
-                exit = Exit::Usage;
-                continue;
+    let format = match (args.format, app.json) {
+        (None, false) => CheckFormat::Human,
+        (None, true) => CheckFormat::Json,
+        (Some(format), json) if !json || format == CheckFormat::Json => format,
+        _ => return Err(Failure::usage("`--json` is `--format json`; leave one of them out")),
+    };
+    let all: Vec<Looked> = args.runbooks.iter().map(|named| look(named)).collect();
+    match format {
+        CheckFormat::Human => all.iter().for_each(tell),
+        CheckFormat::Json => drop(super::print_json(&formats::json(&all))?),
+        CheckFormat::Sarif => drop(super::print_json(&formats::sarif(&all))?),
+        CheckFormat::Github => {
+            let lines = formats::github(&all);
+            if !lines.is_empty() {
+                super::print(&lines)?;
             }
-            Err(failure) => return Err(failure),
-        };
-        let (_, found) = inputs::compile(&source);
-        if diagnostics::fatal(&found) && exit == Exit::Succeeded {
-            exit = Exit::Invalid;
         }
-        if app.json {
-            let diagnostics: Vec<Value> = found
-                .iter()
-                .map(|one| {
-                    let (line, column) = position(&source.text, one.span.start);
-                    json!({
-                        "code": one.code,
-                        "severity": one.severity,
-                        "message": one.message,
-                        "line": line,
-                        "column": column,
-                        "span": one.span,
-                        "label": one.label,
-                        "labels": one.labels,
-                        "help": one.help,
-                    })
-                })
-                .collect();
-            documents.push(json!({ "file": source.name, "diagnostics": diagnostics }));
-        } else {
-            diagnostics::print(&source, &found);
+    }
+    // What could not be read weighs more than what is wrong in what could.
+    let exits: Vec<Exit> = all.iter().map(Looked::exit).filter(|exit| *exit != Exit::Succeeded).collect();
+    let worst = exits.iter().find(|exit| **exit != Exit::Invalid).or(exits.first());
+    worst.map_or(Ok(Exit::Succeeded), |exit| Err(Failure::silent(*exit)))
+}
+
+fn look(named: &str) -> Looked {
+    let source = if named == "-" { Source::stdin() } else { find::runbook(named) };
+    match source {
+        Ok(source) => {
+            let (_, found) = inputs::compile(&source);
+            Looked::Read(source, found)
+        }
+        Err(failure) => Looked::Unread(named.to_owned(), failure),
+    }
+}
+
+fn tell(looked: &Looked) {
+    match looked {
+        Looked::Read(source, found) => {
+            diagnostics::print(source, found);
             if found.is_empty() {
                 eprintln!("{}: no mistakes found", source.name);
             }
         }
+        Looked::Unread(_, failure) => format::failure(failure),
     }
-    if app.json {
-        super::print_json(&Value::Array(documents))?;
-    }
-    if exit == Exit::Succeeded { Ok(exit) } else { Err(Failure::silent(exit)) }
 }

@@ -5,6 +5,7 @@ mod cancel;
 mod check;
 mod completions;
 mod exec;
+mod explain;
 mod logs;
 mod reconcile;
 mod resume;
@@ -38,6 +39,7 @@ pub async fn run(app: App, command: Command) -> Outcome {
             quiet_banner(&app).await;
             check::run(&app, &args)
         }
+        Command::Explain(args) => explain::run(&app, &args),
         Command::Steps(args) => {
             quiet_banner(&app).await;
             steps::run(&app, &args)

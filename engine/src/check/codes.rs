@@ -5,6 +5,8 @@ macro_rules! codes {
         $($(#[doc = $doc])+ pub const $name: &str = $code;)+
         /// Every code.
         pub const CODES: &[&str] = &[$($code),+];
+        /// The page of each code, in the same order.
+        const PAGES: &[&str] = &[$(include_str!(concat!("../../../docs/errors/", $code, ".md"))),+];
     };
 }
 
@@ -97,3 +99,14 @@ codes! {
 
 /// The rules a step may waive with a reason.
 pub const WAIVABLE: &[&str] = &[SNAPSHOT_FIRST, CONFIRM_FIRST, UNFREEZE_AFTER, LIMIT, UNCOUNTED];
+
+/// The page of a code in Markdown: what it means, why, a wrong and a right example.
+pub fn page(code: &str) -> Option<&'static str> {
+    CODES.iter().position(|known| *known == code).map(|at| PAGES[at])
+}
+
+/// What a code means, in a few words; empty for one that does not exist.
+pub fn title(code: &str) -> &'static str {
+    let first = page(code).and_then(|page| page.lines().next()).unwrap_or_default();
+    first.split_once(": ").map_or("", |(_, title)| title)
+}

@@ -18,7 +18,7 @@ mod snapshot_first;
 mod unfreeze_after;
 mod unused;
 
-pub use codes::CODES;
+pub use codes::{CODES, page, title};
 
 use crate::diagnostic::Diagnostic;
 use crate::kinds::Catalog;

@@ -11,7 +11,7 @@ use crate::check::codes;
 use crate::diagnostic::Diagnostic;
 
 /// The longest text, in bytes.
-const MAX_BYTES: usize = 4 * 1024 * 1024;
+pub const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// The most values, those behind aliases counted each time.
 const MAX_NODES: usize = 200_000;
 /// The deepest nesting.

@@ -16,6 +16,7 @@ use serde_json::{Map, Number, Value};
 use crate::diagnostic::Diagnostic;
 use crate::expr::{self, escape};
 
+pub use build::MAX_BYTES;
 pub use settings::{check_kind, check_rules, check_settings};
 
 /// A value with its place.
