@@ -44,6 +44,9 @@ pub(super) struct Intended {
     /// of a batch that is done again may be one that the step is no longer given.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub versions: BTreeMap<String, Versions>,
+    /// Of the keys those that failed for a reason that lasts, and are not asked for again before somebody has had the time to mend it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lasting: BTreeMap<String, StepError>,
 }
 
 impl Intended {
@@ -61,10 +64,15 @@ impl Intended {
         keys.iter().map(|key| Doomed { key: key.clone(), expected: expected(key) }).collect()
     }
 
-    /// The batch that tries again what failed of this one.
-    pub fn again(mut self, next: At, failed: BTreeMap<String, String>) -> Self {
+    /// The batch that tries again what failed of this one, but for those failures that are left as they are.
+    pub fn again(
+        mut self,
+        next: At,
+        failed: BTreeMap<String, String>,
+        lasting: BTreeMap<String, StepError>,
+    ) -> Self {
         self.versions.retain(|key, _| failed.contains_key(key));
-        Self { next, keys: failed, ..self }
+        Self { next, keys: failed, lasting, ..self }
     }
 }
 
@@ -94,7 +102,11 @@ pub(super) struct Became {
 impl Became {
     /// What an earlier pass did.
     pub fn of(intended: &Intended) -> Self {
-        Self { ids: intended.keys.clone(), errors: BTreeMap::new() }
+        let mut ids = intended.keys.clone();
+        for (_, codes) in ids.iter_mut().filter(|(key, _)| intended.lasting.contains_key(*key)) {
+            codes.push(FAILED);
+        }
+        Self { ids, errors: intended.lasting.clone() }
     }
 
     /// The keys that are to be deleted from the collection of this number, in order.
@@ -127,6 +139,12 @@ impl Became {
             Some((key.clone(), codes[..end].to_owned()))
         };
         self.ids.iter().filter_map(before).collect()
+    }
+
+    /// Of what failed, what can not get better by itself.
+    pub fn lasting(&self) -> BTreeMap<String, StepError> {
+        let lasting = self.errors.iter().filter(|(_, error)| !error.kind.retryable());
+        lasting.map(|(key, error)| (key.clone(), error.clone())).collect()
     }
 
     /// How many keys were deleted from at least one collection, were gone from all, and failed.
@@ -226,7 +244,7 @@ mod tests {
 
     fn intended(next: At, keys: &[(&str, &str)]) -> Intended {
         let keys = keys.iter().map(|(key, codes)| ((*key).to_owned(), (*codes).to_owned())).collect();
-        Intended { next, manifests: String::new(), keys, versions: BTreeMap::new() }
+        Intended { next, manifests: String::new(), keys, versions: BTreeMap::new(), lasting: BTreeMap::new() }
     }
 
     fn failed() -> KeyOutcome {
@@ -257,7 +275,7 @@ mod tests {
         became.add(0, &became.open(0), vec![KeyOutcome::Done], false);
         became.add(1, &became.open(1), vec![failed()], false);
         tally.add(&first, &became);
-        let again = first.again(At::Pass { pass: 1, after: 1 }, became.failed());
+        let again = first.again(At::Pass { pass: 1, after: 1 }, became.failed(), BTreeMap::new());
         let mut became = Became::of(&again);
         assert!(became.open(0).is_empty());
         became.add(0, &[], Vec::new(), false);
@@ -280,7 +298,11 @@ mod tests {
         assert_eq!(first.doomed(&keys, "copies"), [of("a", None), of("c", None)]);
         let read: Intended = decode(&encode(&first).unwrap()).unwrap();
         assert_eq!(read, first);
-        let again = first.again(At::Pass { pass: 1, after: 1 }, [("a".to_owned(), String::new())].into());
+        let again = first.again(
+            At::Pass { pass: 1, after: 1 },
+            [("a".to_owned(), String::new())].into(),
+            BTreeMap::new(),
+        );
         assert_eq!(again.versions.keys().collect::<Vec<_>>(), ["a"]);
         assert_eq!(again.doomed(&keys[..1], "logs"), [of("a", Some(version("a")))]);
     }

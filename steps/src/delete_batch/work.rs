@@ -53,6 +53,8 @@ pub(super) struct Work<'a> {
     asked: Duration,
     /// Whether anything that failed since then may work when it is tried again.
     hopeful: bool,
+    /// Up to this pass somebody may have mended what was refused before, so all that failed is tried again.
+    mended_up_to: u32,
 }
 
 impl<'a> Work<'a> {
@@ -96,6 +98,7 @@ impl<'a> Work<'a> {
             last_pass,
             asked,
             hopeful,
+            mended_up_to: 0,
         })
     }
 
@@ -141,12 +144,15 @@ impl<'a> Work<'a> {
 
     /// After a retry or a resume, what still fails is tried again.
     fn enter_again(&mut self) {
-        if let At::Pass { pass, .. } = self.at {
-            self.last_pass += pass;
-        }
+        let begun = match self.at {
+            At::Manifest { .. } => 0,
+            At::Pass { pass, .. } => pass,
+        };
+        self.last_pass += begun;
         if self.tally.failed > 0 {
-            self.last_pass = self.last_pass.max(1);
-            // Somebody may have mended what was refused.
+            // The pass that was cut off may have gone by what was mended since.
+            self.mended_up_to = begun + 1;
+            self.last_pass = self.last_pass.max(self.mended_up_to);
             self.hopeful = true;
         }
     }
@@ -180,7 +186,8 @@ impl<'a> Work<'a> {
             keys.insert(key, String::new());
         }
         let next = At::Manifest { index, offset: lines.offset() };
-        Ok((Intended { next, manifests: self.manifests.clone(), keys, versions }, sum))
+        let (manifests, lasting) = (self.manifests.clone(), BTreeMap::new());
+        Ok((Intended { next, manifests, keys, versions, lasting }, sum))
     }
 
     /// Tries again what failed, pass by pass, each over the failures of the pass before.
@@ -229,9 +236,12 @@ impl<'a> Work<'a> {
                     return Ok(None);
                 }
                 let Some(settled) = row.settled.filter(|_| intended.pass() + 1 == pass) else { continue };
-                let failed = decode::<Became>(&settled.outcome)?.failed();
+                let became: Became = decode(&settled.outcome)?;
+                let failed = became.failed();
                 if !failed.is_empty() {
-                    return Ok(Some(intended.again(At::Pass { pass, after: row.batch }, failed)));
+                    let mended = pass <= self.mended_up_to;
+                    let lasting = if mended { BTreeMap::new() } else { became.lasting() };
+                    return Ok(Some(intended.again(At::Pass { pass, after: row.batch }, failed, lasting)));
                 }
             }
         }

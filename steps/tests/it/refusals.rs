@@ -159,6 +159,30 @@ async fn only_the_keys_of_a_batch_that_failed_are_tried_again_and_a_lasting_no_i
 }
 
 #[tokio::test]
+async fn a_lasting_no_beside_one_that_may_pass_is_not_asked_again_either() {
+    let chatkit = start(10, 0).await;
+    let ids = chatkit.doc_ids("attachment-metadata").await.unwrap();
+    let bench = purge(&chatkit, &ids).await;
+    let of = |id: &str| format!("{}{id}", docs("attachment-metadata"));
+    let no = |status| FaultAction { status: Some(status), ..FaultAction::default() };
+    fault(&chatkit, "DELETE", &of(&ids[1]), 0, 1000, no(422)).await;
+    // A pass tries what may pass three times.
+    fault(&chatkit, "DELETE", &of(&ids[2]), 0, 4, no(503)).await;
+    let failed = bench.enter("purge").await.unwrap_err();
+    assert!(failed.message.starts_with("1 of 10 keys could not be deleted in 2 passes"), "{failed}");
+    assert!(failed.message.contains("422"), "{failed}");
+    for (at, id) in ids.iter().enumerate() {
+        assert_eq!(deletes(&chatkit, id).await, if at == 2 { 5 } else { 1 }, "{id}");
+    }
+    // Whoever enters it again may have mended it: it is asked once more, and once only.
+    assert!(bench.enter("purge").await.is_err());
+    assert_eq!(deletes(&chatkit, &ids[1]).await, 2);
+    chatkit.clear_faults(Of::Store).await.unwrap();
+    assert_eq!(bench.enter("purge").await.unwrap()["deleted"]["metadata"], json!(10));
+    assert_eq!(deletes(&chatkit, &ids[1]).await, 3);
+}
+
+#[tokio::test]
 async fn a_store_is_asked_again_only_when_it_said_so() {
     let chatkit = start(5, 0).await;
     let ids = chatkit.doc_ids("attachment-metadata").await.unwrap();
