@@ -198,6 +198,8 @@ async fn work(
         return Ok(exit);
     }
     let scratch = state.location.run_folder(&run).map_err(|error| folder_failed(&run, &error))?;
+    let artifacts = state.location.artifacts_of(&run, &prepared.redactor);
+    let artifacts = artifacts.map_err(|error| folder_failed(&run, &error))?;
     let log = open_log(state, &run, &prepared.redactor).await?;
     let live = LiveHub::new(prepared.redactor.clone());
     let subject =
@@ -231,7 +233,7 @@ async fn work(
         people,
         observer: Box::new(recorder),
         live,
-        artifacts: state.location.artifacts_without(&prepared.redactor),
+        artifacts,
         scratch,
         redactor: prepared.redactor,
         secrets: prepared.secrets,

@@ -83,9 +83,19 @@ impl Location {
         self.artifacts_without(&Redactor::default())
     }
 
-    /// The folder of large outputs; what is written passes `redactor`.
-    pub fn artifacts_without(&self, redactor: &Redactor) -> Artifacts {
+    fn artifacts_without(&self, redactor: &Redactor) -> Artifacts {
         Artifacts::new(self.folder.join("artifacts"), redactor.clone())
+    }
+
+    /// The folder of large outputs, for whoever holds the run; what is written passes `redactor`. What a process of the run was writing
+    /// when it was killed is taken away.
+    pub fn artifacts_of(&self, run: &str, redactor: &Redactor) -> io::Result<Artifacts> {
+        let unfinished = self.run_folder(run)?.join("unfinished");
+        match fs::remove_dir_all(&unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        Ok(self.artifacts_without(redactor).written_in(unfinished))
     }
 
     /// The folder beside the database.

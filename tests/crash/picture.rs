@@ -67,7 +67,7 @@ async fn read(world: &dyn World, database: &Path, folder: &Path) -> Option<Stand
         parts: BTreeMap::new(),
         batches: BTreeMap::new(),
         unsettled: Vec::new(),
-        broken: broken(&folder.join("artifacts")),
+        broken: broken(folder),
         state,
     };
     stands.parts.insert("status".to_owned(), json!(stands.state.status));
@@ -185,16 +185,17 @@ fn codes_alike(found: &Value, expected: &Value) -> bool {
             .all(|(key, other)| found.get(key).is_some_and(|own| codes(&text(own), &text(other))))
 }
 
-/// The artifacts whose name is not the hash of what is in them. What was being written when the process was killed is not one.
+/// The artifacts whose name is not the hash of what is in them, and what a killed process left half written.
 fn broken(folder: &Path) -> Vec<String> {
     let mut broken = Vec::new();
-    for path in files(folder) {
+    let half =
+        |path: &Path| path.components().any(|part| part.as_os_str().to_string_lossy().starts_with(".new-"));
+    broken.extend(files(folder).into_iter().filter(|path| half(path)).map(|path| path.display().to_string()));
+    for path in files(&folder.join("artifacts")) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let hash = Sha256::digest(fs::read(&path).unwrap());
         let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        let unfinished =
-            path.components().any(|part| part.as_os_str().to_string_lossy().starts_with(".new-"));
-        if !unfinished && name != hash {
+        if name != hash {
             broken.push(name);
         }
     }

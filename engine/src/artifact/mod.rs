@@ -34,19 +34,28 @@ pub struct Artifact {
 #[derive(Clone, Debug)]
 pub struct Artifacts {
     folder: PathBuf,
+    unfinished: PathBuf,
     redactor: Redactor,
 }
 
 impl Artifacts {
     /// The artifacts in this folder, which is made (0700) when the first one is written. What is written passes `redactor`.
     pub fn new(folder: impl Into<PathBuf>, redactor: Redactor) -> Self {
-        Self { folder: folder.into(), redactor }
+        let folder = folder.into();
+        Self { unfinished: folder.clone(), folder, redactor }
+    }
+
+    /// The same artifacts, of which those that are not complete are written in this folder. It is made when the first one is, and is on
+    /// the same disk. Whoever gives it clears it of what a crash left there.
+    #[must_use]
+    pub fn written_in(self, unfinished: impl Into<PathBuf>) -> Self {
+        Self { unfinished: unfinished.into(), ..self }
     }
 
     /// A path on the disk of the artifacts at which nothing is yet, for something large and short-lived. Whoever makes a folder there
     /// removes it; what a crash leaves begins with `.new-`, and nobody reads it.
     pub async fn scratch(&self) -> Result<PathBuf, StepError> {
-        writer::scratch(&self.folder).await
+        writer::scratch(&self.unfinished).await
     }
 
     /// Where an artifact's bytes are. An error of kind gate when what it says of itself is no SHA-256: a path is made of it.
@@ -64,13 +73,13 @@ impl Artifacts {
 
     /// Begins an artifact that people call `name`, a file name without a folder. Secrets in what is written are masked.
     pub async fn create(&self, name: &str) -> Result<ArtifactWriter, StepError> {
-        ArtifactWriter::create(&self.folder, self.redactor.clone(), name, false).await
+        ArtifactWriter::create(self, name, false).await
     }
 
     /// Begins an artifact whose bytes are kept exactly, because they are to be put back some day. Writing fails (refused) when
     /// there is a secret in them.
     pub async fn create_raw(&self, name: &str) -> Result<ArtifactWriter, StepError> {
-        ArtifactWriter::create(&self.folder, self.redactor.clone(), name, true).await
+        ArtifactWriter::create(self, name, true).await
     }
 
     /// The artifact's bytes, after all of them were read and found to be what they were. An error of kind gate, naming the

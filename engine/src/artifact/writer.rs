@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
 use tokio::io::{AsyncWriteExt as _, BufWriter};
 
-use super::{Artifact, failed, hex};
+use super::{Artifact, Artifacts, failed, hex};
 use crate::crash;
 use crate::error::{ErrorKind, StepError};
 use crate::redact::{Redactor, StreamRedactor};
@@ -49,24 +49,20 @@ impl Drop for Unfinished {
 }
 
 impl ArtifactWriter {
-    pub(super) async fn create(
-        folder: &Path,
-        redactor: Redactor,
-        name: &str,
-        raw: bool,
-    ) -> Result<Self, StepError> {
+    pub(super) async fn create(all: &Artifacts, name: &str, raw: bool) -> Result<Self, StepError> {
+        let redactor = all.redactor.clone();
         if name.is_empty() || name.contains(['/', '\\', '\0']) || matches!(name, "." | "..") {
             return Err(StepError::invalid(format!("`{name}` is no file name")));
         }
         let name = redactor.text(name);
         let could_not = |error: &io::Error| failed("written", &name, error);
-        let path = scratch(folder).await?;
+        let path = scratch(&all.unfinished).await?;
         let unfinished = Unfinished(Some(path.clone()));
         let mut open = tokio::fs::OpenOptions::new();
         open.write(true).create_new(true).mode(0o600);
         let file = open.open(&path).await.map_err(|error| could_not(&error))?;
         Ok(Self {
-            folder: folder.to_owned(),
+            folder: all.folder.clone(),
             file: BufWriter::with_capacity(BUFFER, file),
             unfinished,
             hash: Sha256::new(),
@@ -132,11 +128,12 @@ impl ArtifactWriter {
         crash::point("artifact: written");
         let sha256 = hex(self.hash.finalize());
         let place = self.folder.join(&sha256[..2]);
-        let from = self.folder.join(self.unfinished.0.as_deref().unwrap_or(Path::new("")));
+        let from = self.unfinished.0.as_deref().unwrap_or(Path::new(""));
         // What is there already has the same content, or had it: then it is good again.
         let moved = async {
+            make_folder(&self.folder).await?;
             make_folder(&place).await?;
-            tokio::fs::rename(&from, place.join(&sha256)).await?;
+            tokio::fs::rename(from, place.join(&sha256)).await?;
             crash::point("artifact: in its place");
             File::open(&place).await?.sync_all().await?;
             File::open(&self.folder).await?.sync_all().await
