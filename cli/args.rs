@@ -53,6 +53,7 @@ pub enum Command {
     Logs(Logs),
     Check(Check),
     Explain(Explain),
+    Graph(Graph),
     Steps(Steps),
     Schema(Schema),
     Reconcile(Reconcile),
@@ -216,6 +217,34 @@ Examples:
 pub struct Explain {
     /// The code.
     pub code: Option<String>,
+}
+
+/// Draw a runbook: what runs after what, what destroys, who is asked, and what is frozen meanwhile.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  runbook graph reset-chatkit
+  runbook graph reset-chatkit --format dot | dot -Tsvg > reset-chatkit.svg
+  runbook graph reset-chatkit --format mermaid > reset-chatkit.mmd")]
+pub struct Graph {
+    /// A file, or the name of a runbook.
+    #[arg(value_name = "FILE|NAME")]
+    pub runbook: String,
+
+    /// How it is drawn.
+    #[arg(long, value_enum, default_value = "tree")]
+    pub format: GraphFormat,
+}
+
+/// How a runbook is drawn.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum GraphFormat {
+    /// For the terminal, from top to bottom.
+    Tree,
+    /// A Mermaid flowchart, which GitHub and many wikis draw.
+    Mermaid,
+    /// For Graphviz.
+    Dot,
 }
 
 /// List the step kinds, or explain one.

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::exit::Failure;
+use crate::graph::tree::Look;
 
 static NO_COLOURS: AtomicBool = AtomicBool::new(false);
 
@@ -19,9 +20,13 @@ pub fn without_colours() {
 
 /// Whether stderr shows colours.
 pub fn colours() -> bool {
+    colours_on(std::io::stderr().is_terminal())
+}
+
+fn colours_on(is_terminal: bool) -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
-    !NO_COLOURS.load(Ordering::Relaxed) && std::io::stderr().is_terminal() && !set("NO_COLOR") && !dumb
+    !NO_COLOURS.load(Ordering::Relaxed) && is_terminal && !set("NO_COLOR") && !dumb
 }
 
 /// Whether the terminal is set up for more than ASCII.
@@ -37,7 +42,16 @@ pub fn unicode() -> bool {
 
 /// The columns of the terminal that stderr is; none when it is no terminal.
 pub fn width() -> Option<usize> {
-    let term = console::Term::stderr();
+    width_of(&console::Term::stderr())
+}
+
+/// What the terminal that stdout is can show; without one lines are as long as they are.
+pub fn look_of_stdout() -> Look {
+    let colours = colours_on(std::io::stdout().is_terminal());
+    Look { colours, unicode: unicode(), width: width_of(&console::Term::stdout()) }
+}
+
+fn width_of(term: &console::Term) -> Option<usize> {
     term.is_term().then(|| term.size_checked().map_or(80, |(_, columns)| usize::from(columns)).max(20))
 }
 

@@ -17,6 +17,7 @@ mod diagnostics;
 mod exit;
 mod find;
 mod format;
+mod graph;
 mod inputs;
 mod log;
 mod lost;

@@ -6,6 +6,7 @@ mod check;
 mod completions;
 mod exec;
 mod explain;
+mod graph;
 mod logs;
 mod reconcile;
 mod resume;
@@ -40,6 +41,10 @@ pub async fn run(app: App, command: Command) -> Outcome {
             check::run(&app, &args)
         }
         Command::Explain(args) => explain::run(&app, &args),
+        Command::Graph(args) => {
+            quiet_banner(&app).await;
+            graph::run(&app, &args)
+        }
         Command::Steps(args) => {
             quiet_banner(&app).await;
             steps::run(&app, &args)
