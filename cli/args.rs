@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::builder::Styles;
+use clap::builder::{PossibleValue, PossibleValuesParser, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+
+use crate::template::TEMPLATES;
 
 const ABOUT: &str = "Runs dangerous operational procedures, written as YAML, to the end: frozen, snapshotted, confirmed, resumable.";
 
@@ -51,6 +53,7 @@ pub enum Command {
     Runs(Runs),
     Show(Show),
     Logs(Logs),
+    New(New),
     Check(Check),
     Explain(Explain),
     Graph(Graph),
@@ -217,6 +220,46 @@ Examples:
 pub struct Explain {
     /// The code.
     pub code: Option<String>,
+}
+
+/// Write a new runbook that passes `check`: asks what it needs to know, and overwrites nothing.
+///
+/// Without a terminal, or with `--defaults`, nothing is asked: the name and the template must be given, and what is not set has its
+/// default.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  runbook new
+  runbook new clear-old-logs --template clean-up --set pattern='*.log'
+  runbook new is-it-well --template health-check --defaults --output checks/is-it-well.yaml")]
+pub struct New {
+    /// Its name, kebab-case.
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// What it begins from.
+    #[arg(long, value_name = "TEMPLATE", value_parser = template_names())]
+    pub template: Option<String>,
+
+    /// What the template would ask; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+
+    /// Ask nothing, and take the default for what is not given.
+    #[arg(long)]
+    pub defaults: bool,
+
+    /// The file to write. Without it: NAME.yaml, in `runbooks/` when there is such a folder here.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+fn template_names() -> PossibleValuesParser {
+    TEMPLATES
+        .iter()
+        .map(|template| PossibleValue::new(template.name).help(template.summary))
+        .collect::<Vec<_>>()
+        .into()
 }
 
 /// Draw a runbook: what runs after what, what destroys, who is asked, and what is frozen meanwhile.

@@ -28,6 +28,7 @@ mod secrets;
 mod session;
 mod signals;
 mod state;
+mod template;
 mod trace;
 mod trouble;
 

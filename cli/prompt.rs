@@ -43,6 +43,11 @@ pub fn remember_terminal() {
     }
 }
 
+/// From now on the terminal may be in another mode, which [`restore_terminal`] ends.
+pub fn begin() {
+    PROMPTED.store(true, Ordering::SeqCst);
+}
+
 /// Sets the terminal as it was, when somebody was asked: a prompt that is still open has it in another mode.
 pub fn restore_terminal() {
     if PROMPTED.load(Ordering::SeqCst)
@@ -144,7 +149,7 @@ pub fn ask(step: &str, question: &Question) -> Reply {
 
 /// The same until the question is `withdrawn`: then it ends by itself, and what it returns counts for nothing.
 fn ask_until(step: &str, question: &Question, withdrawn: &AtomicBool) -> Reply {
-    PROMPTED.store(true, Ordering::SeqCst);
+    begin();
     // What was typed before the question could be read answers nothing.
     let _ = termios::tcflush(io::stdin(), QueueSelector::IFlush);
     let term = Term::stderr();
@@ -163,7 +168,8 @@ fn width() -> usize {
     format::width().unwrap_or(80)
 }
 
-fn theme() -> Box<dyn Theme> {
+/// How prompts look.
+pub fn theme() -> Box<dyn Theme> {
     if format::colours() && format::unicode() {
         Box::new(ColorfulTheme::default())
     } else {

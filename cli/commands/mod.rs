@@ -8,6 +8,7 @@ mod exec;
 mod explain;
 mod graph;
 mod logs;
+mod new;
 mod reconcile;
 mod resume;
 mod runs;
@@ -41,6 +42,10 @@ pub async fn run(app: App, command: Command) -> Outcome {
             check::run(&app, &args)
         }
         Command::Explain(args) => explain::run(&app, &args),
+        Command::New(args) => {
+            quiet_banner(&app).await;
+            new::run(&app, &args)
+        }
         Command::Graph(args) => {
             quiet_banner(&app).await;
             graph::run(&app, &args)
