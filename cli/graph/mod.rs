@@ -316,7 +316,7 @@ fn notes(step: &Step, role: Role, runbook: &Runbook) -> Vec<String> {
     if step.on_failure.as_ref().is_some_and(|setting| setting.value == "continue") {
         notes.push("its failure stops nothing".to_owned());
     }
-    let waived = step.waive.iter().map(|(code, reason)| format!("waives {code}: {reason}"));
+    let waived = step.waive.iter().map(|waiver| format!("waives {}: {}", waiver.code.value, waiver.reason));
     notes.extend(waived);
     // What the whole runbook says holds for a step that destroys.
     if role == Role::Destroy && runbook.limits.is_none() && step.limits.is_none() {

@@ -296,7 +296,11 @@ impl Freezer {
             timeout: self.typed(step.timeout.as_ref(), "timeout"),
             on_failure: self.typed(step.on_failure.as_ref(), "on_failure"),
             limits: self.typed(step.limits.as_ref(), "limits"),
-            waived: step.waive.clone(),
+            waived: step
+                .waive
+                .iter()
+                .map(|waiver| (waiver.code.value.clone(), waiver.reason.clone()))
+                .collect(),
         }
     }
 }

@@ -4,7 +4,5 @@
 mod catalog;
 #[path = "language/golden.rs"]
 mod golden;
-#[path = "language/pages.rs"]
-mod pages;
 #[path = "language/plans.rs"]
 mod plans;

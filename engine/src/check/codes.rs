@@ -43,6 +43,8 @@ codes! {
     DEFAULT = "RB0206";
     /// A waiver of no rule, or without a reason.
     WAIVER = "RB0207";
+    /// A waiver of a rule that the step keeps.
+    NEEDLESS_WAIVER = "RB0208";
     /// An expression that cannot be read.
     EXPRESSION = "RB0301";
     /// A filter, function or test that does not exist.
@@ -95,10 +97,30 @@ codes! {
     LIMIT = "RB0504";
     /// Something is destroyed of which the limit can not tell how much it is.
     UNCOUNTED = "RB0505";
+    /// Nothing looks at what was destroyed.
+    VERIFY_AFTER = "RB0506";
+    /// Nobody says what a step does, in a runbook for production.
+    UNDECLARED = "RB0507";
+    /// A step that never runs.
+    UNREACHABLE = "RB0508";
+    /// A step needs what a freeze still refuses.
+    HELD = "RB0509";
+    /// An `unfreeze` of something that was not frozen before.
+    UNFREEZE_WHAT = "RB0510";
 }
 
 /// The rules a step may waive with a reason.
-pub const WAIVABLE: &[&str] = &[SNAPSHOT_FIRST, CONFIRM_FIRST, UNFREEZE_AFTER, LIMIT, UNCOUNTED];
+pub const WAIVABLE: &[&str] = &[
+    SNAPSHOT_FIRST,
+    CONFIRM_FIRST,
+    UNFREEZE_AFTER,
+    LIMIT,
+    UNCOUNTED,
+    VERIFY_AFTER,
+    UNDECLARED,
+    UNREACHABLE,
+    HELD,
+];
 
 /// The page of a code in Markdown: what it means, why, a wrong and a right example.
 pub fn page(code: &str) -> Option<&'static str> {

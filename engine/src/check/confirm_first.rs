@@ -1,13 +1,13 @@
 //! A person agrees before anything is destroyed: every way to a step that destroys passes a confirmation.
 
 use super::safety::{destroying, guards};
-use super::{Context, codes};
+use super::{Context, Finding, codes};
 use crate::diagnostic::Diagnostic;
 
 const KINDS: &[&str] = &["confirm-prompt", "approval"];
 
-pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
-    for at in destroying(cx, codes::CONFIRM_FIRST) {
+pub(super) fn check(cx: &Context<'_>, found: &mut Vec<Finding>) {
+    for at in destroying(cx) {
         let step = cx.graph.steps[at];
         let (sure, unsure) = guards(cx, at, KINDS);
         if !sure.is_empty() {
@@ -24,6 +24,6 @@ pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
             problem =
                 problem.also(prompt.id.span.clone(), "this question may be skipped, or its refusal ignored");
         }
-        problems.push(problem);
+        found.push(Finding { step: at, problem });
     }
 }

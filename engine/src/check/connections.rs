@@ -30,6 +30,12 @@ pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
     }
 }
 
+/// The name that was probably meant by one that does not exist.
+pub(super) fn meant(problem: &Diagnostic) -> Option<String> {
+    let help = problem.help.as_deref().filter(|_| problem.code == codes::UNKNOWN_CONNECTION)?;
+    Some(help.strip_prefix("did you mean `")?.strip_suffix("`?")?.to_owned())
+}
+
 fn named(cx: &Context<'_>, node: &Node, what: &str, all: &[Resource], problems: &mut Vec<Diagnostic>) {
     let Some(name) = node.as_str().filter(|_| !node.is_template()) else { return };
     let names = || all.iter().map(|resource| resource.name.value.as_str());

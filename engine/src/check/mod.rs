@@ -6,6 +6,7 @@ mod confirm_first;
 mod connections;
 mod cycles;
 mod graph;
+mod held;
 mod ids;
 mod kinds;
 mod limit;
@@ -15,8 +16,13 @@ mod references;
 mod safety;
 mod shell;
 mod snapshot_first;
+mod undeclared;
 mod unfreeze_after;
+mod unfreeze_what;
+mod unreachable;
 mod unused;
+mod verify_after;
+mod waivers;
 
 pub use codes::{CODES, page, title};
 
@@ -42,30 +48,68 @@ const RULES: &[Rule] = &[
     kinds::check,
     needs::check,
     cycles::check,
+    unfreeze_what::check,
     references::check,
     connections::check,
     unused::check,
 ];
 
+/// What a rule of safety finds: the step that breaks it, and may waive it.
+struct Finding {
+    step: usize,
+    problem: Diagnostic,
+}
+
+/// A rule of safety.
+type SafetyRule = fn(&Context<'_>, &mut Vec<Finding>);
+
 /// The rules of safety, which depend on what the settings say.
-const SAFETY: &[Rule] = &[snapshot_first::check, confirm_first::check, unfreeze_after::check, limit::check];
+const SAFETY: &[SafetyRule] = &[
+    snapshot_first::check,
+    confirm_first::check,
+    unfreeze_after::check,
+    limit::check,
+    verify_after::check,
+    undeclared::check,
+    unreachable::check,
+    held::check,
+];
 
 /// Every mistake of meaning, in the order of the text.
 pub fn check(runbook: &Runbook, catalog: &Catalog) -> Vec<Diagnostic> {
-    run(RULES.iter().chain(SAFETY), runbook, catalog)
+    let context = Context::new(runbook, catalog);
+    let mut problems = Vec::new();
+    for rule in RULES {
+        rule(&context, &mut problems);
+    }
+    // What is misspelled where it is used is not unused.
+    let meant: Vec<String> = problems.iter().filter_map(connections::meant).collect();
+    problems.retain(|problem| !unused::names(problem, &meant, runbook));
+    let findings = context.findings();
+    waivers::needless(&context, &findings, &mut problems);
+    problems.extend(waivers::standing(&context, findings));
+    problems.sort_by_key(|problem| problem.span.start);
+    problems
 }
 
 /// The mistakes against the rules of safety alone: they are looked for again once inputs have made settings definite.
 pub(crate) fn safety(runbook: &Runbook, catalog: &Catalog) -> Vec<Diagnostic> {
-    run(SAFETY.iter(), runbook, catalog)
-}
-
-fn run<'r>(rules: impl Iterator<Item = &'r Rule>, runbook: &Runbook, catalog: &Catalog) -> Vec<Diagnostic> {
-    let context = Context { runbook, catalog, graph: Graph::new(runbook) };
-    let mut problems = Vec::new();
-    for rule in rules {
-        rule(&context, &mut problems);
-    }
+    let context = Context::new(runbook, catalog);
+    let mut problems: Vec<Diagnostic> = waivers::standing(&context, context.findings()).collect();
     problems.sort_by_key(|problem| problem.span.start);
     problems
+}
+
+impl<'a> Context<'a> {
+    fn new(runbook: &'a Runbook, catalog: &'a Catalog) -> Self {
+        Self { runbook, catalog, graph: Graph::new(runbook) }
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for rule in SAFETY {
+            rule(self, &mut findings);
+        }
+        findings
+    }
 }

@@ -8,25 +8,47 @@ use super::Context;
 use crate::kinds::Class;
 use crate::runbook::{Setting, Step};
 
-/// The places of the steps that destroy and do not waive this rule.
-pub(super) fn destroying<'c>(cx: &'c Context<'_>, code: &'static str) -> impl Iterator<Item = usize> + 'c {
-    (0..cx.graph.steps.len()).filter(move |at| {
-        let step = cx.graph.steps[*at];
-        !step.waive.contains_key(code)
-            && cx
-                .catalog
-                .step(&step.uses.value)
-                .is_some_and(|kind| (kind.effect)(&step.with.value).class == Class::Destroy)
-    })
+/// The places of the steps that destroy.
+pub(super) fn destroying<'c>(cx: &'c Context<'_>) -> impl Iterator<Item = usize> + 'c {
+    (0..cx.graph.steps.len()).filter(move |at| class(cx, cx.graph.steps[*at]) == Some(Class::Destroy))
+}
+
+/// How deep a step cuts; nothing when its kind does not exist.
+pub(super) fn class(cx: &Context<'_>, step: &Step) -> Option<Class> {
+    cx.catalog.step(&step.uses.value).map(|kind| (kind.effect)(&step.with.value).class)
+}
+
+/// Whether a step runs whenever another one does.
+pub(super) fn runs_with(step: &Step, other: &Step) -> bool {
+    let condition = step.condition_text();
+    condition.as_deref().is_none_or(|text| text == "true") || condition == other.condition_text()
 }
 
 /// Whether `guard` has ended well whenever `step` runs, given that it comes before it: it is skipped only together with it, and its
 /// failure stops the run.
 pub(super) fn always_ran(guard: &Step, step: &Step) -> bool {
-    let condition = guard.condition_text();
-    let unconditional = condition.as_deref().is_none_or(|text| text == "true");
     let goes_on = |setting: &Setting| setting.value != "stop";
-    (unconditional || condition == step.condition_text()) && !guard.on_failure.as_ref().is_some_and(goes_on)
+    runs_with(guard, step) && !guard.on_failure.as_ref().is_some_and(goes_on)
+}
+
+/// The kind of a step that freezes.
+pub(super) const FREEZE: &str = "freeze";
+/// The kind of a step that lifts a freeze.
+pub(super) const UNFREEZE: &str = "unfreeze";
+
+/// Whether a step lifts this freeze.
+pub(super) fn lifts(step: &Step, freeze: &Step) -> bool {
+    step.uses.value == UNFREEZE
+        && step.with.value.get("freeze").is_none_or(|named| named == freeze.id.value.as_str())
+}
+
+/// Whether a step lifts something that is no freeze.
+pub(super) fn lifts_nothing(cx: &Context<'_>, step: &Step) -> bool {
+    let named = step.with.value.get("freeze").and_then(Value::as_str);
+    step.uses.value == UNFREEZE
+        && named.is_some_and(|name| {
+            cx.graph.find(name).is_none_or(|found| cx.graph.steps[found].uses.value != FREEZE)
+        })
 }
 
 /// The guards of these kinds that come before a step: those that surely ran, and those that may not have.

@@ -1,24 +1,21 @@
 //! What is destroyed was saved before: every way to a step that destroys passes a snapshot of that collection.
 
 use super::safety::{collections, destroying, guards};
-use super::{Context, codes};
+use super::{Context, Finding, codes};
 use crate::diagnostic::Diagnostic;
 use crate::runbook::Step;
 
 const KINDS: &[&str] = &["snapshot"];
 
-pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
-    for at in destroying(cx, codes::SNAPSHOT_FIRST) {
+pub(super) fn check(cx: &Context<'_>, found: &mut Vec<Finding>) {
+    for at in destroying(cx) {
         let step = cx.graph.steps[at];
         let (sure, unsure) = guards(cx, at, KINDS);
         let named = collections(step);
         if named.is_empty() && sure.is_empty() {
             let message = format!("`{}` destroys, and nothing is saved before", step.id.value);
-            problems.push(finish(
-                Diagnostic::error(codes::SNAPSHOT_FIRST, step.uses.span.clone(), message),
-                unsure.first(),
-                step,
-            ));
+            let problem = Diagnostic::error(codes::SNAPSHOT_FIRST, step.uses.span.clone(), message);
+            found.push(Finding { step: at, problem: finish(problem, unsure.first(), step) });
         }
         for (name, span) in named {
             if sure.iter().any(|snapshot| saves(snapshot, &name)) {
@@ -27,7 +24,8 @@ pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
             let message =
                 format!("`{}` destroys items of `{name}`, and no snapshot of it comes before", step.id.value);
             let doubtful = unsure.iter().find(|snapshot| saves(snapshot, &name));
-            problems.push(finish(Diagnostic::error(codes::SNAPSHOT_FIRST, span, message), doubtful, step));
+            let problem = Diagnostic::error(codes::SNAPSHOT_FIRST, span, message);
+            found.push(Finding { step: at, problem: finish(problem, doubtful, step) });
         }
     }
 }

@@ -1,29 +1,46 @@
 //! What is frozen is lifted by a step; the end of the run is only the last resort.
 
-use super::{Context, codes};
+use super::safety::{FREEZE, lifts, lifts_nothing, runs_with};
+use super::{Context, Finding, codes};
 use crate::diagnostic::Diagnostic;
 
-const FREEZE: &str = "freeze";
-const UNFREEZE: &str = "unfreeze";
-
-pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
-    for (at, step) in cx.graph.steps.iter().enumerate() {
-        if step.uses.value != FREEZE || step.waive.contains_key(codes::UNFREEZE_AFTER) {
+pub(super) fn check(cx: &Context<'_>, found: &mut Vec<Finding>) {
+    // What a misspelled `unfreeze` was meant for is not known.
+    let unclear = cx.graph.steps.iter().any(|step| lifts_nothing(cx, step));
+    for (at, step) in cx.graph.steps.iter().copied().enumerate() {
+        if step.uses.value != FREEZE || unclear {
             continue;
         }
-        let lifted = cx.graph.steps.iter().enumerate().any(|(other, lifting)| {
-            lifting.uses.value == UNFREEZE
-                && lifting.with.value.get("freeze").is_none_or(|named| named == step.id.value.as_str())
-                && cx.graph.before(other)[at]
-        });
-        if !lifted {
-            let message = format!("no `unfreeze` comes after the freeze `{}`", step.id.value);
-            problems.push(
-                Diagnostic::warning(codes::UNFREEZE_AFTER, step.uses.span.clone(), message).help(format!(
+        let after = cx.graph.steps.iter().copied().enumerate();
+        let lifting: Vec<_> = after
+            .filter(|(other, lifting)| lifts(lifting, step) && cx.graph.before(*other)[at])
+            .map(|(_, lifting)| lifting)
+            .collect();
+        if lifting.iter().any(|lifting| runs_with(lifting, step)) {
+            continue;
+        }
+        let (message, help) = match lifting.first() {
+            None => (
+                format!("no `unfreeze` comes after the freeze `{}`", step.id.value),
+                format!(
                     "it is lifted when the run ends; to lift it earlier add a step with `uses: unfreeze` and `with: {{ freeze: {} }}`",
                     step.id.value
-                )),
-            );
+                ),
+            ),
+            Some(lifting) => (
+                format!("the freeze `{}` may not be lifted by a step", step.id.value),
+                format!(
+                    "it is lifted when the run ends; give `{}` no `if`, or the freeze the same",
+                    lifting.id.value
+                ),
+            ),
+        };
+        let mut problem =
+            Diagnostic::warning(codes::UNFREEZE_AFTER, step.uses.span.clone(), message).help(help);
+        if let Some(lifting) = lifting.first() {
+            let condition = lifting.condition.as_ref().map_or(&lifting.id.span, |one| &one.node.span);
+            problem = problem.also(condition.clone(), "it is skipped when this is not so");
         }
+        found.push(Finding { step: at, problem });
     }
 }

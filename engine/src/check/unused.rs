@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::{Context, codes};
 use crate::diagnostic::Diagnostic;
 use crate::document::{Kind, Node};
+use crate::runbook::Runbook;
 
 pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
     let mut words = HashSet::new();
@@ -35,6 +36,12 @@ pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
             }
         }
     }
+}
+
+/// Whether it tells that one of these names is not used.
+pub(super) fn names(problem: &Diagnostic, names: &[String], runbook: &Runbook) -> bool {
+    problem.code == codes::UNUSED
+        && runbook.source.get(problem.span.clone()).is_some_and(|name| names.iter().any(|one| one == name))
 }
 
 fn collect<'a>(node: &'a Node, words: &mut HashSet<&'a str>) {

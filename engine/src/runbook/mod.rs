@@ -10,7 +10,7 @@ pub(crate) use steps::settings;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -229,11 +229,25 @@ pub struct Step {
     pub on_failure: Option<Setting>,
     /// Limits of this step alone.
     pub limits: Option<Setting>,
-    /// Safety rules that need not hold for it: code and reason.
-    pub waive: BTreeMap<String, String>,
+    /// Safety rules that need not hold for it.
+    pub waive: Vec<Waiver>,
+}
+
+/// A safety rule that need not hold for a step.
+#[derive(Clone, Debug)]
+pub struct Waiver {
+    /// The code of the rule.
+    pub code: Spanned<String>,
+    /// Why it need not hold.
+    pub reason: String,
 }
 
 impl Step {
+    /// Whether it waives the rule of this code.
+    pub fn waives(&self, code: &str) -> bool {
+        self.waive.iter().any(|waiver| waiver.code.value == code)
+    }
+
     /// The condition without its `${{ }}`.
     pub fn condition_text(&self) -> Option<String> {
         self.condition.as_ref().map(|condition| match &condition.value {

@@ -1,6 +1,5 @@
 //! The steps of a runbook.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -8,7 +7,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::fields::{Fields, Keys, plain_text, snake_case, written_out, wrong};
-use super::{Setting, Spanned, Step};
+use super::lower::name_of;
+use super::{Setting, Spanned, Step, Waiver};
 use crate::check::codes;
 use crate::diagnostic::Diagnostic;
 use crate::document::{Kind, Node, check_kind};
@@ -186,8 +186,8 @@ fn needs(node: &Arc<Node>, problems: &mut Vec<Diagnostic>) -> Vec<Spanned<String
     }
 }
 
-fn waive(node: &Arc<Node>, problems: &mut Vec<Diagnostic>) -> BTreeMap<String, String> {
-    let mut waived = BTreeMap::new();
+fn waive(node: &Arc<Node>, problems: &mut Vec<Diagnostic>) -> Vec<Waiver> {
+    let mut waived = Vec::new();
     let Some(entries) = node.entries() else {
         let help = "write `waive: { RB0501: the reason }`";
         problems.push(wrong(node, "`waive`", "a map of rule codes and reasons").help(help));
@@ -204,8 +204,10 @@ fn waive(node: &Arc<Node>, problems: &mut Vec<Diagnostic>) -> BTreeMap<String, S
         } else if entry.value.is_template() {
             problems.push(written_out(&entry.value, "waive"));
         } else if let Some(reason) = entry.value.as_str().filter(|reason| !reason.trim().is_empty()) {
-            waived.insert(entry.key.clone(), reason.to_owned());
+            waived.push(Waiver { code: name_of(entry), reason: reason.to_owned() });
         } else {
+            // The rule is not told as well: what is missing is the reason.
+            waived.push(Waiver { code: name_of(entry), reason: String::new() });
             let message = format!("`{}` is waived without a reason", entry.key);
             problems.push(
                 Diagnostic::error(codes::WAIVER, entry.key_span.clone(), message)
