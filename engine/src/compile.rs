@@ -96,8 +96,18 @@ impl Runbook {
     }
 }
 
+/// How many mistakes are told. Nobody reads more at a time, and one cause may lead to as many as there are lines.
+const MAX_PROBLEMS: usize = 1000;
+
 /// In the order of the text, each once, without what only follows from a value that could not be read.
 fn tidy(text: &str, mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    problems.sort_by_key(|problem| problem.span.start);
+    let more = problems.len().saturating_sub(MAX_PROBLEMS);
+    if let Some(next) = problems.get(MAX_PROBLEMS).map(|problem| problem.span.clone()) {
+        problems.truncate(MAX_PROBLEMS);
+        let message = format!("{more} more mistakes follow from here on, and are not told");
+        problems.push(Diagnostic::error(codes::TOO_LARGE, next, message).help("mend the ones above first"));
+    }
     let unreadable: Vec<_> = problems
         .iter()
         .filter(|problem| [codes::ALIAS, codes::TAG, codes::KEY, codes::NUMBER].contains(&problem.code))
@@ -109,18 +119,21 @@ fn tidy(text: &str, mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
             let of_document = problem.code.starts_with("RB01");
             // A tag stands before the value that it spoils.
             let tagged = *code == codes::TAG
-                && text.get(span.end..problem.span.start).is_some_and(|between| between.trim().is_empty());
+                && text
+                    .get(span.end..problem.span.start)
+                    .is_some_and(|between| between.len() < 1000 && between.trim().is_empty());
             let same = problem.span == *span || tagged;
             let around =
                 *code == codes::KEY && problem.span.start <= span.start && span.end <= problem.span.end;
             of_document || !(same || around)
         })
     });
-    problems.sort_by_key(|problem| problem.span.start);
     let mut tidied: Vec<Diagnostic> = Vec::with_capacity(problems.len());
     for problem in problems {
         // What an alias repeats is looked at each time.
-        if !tidied.contains(&problem) {
+        let here =
+            tidied.iter().rev().take_while(|other: &&Diagnostic| other.span.start == problem.span.start);
+        if !here.into_iter().any(|other| *other == problem) {
             tidied.push(problem);
         }
     }

@@ -11,9 +11,11 @@ use crate::check::codes;
 use crate::diagnostic::Diagnostic;
 
 /// The longest text, in bytes.
-pub const MAX_BYTES: usize = 4 * 1024 * 1024;
+pub const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// The most values, those behind aliases counted each time.
-const MAX_NODES: usize = 200_000;
+const MAX_NODES: usize = 1_000_000;
+/// So many bytes of text count as one value more: what an alias repeats is copied.
+const BYTES_OF_A_NODE: usize = 128;
 /// The deepest nesting.
 const MAX_DEPTH: usize = 64;
 
@@ -69,10 +71,17 @@ enum Open {
         start: Range<usize>,
         anchor: usize,
         entries: Vec<Entry>,
+        /// The place of each key in `entries`.
+        index: HashMap<String, usize>,
         merges: Vec<Arc<Node>>,
         key: Key,
         size: usize,
     },
+}
+
+/// How much of [`MAX_NODES`] a text takes.
+fn weight(text: &str) -> usize {
+    1 + text.len() / BYTES_OF_A_NODE
 }
 
 /// What a map waits for.
@@ -122,14 +131,18 @@ impl Builder<'_> {
                 }
             }
             Ev::Scalar { text, plain, anchor, tag } => {
+                let size = weight(&text);
                 let kind = self.scalar(&text, plain, &tag, &span);
                 let merge = plain && text == "<<";
                 if let Some(Open::Map { key: key @ Key::Wanted, .. }) = self.open.last_mut() {
                     *key = if merge { Key::Merge } else { Key::Read(text, span) };
-                    return self.charge(1, &place);
+                    if anchor != 0 {
+                        self.anchors.insert(anchor, (Arc::new(Node { span: place.clone(), kind }), size));
+                    }
+                    return self.charge(size, &place);
                 }
-                self.add(Arc::new(Node { span, kind }), anchor, 1);
-                return self.charge(1, &place);
+                self.add(Arc::new(Node { span, kind }), anchor, size);
+                return self.charge(size, &place);
             }
             Ev::ListStart { anchor, tag } => {
                 self.collection_tag(&tag, "seq", &span);
@@ -144,6 +157,7 @@ impl Builder<'_> {
                     start: span,
                     anchor,
                     entries: Vec::new(),
+                    index: HashMap::new(),
                     merges: Vec::new(),
                     key: Key::Wanted,
                     size: 1,
@@ -248,9 +262,12 @@ impl Builder<'_> {
 
     /// The bytes of the tag before a value; of the value when they are not found.
     fn tag_place(&self, name: &str, value: &Range<usize>) -> Range<usize> {
-        let before = self.text.get(..value.start).unwrap_or_default();
+        // Only an anchor and blanks stand between the two.
+        let near = value.start.saturating_sub(name.len() + 1000);
+        let near = (near..=value.start).find(|at| self.text.is_char_boundary(*at)).unwrap_or(value.start);
+        let before = self.text.get(near..value.start).unwrap_or_default();
         let at = before.rfind(name).filter(|at| before[at + name.len()..].trim().is_empty());
-        at.map_or(value.clone(), |at| at..at + name.len())
+        at.map_or(value.clone(), |at| near + at..near + at + name.len())
     }
 
     /// A list, map or alias where a key should be.
@@ -276,14 +293,15 @@ impl Builder<'_> {
                 items.push(node);
                 *total = total.saturating_add(size);
             }
-            Some(Open::Map { entries, merges, key, size: total, .. }) => {
+            Some(Open::Map { entries, index, merges, key, size: total, .. }) => {
                 *total = total.saturating_add(size);
                 match std::mem::replace(key, Key::Wanted) {
                     Key::Bad => *key = Key::Dropped,
                     Key::Dropped | Key::Wanted => {}
                     Key::Merge => merges.push(node),
                     Key::Read(name, key_span) => {
-                        if let Some(first) = entries.iter().find(|entry| entry.key == name) {
+                        *total = total.saturating_add(weight(&name));
+                        if let Some(first) = index.get(&name).map(|at| &entries[*at]) {
                             let problem = Diagnostic::error(
                                 codes::DUPLICATE_KEY,
                                 key_span,
@@ -293,6 +311,7 @@ impl Builder<'_> {
                             .also(first.key_span.clone(), "first here");
                             self.problems.push(problem);
                         } else {
+                            index.insert(name.clone(), entries.len());
                             entries.push(Entry { key: name, key_span, value: node });
                         }
                     }
@@ -310,7 +329,7 @@ impl Builder<'_> {
                 let span = self.extent(&start, last, end);
                 self.add(Arc::new(Node { span, kind: Kind::List(items) }), anchor, size);
             }
-            Some(Open::Map { start, anchor, mut entries, merges, size, .. }) => {
+            Some(Open::Map { start, anchor, mut entries, mut index, merges, size, .. }) => {
                 let last = entries
                     .iter()
                     .map(|entry| {
@@ -320,7 +339,7 @@ impl Builder<'_> {
                     .max()
                     .unwrap_or(start.end);
                 for merge in merges {
-                    self.merge(&mut entries, &merge);
+                    self.merge(&mut entries, &mut index, &merge);
                 }
                 let span = self.extent(&start, last, end);
                 self.add(Arc::new(Node { span, kind: Kind::Map(entries) }), anchor, size);
@@ -338,18 +357,19 @@ impl Builder<'_> {
     }
 
     /// Adds what `<<` names: keys that are there stay, earlier maps win over later ones.
-    fn merge(&mut self, entries: &mut Vec<Entry>, node: &Arc<Node>) {
+    fn merge(&mut self, entries: &mut Vec<Entry>, index: &mut HashMap<String, usize>, node: &Arc<Node>) {
         match &node.kind {
             Kind::Map(more) => {
                 for entry in more {
-                    if !entries.iter().any(|other| other.key == entry.key) {
+                    if !index.contains_key(&entry.key) {
+                        index.insert(entry.key.clone(), entries.len());
                         entries.push(entry.clone());
                     }
                 }
             }
             Kind::List(maps) if maps.iter().all(|map| map.entries().is_some()) => {
                 for map in maps {
-                    self.merge(entries, map);
+                    self.merge(entries, index, map);
                 }
             }
             _ => {

@@ -16,6 +16,8 @@ pub const ROOTS: &[&str] = &["inputs", "steps", "run", "secrets"];
 
 /// The longest expression, in bytes.
 const MAX_BYTES: usize = 4096;
+/// The longest text with expressions in it, in bytes.
+const MAX_TEXT: usize = 64 * 1024;
 /// The longest expression, in tokens: it bounds how deep its tree can be.
 const MAX_TOKENS: usize = 400;
 
@@ -96,6 +98,13 @@ pub fn references(text: &str) -> Vec<Reference> {
 /// What is known of the expressions in the `${{ }}` of a text. Spans are bytes of the text.
 pub fn analyse(text: &str) -> Analysis {
     let mut found = Analysis::default();
+    if text.len() > MAX_TEXT {
+        let at = text.find(OPEN).unwrap_or_default();
+        let message = format!("a text with expressions has more than {} KiB", MAX_TEXT / 1024);
+        let help = Some("put the long part into a file, or into a text without expressions".to_owned());
+        found.problems.push(Problem { kind: ProblemKind::Syntax, span: at..at + OPEN.len(), message, help });
+        return found;
+    }
     match split(text) {
         Ok(parts) => {
             for part in parts {
