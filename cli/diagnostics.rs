@@ -8,6 +8,9 @@ use runbook_engine::diagnostic::{Diagnostic, Severity};
 use crate::find::Source;
 use crate::format;
 
+/// The most that are shown to a person at one time.
+const MAX_SHOWN: usize = 100;
+
 /// Whether any of them keeps the runbook from running.
 pub fn fatal(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(|one| one.severity == Severity::Error)
@@ -15,8 +18,18 @@ pub fn fatal(diagnostics: &[Diagnostic]) -> bool {
 
 /// Prints all of them on stderr, and how many there are.
 pub fn print(source: &Source, diagnostics: &[Diagnostic]) {
-    for one in diagnostics {
+    // Errors first, when there are more than anybody reads.
+    let mut shown: Vec<&Diagnostic> = diagnostics.iter().collect();
+    if shown.len() > MAX_SHOWN {
+        shown.sort_by_key(|one| std::cmp::Reverse(one.severity));
+        shown.truncate(MAX_SHOWN);
+    }
+    for one in &shown {
         eprintln!("{}\n", render(source, one, format::colours()));
+    }
+    if shown.len() < diagnostics.len() {
+        let more = diagnostics.len() - shown.len();
+        eprintln!("{}: {more} more are not shown; `runbook check --json` lists them all", source.name);
     }
     let count = |severity| diagnostics.iter().filter(|one| one.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));

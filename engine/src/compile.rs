@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::check::{self, Graph, codes, setting_problems};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::document::{self, Node};
-use crate::expr::{self, Scope};
+use crate::expr::{self, Reason, Scope};
 use crate::kinds::{Catalog, Effect, ResourceKindInfo};
 use crate::plan::{PLAN_VERSION, Plan, PlannedStep};
 use crate::runbook::{self, Resource, Runbook, Setting, Step};
@@ -198,11 +198,11 @@ impl Freezer {
                     if holds_template(&resolved) {
                         let message =
                             "the value reads as an expression itself: an input may not bring in `${{`";
-                        self.problem(node, pointer, message.to_owned());
+                        self.problem(node, pointer, Reason::Wrong, message.to_owned());
                     }
                     *value = resolved;
                 }
-                Err(error) => self.problem(node, pointer, error.message),
+                Err(error) => self.problem(node, pointer, error.reason, error.message),
             },
             Value::Array(items) => {
                 for (at, item) in items.iter_mut().enumerate() {
@@ -223,10 +223,9 @@ impl Freezer {
         }
     }
 
-    fn problem(&mut self, node: &Node, pointer: &str, message: String) {
-        let absent = message.contains("undefined") || message.contains("has no value");
+    fn problem(&mut self, node: &Node, pointer: &str, reason: Reason, message: String) {
         let mut problem = Diagnostic::error(codes::EVALUATION, node.locate(pointer, false), message);
-        if absent {
+        if reason == Reason::Absent {
             problem = problem.help("give an input from which it has a value, or write `value | default(…)`");
         }
         self.problems.push(problem);

@@ -37,6 +37,10 @@ pub struct Command {
     argv: Vec<Text>,
     /// Variables in addition to those that runbook itself has. Secrets may be used here, and only here.
     #[serde(default)]
+    #[schemars(extend("propertyNames" = {
+        "pattern": "^[^=]+$",
+        "patternErrorMessage": "the name of a variable, which is not empty and holds no `=`",
+    }))]
     env: BTreeMap<String, Text>,
     /// The folder it starts in. Default: the one runbook was started in.
     #[serde(default)]

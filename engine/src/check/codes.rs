@@ -29,6 +29,8 @@ codes! {
     MERGE = "RB0108";
     /// A number that is read otherwise than it looks, or cannot be held.
     NUMBER = "RB0109";
+    /// A character that nobody sees, or that no text can hold.
+    CHARACTER = "RB0110";
     /// A key the language does not have.
     UNKNOWN_KEY = "RB0201";
     /// A key that must be there.
@@ -71,6 +73,8 @@ codes! {
     BRACES = "RB0312";
     /// An expression on inputs that has no value.
     EVALUATION = "RB0313";
+    /// What an expression comes to does not fit where it stands.
+    TYPE = "RB0314";
     /// A step, connection or collection kind that does not exist.
     KIND = "RB0401";
     /// A setting that its kind refuses.

@@ -14,8 +14,10 @@ mod needs;
 mod places;
 mod references;
 mod safety;
+mod shapes;
 mod shell;
 mod snapshot_first;
+mod types;
 mod undeclared;
 mod unfreeze_after;
 mod unfreeze_what;
@@ -25,6 +27,10 @@ mod verify_after;
 mod waivers;
 
 pub use codes::{CODES, page, title};
+
+use std::collections::HashMap;
+
+use serde_json::Value;
 
 use crate::diagnostic::Diagnostic;
 use crate::kinds::Catalog;
@@ -38,6 +44,8 @@ struct Context<'a> {
     runbook: &'a Runbook,
     catalog: &'a Catalog,
     graph: Graph<'a>,
+    /// The schema of the outputs of each step kind that is used: making one is dear.
+    outputs: HashMap<&'a str, Value>,
 }
 
 /// A rule: writes down every place where the runbook breaks it.
@@ -50,6 +58,7 @@ const RULES: &[Rule] = &[
     cycles::check,
     unfreeze_what::check,
     references::check,
+    types::check,
     connections::check,
     unused::check,
 ];
@@ -102,7 +111,13 @@ pub(crate) fn safety(runbook: &Runbook, catalog: &Catalog) -> Vec<Diagnostic> {
 
 impl<'a> Context<'a> {
     fn new(runbook: &'a Runbook, catalog: &'a Catalog) -> Self {
-        Self { runbook, catalog, graph: Graph::new(runbook) }
+        let mut outputs = HashMap::new();
+        for step in runbook.all_steps() {
+            if let Some(kind) = catalog.step(&step.uses.value) {
+                outputs.entry(step.uses.value.as_str()).or_insert_with(|| (kind.outputs)().to_value());
+            }
+        }
+        Self { runbook, catalog, graph: Graph::new(runbook), outputs }
     }
 
     fn findings(&self) -> Vec<Finding> {

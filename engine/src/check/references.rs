@@ -81,9 +81,19 @@ impl Rule<'_, '_> {
         if self.cx.graph.find(name).is_some() {
             return Some(format!("write `steps.{name}.outputs.NAME`"));
         }
-        (name == "env").then(|| {
-            "the environment is not read: declare an input, or a secret with `env: VARIABLE`".to_owned()
-        })
+        let help = match name {
+            "env" => "the environment is not read: declare an input, or a secret with `env: VARIABLE`",
+            "vars" | "params" | "parameters" | "var" => "write `inputs.NAME`",
+            "needs" | "jobs" | "tasks" => "write `steps.ID.outputs.NAME`",
+            "github" | "workflow" | "context" => {
+                "of the run there are `run.id`, `run.runbook`, `run.created_at` and `run.by`; anything else is an input"
+            }
+            "item" | "items" | "matrix" | "each" | "loop" => {
+                "a step is not repeated for each item: hand it the whole list"
+            }
+            _ => return None,
+        };
+        Some(help.to_owned())
     }
 
     fn key(&mut self, entry: &Entry) {
@@ -122,6 +132,16 @@ impl Rule<'_, '_> {
 
     /// `{{ inputs.x }}`: surely an expression was meant.
     fn braces(&mut self, node: &Node, text: &str) {
+        for (open, _) in text.match_indices("${") {
+            let inner = &text[open + 2..];
+            let Some(length) = inner.find('}') else { continue };
+            if ROOTS.iter().any(|root| inner.strip_prefix(root).is_some_and(|rest| rest.starts_with('.'))) {
+                let span = self.span(node, open..open + 3 + length);
+                let help = format!("write `${{{{ {} }}}}`", &inner[..length]);
+                let message = "this is text: an expression begins with `${{`";
+                self.problems.push(Diagnostic::warning(codes::BRACES, span, message).help(help));
+            }
+        }
         for (open, _) in text.match_indices("{{") {
             let inner = text[open + 2..].trim_start();
             let Some(length) = text[open..].find("}}") else { continue };
@@ -265,9 +285,8 @@ impl Rule<'_, '_> {
             }
             return;
         };
-        let outputs = self.cx.catalog.step(&step.uses.value).map(|kind| (kind.outputs)().to_value());
+        let outputs = self.cx.outputs.get(step.uses.value.as_str());
         let names: Option<Vec<&str>> = outputs
-            .as_ref()
             .and_then(|schema| schema.get("properties")?.as_object())
             .map(|properties| properties.keys().map(String::as_str).collect());
         let names = names.unwrap_or_default();
@@ -280,7 +299,7 @@ impl Rule<'_, '_> {
             };
             return self.error(codes::UNKNOWN_OUTPUT, span, format!("a step has no `{field}`"), help);
         }
-        let open = outputs.as_ref().is_some_and(|schema| {
+        let open = outputs.is_some_and(|schema| {
             schema.get("additionalProperties").is_some_and(|more| *more != serde_json::Value::Bool(false))
         });
         let known = outputs.is_some() && !open;

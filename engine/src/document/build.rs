@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::characters;
 use super::events::{Ev, Tagged, events};
 use super::scalar::{self, Scalar};
+use super::syntax;
 use super::{Entry, Kind, Node};
 use crate::check::codes;
 use crate::diagnostic::Diagnostic;
@@ -24,7 +26,7 @@ pub(super) fn build(text: &str) -> (Option<Arc<Node>>, Vec<Diagnostic>) {
         let message = format!("the file is larger than {} MiB", MAX_BYTES / 1024 / 1024);
         return (None, vec![Diagnostic::error(codes::TOO_LARGE, 0..0, message)]);
     }
-    let mut builder = Builder { text, ..Builder::default() };
+    let mut builder = Builder { text, problems: characters::hidden(text), ..Builder::default() };
     for event in events(text) {
         match event {
             Ok((event, span)) => {
@@ -33,31 +35,18 @@ pub(super) fn build(text: &str) -> (Option<Arc<Node>>, Vec<Diagnostic>) {
                 }
             }
             Err((span, why)) => {
-                builder.problems.push(syntax(text, span, &why));
+                builder.problems.push(syntax::problem(text, span, &why));
                 return (None, builder.problems);
             }
         }
     }
-    if builder.root.is_none() && builder.problems.is_empty() {
+    if builder.root.is_none() && builder.problems.iter().all(|problem| problem.code == codes::CHARACTER) {
         builder.problems.push(
             Diagnostic::error(codes::DOCUMENTS, 0..0, "the file is empty")
                 .help("a runbook begins with `runbook: its-name`"),
         );
     }
     (builder.root.take().map(|(node, _)| node), builder.problems)
-}
-
-fn syntax(text: &str, span: Range<usize>, why: &str) -> Diagnostic {
-    let diagnostic = Diagnostic::error(codes::SYNTAX, span.clone(), format!("this is no YAML: {why}"));
-    let line_start = text[..span.start].rfind('\n').map_or(0, |at| at + 1);
-    let line = text[line_start..].lines().next().unwrap_or_default();
-    if line.contains("${{") {
-        diagnostic.help("put quotes around a value with `${{ }}` in it when it stands in `{ }` or `[ ]` or holds `: ` or ` #`")
-    } else if line.contains('\t') {
-        diagnostic.help("indent with blanks; YAML allows no tabs")
-    } else {
-        diagnostic
-    }
 }
 
 enum Open {
@@ -132,6 +121,11 @@ impl Builder<'_> {
             }
             Ev::Scalar { text, plain, anchor, tag } => {
                 let size = weight(&text);
+                if text.contains('\0') {
+                    let message = "a text can hold no NUL: it would end there for the system";
+                    self.error(codes::CHARACTER, span.clone(), message).help =
+                        Some("take `\\0` away".to_owned());
+                }
                 let kind = self.scalar(&text, plain, &tag, &span);
                 let merge = plain && text == "<<";
                 if let Some(Open::Map { key: key @ Key::Wanted, .. }) = self.open.last_mut() {

@@ -1,9 +1,11 @@
 //! YAML text as a tree in which every value and key knows its bytes.
 
 mod build;
+mod characters;
 mod events;
 mod scalar;
 pub mod settings;
+mod syntax;
 
 #[cfg(test)]
 mod tests;

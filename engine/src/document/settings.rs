@@ -212,7 +212,7 @@ fn describe(fault: &Fault, pointer: String, value: &Value) -> SettingProblem {
         }
         What::Type { expected } | What::Value { expected } => {
             let got = value.pointer(&pointer).map_or("something else".to_owned(), errors::shown);
-            let help = quoting(expected, value.pointer(&pointer));
+            let help = quoting(expected, value.pointer(&pointer), &pointer);
             (At::Value, pointer, format!("expected {expected}, got {got}"), help)
         }
         What::Custom(message) => (At::Value, pointer, message.clone(), None),
@@ -221,13 +221,16 @@ fn describe(fault: &Fault, pointer: String, value: &Value) -> SettingProblem {
 }
 
 /// A number or a flag where a text is wanted, or the other way round.
-fn quoting(expected: &str, got: Option<&Value>) -> Option<String> {
+fn quoting(expected: &str, got: Option<&Value>, pointer: &str) -> Option<String> {
     match got? {
         Value::Number(number) if expected == "a text" => Some(format!("write \"{number}\"")),
         Value::Number(number) if expected.starts_with("a duration") => {
             Some(format!("write the unit too: {number}s, {number}m or {number}h"))
         }
         Value::Bool(flag) if expected == "a text" => Some(format!("write \"{flag}\"")),
+        Value::String(text) if expected == "a list" && pointer.ends_with("/argv") => {
+            Some(format!("write [{}]", text.split_whitespace().collect::<Vec<_>>().join(", ")))
+        }
         Value::String(_) | Value::Number(_) | Value::Bool(_) if expected == "a list" => {
             Some(format!("write [{}]", errors::plainly(got?)))
         }

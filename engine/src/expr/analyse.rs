@@ -8,6 +8,7 @@ use minijinja::machinery::{Span, ast, parse_expr, tokenize};
 use minijinja::syntax::SyntaxConfig;
 
 use super::filters::{FILTERS, FUNCTIONS, TESTS};
+use super::foreign;
 use super::template::{CLOSE, OPEN, Part, Unclosed, split};
 use crate::suggest::{closest, listed};
 
@@ -142,6 +143,11 @@ fn analyse_into(source: &str, start: usize, found: &mut Analysis) {
         Ok(tree) => Walk { source, start, found }.visit(&tree, false),
         Err((range, message)) => {
             let (mut span, mut help) = (start + range.start..start + range.end, None);
+            let mut message = message;
+            if let Some((foreign, why, instead)) = foreign::find(source) {
+                span = start + foreign.start..start + foreign.end;
+                (message, help) = (why, Some(instead.to_owned()));
+            }
             if source.trim().is_empty() {
                 // There is nothing to point at but what surrounds it.
                 span = start.saturating_sub(OPEN.len())..span.end + if start > 0 { CLOSE.len() } else { 0 };
@@ -159,7 +165,12 @@ pub(super) fn parse(source: &str) -> Result<ast::Expr<'_>, (Range<usize>, String
         return Err((all, "the expression is empty".to_owned()));
     }
     if source.len() > MAX_BYTES
-        || tokenize(source, true, SyntaxConfig::default()).take(MAX_TOKENS + 1).count() > MAX_TOKENS
+        || tokenize(source, true, SyntaxConfig::default())
+            // It repeats an error for ever.
+            .take_while(Result::is_ok)
+            .take(MAX_TOKENS + 1)
+            .count()
+            > MAX_TOKENS
     {
         return Err((all, "the expression is too long".to_owned()));
     }
@@ -282,6 +293,15 @@ impl Walk<'_> {
             Some(format!("`{name}` is a function: write `{name}(…)`"))
         } else if what == "function" && FILTERS.contains(&name) {
             Some(format!("`{name}` is a filter: write `value | {name}`"))
+        } else if what == "function" && ["success", "always", "failure", "cancelled"].contains(&name) {
+            Some("a step runs when those it needs have succeeded; what runs however they ended stands below `finally`".to_owned())
+        } else if what == "function"
+            && ["fromJSON", "toJSON", "format", "contains", "startsWith", "hashFiles"].contains(&name)
+        {
+            Some(
+                "a filter or an operator does this: `value | tojson`, `'a' in value`, `'x-' ~ value`"
+                    .to_owned(),
+            )
         } else if name == "now" {
             Some("a runbook reads no clock: use `run.created_at` or a step's `started_at`".to_owned())
         } else {

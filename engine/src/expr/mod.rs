@@ -3,6 +3,7 @@
 mod analyse;
 mod concat;
 mod filters;
+mod foreign;
 mod template;
 mod tracked;
 
@@ -41,8 +42,35 @@ pub struct Scope {
 pub struct ExprError {
     /// JSON pointer to the leaf, below the value that was resolved.
     pub pointer: String,
+    /// What kind of reason it is.
+    pub reason: Reason,
     /// What is wrong, as a lower-case fragment, with the expression quoted.
     pub message: String,
+}
+
+/// What kind of reason an expression has for having no value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Something that it uses is not there.
+    Absent,
+    /// It can not be read, or what it does can not be done with the values there are.
+    Wrong,
+}
+
+/// The same before it is known where it stands.
+struct Refused {
+    reason: Reason,
+    message: String,
+}
+
+impl Refused {
+    fn at(self, pointer: &str) -> ExprError {
+        ExprError { pointer: pointer.to_owned(), reason: self.reason, message: self.message }
+    }
+
+    fn absent(self) -> Self {
+        Self { reason: Reason::Absent, ..self }
+    }
 }
 
 /// The value with every expression in its string leaves evaluated; a leaf that is one expression keeps its native type.
@@ -59,7 +87,7 @@ pub fn resolve_learning(value: &Value, scope: &Scope, learn: &dyn Fn(&str)) -> R
 /// Whether a condition (an expression without `${{ }}`) holds; anything but true or false is an error.
 pub fn condition(text: &str, scope: &Scope) -> Result<bool, ExprError> {
     let source = whole(text).map_or(text, |(source, _)| source);
-    let failed = |message| ExprError { pointer: String::new(), message };
+    let failed = |refused: Refused| refused.at("");
     let value = Evaluator::new(scope).evaluate(source).map_err(failed)?;
     match to_json(&value).map_err(|why| failed(quoted(source, &why)))? {
         Value::Bool(holds) => Ok(holds),
@@ -81,8 +109,8 @@ fn describe(value: &Value) -> &'static str {
     }
 }
 
-fn quoted(source: &str, why: &str) -> String {
-    format!("`{}`: {why}", source.trim())
+fn quoted(source: &str, why: &str) -> Refused {
+    Refused { reason: Reason::Wrong, message: format!("`{}`: {why}", source.trim()) }
 }
 
 struct Evaluator<'a> {
@@ -102,7 +130,7 @@ impl<'a> Evaluator<'a> {
     fn value(&mut self, value: &Value, pointer: &mut String) -> Result<Value, ExprError> {
         match value {
             Value::String(text) if is_template(text) => {
-                self.leaf(text).map_err(|message| ExprError { pointer: pointer.clone(), message })
+                self.leaf(text).map_err(|refused| refused.at(pointer))
             }
             Value::Array(items) => items
                 .iter()
@@ -128,8 +156,8 @@ impl<'a> Evaluator<'a> {
         result
     }
 
-    fn leaf(&mut self, text: &str) -> Result<Value, String> {
-        let parts = split(text).map_err(|_| format!("`{text}`: `${{{{` is not closed"))?;
+    fn leaf(&mut self, text: &str) -> Result<Value, Refused> {
+        let parts = split(text).map_err(|_| quoted(text, "`${{` is not closed"))?;
         if let [Part::Expr(source, _)] = parts.as_slice() {
             return to_json(&self.evaluate(source)?).map_err(|why| quoted(source, &why));
         }
@@ -145,7 +173,7 @@ impl<'a> Evaluator<'a> {
         Ok(Value::String(whole))
     }
 
-    fn evaluate(&mut self, source: &str) -> Result<Native, String> {
+    fn evaluate(&mut self, source: &str) -> Result<Native, Refused> {
         let tree = analyse::parse(source).map_err(|(_, message)| quoted(source, &message))?;
         let analysis = analyse_expression(source);
         if let Some(problem) = analysis.problems.first() {
@@ -157,10 +185,10 @@ impl<'a> Evaluator<'a> {
         let result =
             filters::ENVIRONMENT.compile_expression(&text).and_then(|expression| expression.eval(context));
         if let Some(absent) = self.absent(&analysis.references) {
-            return Err(quoted(source, &self.explain(&absent)));
+            return Err(quoted(source, &self.explain(&absent)).absent());
         }
         match result {
-            Ok(value) if value.is_undefined() => Err(quoted(source, "the value is undefined")),
+            Ok(value) if value.is_undefined() => Err(quoted(source, "the value is undefined").absent()),
             Ok(value) => {
                 if let Some(learn) = self.learn
                     && analysis.references.iter().any(|reference| reference.root == "secrets")
@@ -169,6 +197,9 @@ impl<'a> Evaluator<'a> {
                     each_text(&value, learn);
                 }
                 Ok(value)
+            }
+            Err(error) if error.kind() == minijinja::ErrorKind::UndefinedError => {
+                Err(quoted(source, &why(&error)).absent())
             }
             Err(error) => Err(quoted(source, &why(&error))),
         }

@@ -106,8 +106,11 @@ fn check_default(input: &mut Input, default: &Entry, problems: &mut Vec<Diagnost
                 }
                 _ => None,
             };
-            let span = item.map_or(&default.value.span, |item| &item.span);
-            problems.push(Diagnostic::error(codes::DEFAULT, span.clone(), message));
+            let node = item.unwrap_or(&default.value);
+            let kind = if item.is_some() { input.items } else { input.kind };
+            let mut problem = Diagnostic::error(codes::DEFAULT, node.span.clone(), message);
+            problem.help = meant(node, kind);
+            problems.push(problem);
         }
     }
 }
@@ -218,11 +221,37 @@ fn choices(fields: &Fields<'_>, input: &Input, problems: &mut Vec<Diagnostic>) -
             Ok(value) => choices.push(value),
             Err(why) => {
                 let message = format!("a value of `enum` breaks the input's own rules: {why}");
-                problems.push(Diagnostic::error(codes::INPUT, item.span.clone(), message));
+                let mut problem = Diagnostic::error(codes::INPUT, item.span.clone(), message);
+                problem.help =
+                    meant(item, if input.kind == InputKind::List { input.items } else { input.kind });
+                problems.push(problem);
             }
         }
     }
     choices
+}
+
+/// What was probably meant by a value that YAML reads as another type than it looks like.
+fn meant(node: &Node, kind: InputKind) -> Option<String> {
+    let text = matches!(kind, InputKind::String | InputKind::Path | InputKind::Url);
+    match (&node.kind, kind) {
+        (Kind::Number(_) | Kind::Bool(_), _) if text => {
+            Some("put quotes around it, and it is the text that is written".to_owned())
+        }
+        (Kind::Number(number), InputKind::Duration) => {
+            Some(format!("write the unit too: {number}s, {number}m or {number}h"))
+        }
+        (Kind::String(word), InputKind::Boolean) => match word.to_ascii_lowercase().as_str() {
+            "yes" | "on" | "y" | "true" => Some("write `true`".to_owned()),
+            "no" | "off" | "n" | "false" => Some("write `false`".to_owned()),
+            _ => None,
+        },
+        (Kind::String(word), InputKind::Integer | InputKind::Number) if word.parse::<f64>().is_ok() => {
+            Some(format!("write {word} without quotes"))
+        }
+        (Kind::String(word), InputKind::List) => Some(format!("write [{word}]")),
+        _ => None,
+    }
 }
 
 /// A value of `enum`, which for a list is one item.

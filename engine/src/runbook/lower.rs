@@ -12,6 +12,8 @@ use crate::diagnostic::Diagnostic;
 use crate::document::{Entry, Kind, Node};
 use crate::plan::{Limits, SecretSource};
 
+const MANIFEST: &str = "this is no Kubernetes manifest: a runbook begins with `runbook: its-name`";
+
 static RUNBOOK: Keys = Keys {
     what: "a runbook",
     known: &[
@@ -43,6 +45,20 @@ static RUNBOOK: Keys = Keys {
         ("env", "write `secrets` for credentials and `inputs` for the rest"),
         ("concurrency", "write `max_parallel` for steps at one time, or `lock` for runs at one time"),
         ("targets", "write `connections`"),
+        ("hosts", "write `connections`"),
+        ("on", "nothing starts a runbook but `runbook exec`"),
+        ("schedule", "nothing starts a runbook but `runbook exec`: let cron call it"),
+        ("apiVersion", MANIFEST),
+        ("kind", MANIFEST),
+        ("metadata", MANIFEST),
+        ("spec", MANIFEST),
+        ("arguments", "write `inputs`"),
+        ("entrypoint", "the first step is the one above the others"),
+        ("templates", "write `steps`"),
+        ("onExit", "write `finally`"),
+        ("defaults", "write a `default` for each of the `inputs`"),
+        ("permissions", "a step does what its connection may do"),
+        ("title", "write `description`"),
         ("timeout", "write `limits: { max_duration: 30m }`"),
     ],
 };
@@ -53,6 +69,7 @@ static SECRET: Keys = Keys {
     needed: &[],
     others: &[
         ("value", "a secret is never written into a runbook: name the `env` variable or the `file` it is in"),
+        ("vault", "write `env: VARIABLE` or `file: PATH`, and let the vault put it there"),
         ("from", "write `env: VARIABLE` or `file: PATH`"),
     ],
 };
@@ -109,7 +126,9 @@ fn runbook(root: &Node, source: &Arc<str>, problems: &mut Vec<Diagnostic>) -> Op
     }
     if let Some(entry) = fields.needed("steps", problems) {
         runbook.steps = steps(&entry.value, "steps", problems);
-        if matches!(&entry.value.kind, Kind::List(items) if items.is_empty()) {
+        if matches!(&entry.value.kind, Kind::List(items) if items.is_empty())
+            || entry.value.kind == Kind::Null
+        {
             problems.push(Diagnostic::error(
                 codes::VALUE,
                 entry.key_span.clone(),

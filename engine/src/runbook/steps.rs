@@ -16,6 +16,9 @@ use crate::duration::Duration;
 use crate::expr::{is_template, whole};
 use crate::plan::{Limits, OnFailure, Retry};
 
+const EACH: &str = "a step is not repeated for each item: hand it the whole list, or write a step for each";
+const IMAGE: &str = "write `uses: command` with `with: { argv: [docker, run, --rm, image, program] }`";
+
 static STEP: Keys = Keys {
     what: "a step",
     known: &[
@@ -65,6 +68,34 @@ static STEP: Keys = Keys {
         ("continue-on-error", "write `on_failure: continue`"),
         ("ignore_errors", "write `on_failure: continue`"),
         ("allow_failure", "write `on_failure: continue`"),
+        ("register", "outputs need no name: `${{ steps.ID.outputs.NAME }}`"),
+        ("outputs", "outputs are those of the kind: `${{ steps.ID.outputs.NAME }}`"),
+        ("with_items", EACH),
+        ("withItems", EACH),
+        ("withParam", EACH),
+        ("loop", EACH),
+        ("foreach", EACH),
+        ("for_each", EACH),
+        ("strategy", EACH),
+        ("matrix", EACH),
+        ("until", "write a step with `uses: wait-for`"),
+        ("delay", "write `retry: { delay: 5s }`"),
+        ("notify", "write a step with `uses: notify`"),
+        ("become", "put `sudo` first in `argv`"),
+        ("sudo", "put `sudo` first in `argv`"),
+        ("working-directory", "write `cwd` below `with`"),
+        ("working_directory", "write `cwd` below `with`"),
+        ("cwd", "write `cwd` below `with`"),
+        ("argv", "write it below `with`"),
+        ("image", IMAGE),
+        ("container", IMAGE),
+        ("template", "write `uses: kind`"),
+        ("on_error", "write `on_failure: stop`, or put the step that cleans up below `finally`"),
+        ("on_fail", "write `on_failure: stop`, or put the step that cleans up below `finally`"),
+        ("unless", "write `if: \"${{ not (…) }}\"`"),
+        ("parallel", "steps with the same `needs` run side by side"),
+        ("confirm", "write a step with `uses: confirm-prompt` before it"),
+        ("vars", "write `with`, or declare `inputs` for the whole runbook"),
         ("timeout_minutes", "write `timeout: 5m`"),
         ("timeout-minutes", "write `timeout: 5m`"),
     ],

@@ -109,8 +109,8 @@ fn the_settings_of_a_step_that_the_inputs_skip_need_not_make_sense() {
         format!(
             r#"
 runbook: maybe
-inputs: {{ argv: {{ type: string, default: none, description: What is run. }} }}
-steps: [{{ id: a, uses: command, if: "${{{{ {condition} }}}}", with: {{ argv: "${{{{ inputs.argv }}}}" }} }}]
+inputs: {{ items: {{ type: integer, default: -1, description: How many. }} }}
+steps: [{{ id: a, uses: command, if: "${{{{ {condition} }}}}", with: {{ effect: {{ class: read, items: "${{{{ inputs.items }}}}" }} }} }}]
 "#
         )
     };
@@ -119,8 +119,8 @@ steps: [{{ id: a, uses: command, if: "${{{{ {condition} }}}}", with: {{ argv: "$
         let runbook = runbook.unwrap_or_else(|| panic!("{problems:#?}"));
         runbook.plan(resolve_inputs(&runbook, &[]).unwrap(), &CATALOG)
     };
-    assert_eq!(plan("inputs.argv != 'none'").unwrap().steps[0].with["argv"], "${{ inputs.argv }}");
-    assert_eq!(plan("inputs.argv == 'none'").unwrap_err()[0].code, "RB0402");
+    assert_eq!(plan("inputs.items >= 0").unwrap().steps[0].with["effect"]["items"], "${{ inputs.items }}");
+    assert_eq!(plan("inputs.items < 0").unwrap_err()[0].code, "RB0402");
 }
 
 #[test]

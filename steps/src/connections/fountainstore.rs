@@ -10,7 +10,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
-use super::http::{Http, check_status, default_timeout, read_json, transport_error};
+use super::http::{
+    BASE_URL, BASE_URL_WANTED, Http, check_status, default_timeout, read_json, transport_error,
+};
 use crate::kind::{ConnectionKind, OpenContext};
 
 /// A FountainStore over HTTP.
@@ -18,6 +20,7 @@ use crate::kind::{ConnectionKind, OpenContext};
 #[serde(deny_unknown_fields)]
 pub struct FountainStoreConnection {
     /// The base URL, `http` or `https`.
+    #[schemars(extend("pattern" = BASE_URL, "patternErrorMessage" = BASE_URL_WANTED))]
     pub url: String,
     /// The key sent as `X-API-Key`. May hold a secret. Without it, no key is sent.
     #[serde(default)]

@@ -20,11 +20,17 @@ use super::session::{Session, SessionSettings};
 use crate::kind::{ConnectionKind, OpenContext};
 use crate::resources::Resources;
 
+/// What a base URL looks like.
+pub(super) const BASE_URL: &str = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\s/?#@]+(/[^\s?#]*)?$";
+/// The same in words.
+pub(super) const BASE_URL_WANTED: &str = "an http or https URL without credentials and without a query";
+
 /// An HTTP API below one base URL.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpConnection {
     /// The base URL, `http` or `https`, without credentials and without a query. Paths of steps are taken below it.
+    #[schemars(extend("pattern" = BASE_URL, "patternErrorMessage" = BASE_URL_WANTED))]
     pub url: String,
     /// Headers sent with every request, by name. Values may hold secrets.
     #[serde(default)]

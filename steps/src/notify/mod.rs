@@ -34,6 +34,7 @@ use delivery::{Delivery, Ended};
 pub struct Notify {
     /// Where to post, `http` or `https`. Give this, or `connection` and `path`.
     #[serde(default)]
+    #[schemars(extend("pattern" = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\s/?#]+", "patternErrorMessage" = "an http or https URL"))]
     pub url: Option<String>,
     /// A connection of type `http`, with its headers and timeout.
     #[serde(default)]

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::expr::{escape, whole};
+use crate::expr::{escape, is_template, whole};
 use crate::kinds::{Fault, SettingProblem};
 use crate::suggest::listed;
 
@@ -10,7 +10,8 @@ use crate::suggest::listed;
 /// anything, and one that is a single expression may come to nothing.
 ///
 /// The rules: `oneOf` and `anyOf` whose alternatives name settings by `required` (beside one `not`, which stands for none of them),
-/// `not` of `required`, `dependencies`, `minItems`, `minProperties`, `minimum` and `maximum`.
+/// `not` of `required`, `dependencies`, `minItems`, `minProperties`, `minimum` and
+/// `maximum`, and a `pattern`, of a text or of the names of a map (`propertyNames`), whose `patternErrorMessage` says what it wants.
 pub fn check_rules(schema: &Value, value: &Value) -> Vec<SettingProblem> {
     let mut reader = Reader { root: schema, problems: Vec::new() };
     reader.value(schema, value, &mut String::new());
@@ -59,6 +60,9 @@ impl<'a> Reader<'a> {
                     self.below(inner, item, &at.to_string(), pointer);
                 }
             }
+            Value::String(text) if !is_template(text) => {
+                self.named(schema, text, pointer, Fault::Value);
+            }
             Value::Number(number) => {
                 let bound = |name: &str| schema.get(name).and_then(Value::as_f64);
                 let Some(size) = number.as_f64() else { return };
@@ -70,6 +74,15 @@ impl<'a> Reader<'a> {
                 self.problem(pointer, Fault::Value, format!("{number} is not {rule}"), None);
             }
             _ => {}
+        }
+    }
+
+    /// A text, or the name of a key, against a pattern that says in words what it wants.
+    fn named(&mut self, schema: &Map<String, Value>, text: &str, pointer: &str, fault: Fault) {
+        let part = |name: &str| schema.get(name).and_then(Value::as_str);
+        let (Some(pattern), Some(wanted)) = (part("pattern"), part("patternErrorMessage")) else { return };
+        if !regex::Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text)) {
+            self.problem(pointer, fault, format!("`{text}` is not {wanted}"), None);
         }
     }
 
@@ -120,6 +133,9 @@ impl<'a> Reader<'a> {
         }
         let properties = schema.get("properties").and_then(Value::as_object);
         for (key, value) in map {
+            if let Some(names) = schema.get("propertyNames").and_then(Value::as_object) {
+                self.named(names, key, &format!("{pointer}/{}", escape(key)), Fault::Key);
+            }
             let own = properties.and_then(|properties| properties.get(key));
             if let Some(inner) = own.or_else(|| schema.get("additionalProperties")) {
                 self.below(inner, value, key, pointer);
