@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use console::measure_text_width;
 use runbook_engine::kinds::StepKindInfo;
 use runbook_steps::catalog::CATALOG;
 use serde_json::{Value, json};
@@ -9,6 +10,8 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::args::Steps;
 use crate::exit::{Failure, Outcome};
+use crate::format;
+use crate::report::describe::wrap;
 
 /// Lists the step kinds, or explains one.
 pub fn run(app: &App, args: &Steps) -> Outcome {
@@ -27,7 +30,26 @@ pub fn run(app: &App, args: &Steps) -> Outcome {
             "example": kind.example,
         }));
     }
-    super::print(page(kind, &config, &outputs).join("\n").trim_end())
+    let mut lines = fitted(page(kind, &config, &outputs));
+    lines.extend(["example:".to_owned()]);
+    lines.extend(kind.example.trim_end().lines().map(|line| format!("  {line}").trim_end().to_owned()));
+    super::print(lines.join("\n").trim_end())
+}
+
+/// The lines, those that are wider than the terminal continued below, as far in as they begin.
+fn fitted(lines: Vec<String>) -> Vec<String> {
+    let Some(width) = format::look_of_stdout().width else { return lines };
+    let mut fitted = Vec::with_capacity(lines.len());
+    for line in lines {
+        if measure_text_width(&line) < width {
+            fitted.push(line);
+            continue;
+        }
+        let indent = " ".repeat(line.len() - line.trim_start().len());
+        let room = width.saturating_sub(indent.len() + 1);
+        fitted.extend(wrap(&line, room).into_iter().map(|part| format!("{indent}{part}")));
+    }
+    fitted
 }
 
 fn list(app: &App) -> Outcome {
@@ -37,8 +59,15 @@ fn list(app: &App) -> Outcome {
         return super::print_json(&Value::Array(kinds));
     }
     let width = CATALOG.steps.iter().map(|kind| kind.name.len()).max().unwrap_or(0);
-    let lines: Vec<String> =
-        CATALOG.steps.iter().map(|kind| format!("{:width$}  {}", kind.name, kind.summary)).collect();
+    let room = format::look_of_stdout().width.map_or(usize::MAX, |columns| columns.saturating_sub(width + 3));
+    let mut lines = Vec::new();
+    for kind in CATALOG.steps {
+        let mut name = kind.name;
+        for part in wrap(kind.summary, room) {
+            lines.push(format!("{name:width$}  {part}"));
+            name = "";
+        }
+    }
     super::print(&lines.join("\n"))
 }
 
@@ -53,8 +82,7 @@ fn page(kind: &StepKindInfo, config: &Value, outputs: &Value) -> Vec<String> {
     lines.push(String::new());
     lines.push("outputs (steps.ID.outputs.NAME):".to_owned());
     fields(outputs, outputs, 1, &mut BTreeSet::new(), &mut lines);
-    lines.extend([String::new(), "example:".to_owned()]);
-    lines.extend(kind.example.trim_end().lines().map(|line| format!("  {line}").trim_end().to_owned()));
+    lines.push(String::new());
     lines
 }
 
