@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use catalog::CATALOG;
 
-/// How many mutations of each kind of text are tried.
+/// How many mutations of each kind of text are tried, unless the variable `MUTATIONS` says another number.
 const ROUNDS: usize = 6_000;
 /// Longer texts are not mutated: many short ones find more.
 const LONGEST: usize = 6_000;
@@ -143,7 +143,8 @@ fn tried(all: &[String], seed: u64, promise: &dyn Fn(&str)) {
     all.iter().for_each(|text| promise(text));
     let short: Vec<&String> = all.iter().filter(|text| text.len() <= LONGEST).collect();
     let mut seeded = Seeded(seed);
-    for round in 0..ROUNDS {
+    let rounds = std::env::var("MUTATIONS").map_or(ROUNDS, |number| number.parse().unwrap());
+    for round in 0..rounds {
         let other = short[seeded.below(short.len())];
         let text = seeded.mutated(short[round % short.len()], other);
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| promise(&text)));
