@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use dialoguer::{Input, Select};
 use runbook_engine::compile::compile;
@@ -13,6 +14,7 @@ use serde_json::json;
 use crate::app::App;
 use crate::args::New;
 use crate::exit::{Exit, Failure, Outcome};
+use crate::format;
 use crate::prompt;
 use crate::report::describe;
 use crate::template::{Field, TEMPLATES, Template};
@@ -22,9 +24,8 @@ pub fn run(app: &App, args: &New) -> Outcome {
     let given = settings(&args.set)?;
     let asks = !args.defaults && prompt::attended();
     if asks {
-        // A prompt that Ctrl-C leaves says so itself; without a handler the process would end in the middle of it.
-        tokio::spawn(tokio::signal::ctrl_c());
         prompt::begin();
+        tokio::spawn(leave_on_ctrl_c());
     }
     let template = match &args.template {
         Some(name) => named(name)?,
@@ -74,6 +75,17 @@ pub fn run(app: &App, args: &New) -> Outcome {
     eprintln!("  runbook graph {shown}");
     eprintln!("  runbook steps");
     super::print(&shown.to_string())
+}
+
+/// A prompt that Ctrl-C ends tells it at once; one that did not read the key yet would never know.
+async fn leave_on_ctrl_c() {
+    if tokio::signal::ctrl_c().await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        eprintln!();
+        format::failure(&nothing_written());
+        prompt::restore_terminal();
+        std::process::exit(Exit::Interrupted.code());
+    }
 }
 
 /// A runbook in the making.
@@ -146,7 +158,7 @@ fn with_templates(failure: Failure) -> Failure {
 fn ask_template() -> Outcome<&'static Template> {
     let width = TEMPLATES.iter().map(|template| template.name.len()).max().unwrap_or(0);
     // A line that is wider than the terminal would be drawn again and again.
-    let room = crate::format::width().unwrap_or(80).saturating_sub(4);
+    let room = format::width().unwrap_or(80).saturating_sub(4);
     let items = TEMPLATES.iter().map(|template| {
         let line = format!("{:width$}  {}", template.name, template.summary);
         console::truncate_str(&line, room, "...").into_owned()
