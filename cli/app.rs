@@ -56,6 +56,11 @@ impl App {
         }
     }
 
+    /// Where runs are kept.
+    pub fn location(&self) -> Outcome<Location> {
+        Location::of(self.state.as_deref())
+    }
+
     /// Opens the state store if there is one; commands that need none are not stopped by it.
     pub async fn state_if_there(&self) -> Option<State> {
         Location::of(self.state.as_deref()).ok().filter(Location::exists)?;

@@ -46,6 +46,7 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Plan(Plan),
     Exec(Exec),
     Resume(Resume),
     Answer(Answer),
@@ -74,17 +75,93 @@ Examples:
   runbook exec reset-chatkit --inputs staging.yaml -i batch_size=50
   runbook exec reset-chatkit --json > events.jsonl")]
 pub struct Exec {
-    /// A file, or the name of one in `runbooks/` here or in a folder above, with or without `.yaml`.
-    #[arg(value_name = "FILE|NAME")]
-    pub runbook: String,
+    /// A file, or the name of one in `runbooks/` here or in a folder above, with or without `.yaml`. With `--plan` the plan's own one,
+    /// unless another is named.
+    #[arg(value_name = "FILE|NAME", required_unless_present = "plan")]
+    pub runbook: Option<String>,
 
+    #[command(flatten)]
+    pub inputs: Inputs,
+
+    /// Start the run with a plan that `runbook plan -o` saved. The world is read again first: when anything is not as the plan says,
+    /// nothing is done (exit 9). What is destroyed is in the plan, and nothing else is.
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    pub plan: Option<PathBuf>,
+
+    /// Only show what would be done: the same as `runbook plan`.
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Answer the question of a step beforehand; may be repeated, in the order of its phrases. Only with `--plan`.
+    #[arg(long, value_name = "STEP=PHRASE", requires = "plan")]
+    pub confirm: Vec<String>,
+
+    /// Who looked at the plan. The default is the user and the host.
+    #[arg(long = "as", value_name = "NAME", requires = "plan")]
+    pub seen_by: Option<String>,
+}
+
+/// The values of a runbook's inputs.
+#[derive(Debug, Args)]
+pub struct Inputs {
     /// The value of an input; may be repeated. It wins over the inputs file.
     #[arg(short = 'i', long = "input", value_name = "KEY=VALUE")]
     pub input: Vec<String>,
 
     /// A YAML or JSON file with the values of inputs; without it, the one that the variable RUNBOOK_INPUTS names.
-    #[arg(long, value_name = "FILE")]
-    pub inputs: Option<PathBuf>,
+    #[arg(long = "inputs", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+/// Show what a run would do, by reading the world and changing nothing.
+///
+/// Every read of the runbook is done and no write. For each step it shows what would be done, how many items it would touch and some of
+/// them, and what would be asked. What depends on what an earlier step does is known after that step. A plan that is saved can be
+/// looked at and compared, and a run that is started with it touches nothing else. A step that would fail makes it exit 4; then
+/// nothing is saved.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(after_help = "\
+Examples:
+  runbook plan reset-chatkit -i environment=staging -o plan.json
+  runbook plan show plan.json
+  runbook plan diff yesterday.json today.json
+  runbook exec --plan plan.json")]
+pub struct Plan {
+    #[command(subcommand)]
+    pub what: Option<PlanCommand>,
+
+    /// A file, or the name of one in `runbooks/` here or in a folder above, with or without `.yaml`.
+    #[arg(value_name = "FILE|NAME", required = true)]
+    pub runbook: Option<String>,
+
+    #[command(flatten)]
+    pub inputs: Inputs,
+
+    /// Save it in this file, and the sets of items in a folder beside it.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// For how long a saved plan can be applied, such as 30m or 24h.
+    #[arg(long, value_name = "DURATION", default_value = "24h")]
+    pub expires: String,
+}
+
+/// What is done with saved plans.
+#[derive(Debug, Subcommand)]
+pub enum PlanCommand {
+    /// Show a saved plan.
+    Show {
+        /// The plan.
+        file: PathBuf,
+    },
+    /// Show what differs between two saved plans. Exit 9 when something does.
+    Diff {
+        /// One plan.
+        before: PathBuf,
+        /// The other one.
+        after: PathBuf,
+    },
 }
 
 /// Go on with a run from where it stands.
@@ -322,6 +399,8 @@ pub enum SchemaOf {
     Runbook,
     /// What a run is frozen to: the definition with its inputs resolved.
     Plan,
+    /// What `runbook plan -o` saves.
+    SavedPlan,
     /// A line of `runbook exec --json`.
     Event,
 }

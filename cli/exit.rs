@@ -1,11 +1,11 @@
 //! What the process says when it ends: the exit codes, and failures as people read them.
 
 use runbook_engine::drive::DriveError;
-use runbook_engine::error::ErrorKind;
+use runbook_engine::error::{ErrorKind, StepError};
 use runbook_engine::state::{RunState, RunStatus, StepStatus};
 use runbook_engine::store::StoreError;
 
-/// The exit codes. 9 is kept for a plan that drifted, expired or was already used.
+/// The exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
@@ -27,6 +27,8 @@ pub enum Exit {
     Store = 7,
     /// The run, its lock or its target is owned by another.
     Busy = 8,
+    /// The world is not what the reviewed plan says, or the plan has expired or was applied before.
+    Drift = 9,
     /// A limit was reached.
     Limit = 10,
     /// The terminal went away (SIGHUP); the run can be resumed.
@@ -61,8 +63,12 @@ impl Exit {
             .chain(&state.error)
             .map(|error| error.kind)
             .collect();
-        let exits =
-            [(ErrorKind::Bug, Self::Bug), (ErrorKind::Store, Self::Store), (ErrorKind::Limit, Self::Limit)];
+        let exits = [
+            (ErrorKind::Bug, Self::Bug),
+            (ErrorKind::Store, Self::Store),
+            (ErrorKind::Drift, Self::Drift),
+            (ErrorKind::Limit, Self::Limit),
+        ];
         let first = exits.into_iter().find(|(kind, _)| kinds.contains(kind)).map(|(_, exit)| exit);
         // A failure of its own weighs more than somebody who is in the way.
         let busy = !kinds.is_empty() && kinds.iter().all(|kind| *kind == ErrorKind::Busy);
@@ -108,6 +114,26 @@ impl Failure {
     }
 }
 
+impl From<StepError> for Failure {
+    fn from(error: StepError) -> Self {
+        let exit = match error.kind {
+            ErrorKind::Interrupted => Exit::Interrupted,
+            ErrorKind::Store => Exit::Store,
+            ErrorKind::Bug => Exit::Bug,
+            ErrorKind::Invalid => Exit::Invalid,
+            _ => Exit::Failed,
+        };
+        let failure = error
+            .causes
+            .iter()
+            .fold(Self::new(exit, error.message), |failure, cause| failure.help(cause.as_str()));
+        match error.help {
+            Some(help) => failure.help(help),
+            None => failure,
+        }
+    }
+}
+
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let message = error.to_string();
@@ -115,6 +141,8 @@ impl From<StoreError> for Failure {
             StoreError::Busy { .. } | StoreError::Locked { .. } | StoreError::Held { .. } => {
                 Self::new(Exit::Busy, message)
             }
+            StoreError::Applied { .. } => Self::new(Exit::Drift, message)
+                .help("nothing was done; a plan is applied once: make a new one"),
             StoreError::Fenced => Self::new(Exit::Busy, message)
                 .help("this process stopped at once; the other one goes on with the run"),
             StoreError::Address(_) => Self::usage(message),

@@ -14,7 +14,7 @@ use serde::Deserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::args::Exec;
+use crate::args::Inputs;
 use crate::diagnostics;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::find::Source;
@@ -31,11 +31,11 @@ pub fn compile(source: &Source) -> (Option<Runbook>, Vec<Diagnostic>) {
 }
 
 /// The plan that the source and the inputs make; mistakes in the source are told on the way.
-pub fn plan(source: &Source, args: &Exec) -> Outcome<Plan> {
+pub fn plan(source: &Source, args: &Inputs) -> Outcome<Plan> {
     let (runbook, found) = compile(source);
     diagnostics::print(source, &found);
     let Some(runbook) = runbook else { return Err(Failure::silent(Exit::Invalid)) };
-    let given = given(&args.input, args.inputs.clone().or_else(file_of_environment).as_deref())?;
+    let given = all(args)?;
     let mut values = resolve_inputs(&runbook, &given).map_err(|errors| {
         errors.into_iter().fold(Failure::usage("the inputs are wrong"), |failure, error| {
             let help = error.help.map_or_else(String::new, |help| format!(" ({help})"));
@@ -53,6 +53,16 @@ pub fn plan(source: &Source, args: &Exec) -> Outcome<Plan> {
         Failure::usage(format!("the current folder {} has no name in UTF-8", here.display()))
     })?;
     Ok(Plan { folder: Some(folder.to_owned()), ..plan })
+}
+
+/// What the command line, the inputs file and the environment give.
+pub fn all(args: &Inputs) -> Outcome<Vec<(String, Given)>> {
+    given(&args.input, args.file.clone().or_else(file_of_environment).as_deref())
+}
+
+/// What is given beside a plan that has its inputs: the environment's file is not meant then.
+pub fn given_anew(args: &Inputs) -> Outcome<Vec<(String, Given)>> {
+    given(&args.input, args.file.as_deref())
 }
 
 /// The inputs file that the environment names; an empty name is none.

@@ -23,6 +23,7 @@ use runbook_steps::vault::SealedVault;
 
 use self::recorder::{Last, Pump, Recorder};
 use crate::app::State;
+use crate::confirm::{Confirmed, Foretold};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::format;
 use crate::log::RunLog;
@@ -47,16 +48,41 @@ pub enum Needs {
 
 /// The systems and secrets of a run, ready to be used.
 pub struct Prepared {
-    plan: Arc<Plan>,
-    secrets: BTreeMap<String, String>,
-    redactor: Redactor,
-    resources: Resources,
+    systems: Systems,
     vault: Arc<SealedVault>,
+    confirmed: Confirmed,
 }
 
 impl Prepared {
     /// Checks the plan against this program, reads the secrets and opens the systems; reaches none of them.
     pub fn new(state: &State, run: &str, plan: Plan, needs: Needs) -> Outcome<Self> {
+        let vault = Arc::new(SealedVault::for_run(state.location.folder(), run));
+        let shared: Arc<dyn Vault> = Arc::clone(&vault) as _;
+        Ok(Self { systems: Systems::open(plan, needs, &shared)?, vault, confirmed: Confirmed::default() })
+    }
+
+    /// The same, with answers that were given beforehand.
+    #[must_use]
+    pub fn confirmed(self, confirmed: Confirmed) -> Self {
+        Self { confirmed, ..self }
+    }
+}
+
+/// What a plan works on.
+pub struct Systems {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// The secrets, by name.
+    pub secrets: BTreeMap<String, String>,
+    /// Replaces them.
+    pub redactor: Redactor,
+    /// The connections and collections.
+    pub resources: Resources,
+}
+
+impl Systems {
+    /// Checks the plan against this program, reads the secrets and opens the systems; reaches none of them.
+    pub fn open(plan: Plan, needs: Needs, vault: &Arc<dyn Vault>) -> Outcome<Self> {
         let problems = decodes(&plan);
         if !problems.is_empty() {
             complain(needs, Exit::Invalid, "this program can not run what the runbook asks for", problems)?;
@@ -71,10 +97,8 @@ impl Prepared {
         }
         let redactor = Redactor::new(values.values().cloned());
         redacted_panic::protect(&redactor);
-        let vault = Arc::new(SealedVault::for_run(state.location.folder(), run));
-        let shared: Arc<dyn Vault> = Arc::clone(&vault) as _;
-        let resources = checks::resources(&plan, &values, needs, &redactor, &shared)?;
-        Ok(Self { plan: Arc::new(plan), secrets: values, redactor, resources, vault })
+        let resources = checks::resources(&plan, &values, needs, &redactor, vault)?;
+        Ok(Self { plan: Arc::new(plan), secrets: values, redactor, resources })
     }
 }
 
@@ -171,7 +195,7 @@ pub async fn load(state: &State, row: &RunRow) -> Outcome<(Plan, RunState)> {
 
 /// Takes the run up for a purpose, shows it, and tells what came of it, also when the store fails on the way.
 pub async fn drive(state: &State, row: &RunRow, prepared: Prepared, purpose: Purpose, json: bool) -> Outcome {
-    let plan = Arc::clone(&prepared.plan);
+    let plan = Arc::clone(&prepared.systems.plan);
     let last = Last::new(load_state(&*state.store, &row.id, &plan).await?);
     match work(state, row, prepared, purpose, json, &last).await {
         Err(failure) if failure.exit == Exit::Store => {
@@ -190,20 +214,21 @@ async fn work(
     last: &Last,
 ) -> Outcome {
     let run = row.id.clone();
+    let Prepared { systems, vault, confirmed } = prepared;
     let held = hold(state, row).await?;
     dismiss(state, &run).await?;
     if purpose == Purpose::GoOn
-        && let Some(exit) = over(state, &run, &prepared.plan).await?
+        && let Some(exit) = over(state, &run, &systems.plan).await?
     {
         return Ok(exit);
     }
     let scratch = state.location.run_folder(&run).map_err(|error| folder_failed(&run, &error))?;
-    let artifacts = state.location.artifacts_of(&run, &prepared.redactor);
+    let artifacts = state.location.artifacts_of(&run, &systems.redactor);
     let artifacts = artifacts.map_err(|error| folder_failed(&run, &error))?;
-    let log = open_log(state, &run, &prepared.redactor).await?;
-    let live = LiveHub::new(prepared.redactor.clone());
+    let log = open_log(state, &run, &systems.redactor).await?;
+    let live = LiveHub::new(systems.redactor.clone());
     let subject =
-        Subject { run: run.clone(), plan: Arc::clone(&prepared.plan), seed: row.seed, live: live.clone() };
+        Subject { run: run.clone(), plan: Arc::clone(&systems.plan), seed: row.seed, live: live.clone() };
     let (views, stopper) = (Views::new(&subject, json), Stopper::new());
     views.each(|view| view.begin(&last.state()));
     let told = views.clone();
@@ -229,14 +254,14 @@ async fn work(
     }
     let driver = Driver {
         store: Arc::clone(&state.store),
-        executor: Arc::new(CatalogExecutor::new(prepared.resources)),
-        people,
+        executor: Arc::new(CatalogExecutor::new(systems.resources)),
+        people: Arc::new(Foretold::new(people, confirmed)),
         observer: Box::new(recorder),
         live,
         artifacts,
         scratch,
-        redactor: prepared.redactor,
-        secrets: prepared.secrets,
+        redactor: systems.redactor,
+        secrets: systems.secrets,
         owner: owner(),
         clock: Arc::new(SystemClock),
         halt: stopper.watch(),
@@ -244,14 +269,14 @@ async fn work(
     let finish = driver.drive(&run, purpose).await;
     if let Ok(Finish::Ended(stands)) = &finish
         && stands.status.is_final()
-        && let Err(error) = prepared.vault.forget()
+        && let Err(error) = vault.forget()
     {
         views.each(|view| view.say(&format!("what the connections obtained could not be removed: {error}")));
     }
     pump.stop().await;
     views.each(|view| view.end());
     drop(held);
-    conclude(state, &run, &prepared.plan, finish, &stopper).await
+    conclude(state, &run, &systems.plan, finish, &stopper).await
 }
 
 /// Tells how the run ended, when another process has brought it to its end before this one could take it up.

@@ -103,6 +103,13 @@ impl Location {
         &self.folder
     }
 
+    /// The folder of what is read for plans, made for its owner alone.
+    pub fn planning(&self) -> io::Result<PathBuf> {
+        let folder = self.folder.join("planning");
+        private_folder(&folder)?;
+        Ok(folder)
+    }
+
     /// The folder of one run, made for its owner alone.
     pub fn run_folder(&self, run: &str) -> io::Result<PathBuf> {
         let folder = self.folder.join("runs").join(run);

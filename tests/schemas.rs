@@ -55,6 +55,7 @@ fn yaml_files(folder: &str) -> Vec<PathBuf> {
 fn the_schemas_are_fresh() {
     fresh("runbook.schema.json", &schema::runbook(&CATALOG));
     fresh("plan.schema.json", &schema::plan());
+    fresh("saved-plan.schema.json", &schema::saved_plan());
     fresh("event.schema.json", &schema::event());
 }
 

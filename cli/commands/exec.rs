@@ -1,18 +1,25 @@
 //! `runbook exec`.
 
+use std::path::Path;
+
 use jiff::Timestamp;
 use runbook_engine::drive::Purpose;
 use runbook_engine::event::{Event, EventKind};
 use runbook_engine::plan::Plan;
+use runbook_engine::saved::definitions;
 use runbook_engine::store::{NewRun, RunRow, StoreError};
+use runbook_steps::catalog::CATALOG;
 
 use crate::app::{App, State};
 use crate::args::Exec;
 use crate::banner;
+use crate::confirm::Confirmed;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::find::{self, Source};
 use crate::inputs;
+use crate::planning;
 use crate::report;
+use crate::reviewed;
 use crate::session::{self, Needs, Prepared};
 use crate::state::stands;
 
@@ -21,16 +28,55 @@ const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 
 /// Creates a run and drives it.
 pub async fn run(app: &App, args: &Exec) -> Outcome {
-    let source = find::runbook(&args.runbook)?;
-    let plan = inputs::plan(&source, args)?;
+    if let Some(file) = &args.plan {
+        return applied(app, args, file).await;
+    }
+    let source = find::runbook(args.runbook.as_deref().unwrap_or_default())?;
+    let plan = inputs::plan(&source, &args.inputs)?;
+    if args.dry_run {
+        return super::plan::dry_run(app, &source, plan).await;
+    }
     let state = app.state().await?;
     banner::show(&state, None).await;
+    start(&state, app.json, source, plan, Confirmed::default()).await
+}
+
+/// The same with a plan that somebody looked at: nothing is done when anything is not as it says.
+async fn applied(app: &App, args: &Exec, file: &Path) -> Outcome {
+    let saved = reviewed::load(file)?;
+    reviewed::in_time(&saved, Timestamp::now())?;
+    let by = args.seen_by.clone().unwrap_or_else(session::person);
+    let confirmed = Confirmed::of(&args.confirm, &by, &saved)?;
+    let source = reviewed::source(&saved, args.runbook.as_deref())?;
+    let plan = reviewed::again(&saved, &source, inputs::given_anew(&args.inputs)?)?;
+    let state = app.state().await?;
+    banner::show(&state, None).await;
+    if let Some(run) = state.store.applied(&saved.id).await? {
+        return Err(StoreError::Applied { run }.into());
+    }
+    let mut moved = definitions(&saved.plan, &plan, &CATALOG);
+    if moved.is_empty() {
+        let world = planning::read(&state.location, plan.clone()).await?;
+        moved = reviewed::moved(file, &saved, &world).await?;
+    }
+    if !moved.is_empty() {
+        return Err(reviewed::refused(&moved));
+    }
+    let sets = planning::sets_beside(file);
+    for artifact in saved.sets().values() {
+        state.location.artifacts().adopt(&sets, artifact).await?;
+    }
+    let plan = Plan { reviewed: Some(reviewed::kept(&saved, &by)), ..plan };
+    start(&state, app.json, source, plan, confirmed).await
+}
+
+async fn start(state: &State, json: bool, source: Source, plan: Plan, confirmed: Confirmed) -> Outcome {
     let now = Timestamp::now();
     let id = run_id(&plan.runbook, now, draw()?);
-    let prepared = Prepared::new(&state, &id, plan.clone(), Needs::All)?;
-    let row = create(&state, &id, &plan, source, now, app.json).await?;
+    let prepared = Prepared::new(state, &id, plan.clone(), Needs::All)?.confirmed(confirmed);
+    let row = create(state, &id, &plan, source, now, json).await?;
     session::announce(&id);
-    session::drive(&state, &row, prepared, Purpose::GoOn, app.json).await
+    session::drive(state, &row, prepared, Purpose::GoOn, json).await
 }
 
 fn draw() -> Outcome<u64> {
@@ -63,6 +109,7 @@ async fn create(
         source_name: source.path.display().to_string(),
         seed: draw()?,
         lock: plan.lock.clone(),
+        applies: plan.reviewed.as_ref().map(|plan| plan.id.clone()),
         first: first.clone(),
     };
     match state.store.create(new).await {

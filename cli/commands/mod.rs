@@ -9,6 +9,7 @@ mod explain;
 mod graph;
 mod logs;
 mod new;
+mod plan;
 mod reconcile;
 mod resume;
 mod runs;
@@ -29,6 +30,7 @@ use crate::exit::{Exit, Failure, Outcome};
 /// Does what the command line says.
 pub async fn run(app: App, command: Command) -> Outcome {
     match command {
+        Command::Plan(args) => plan::run(&app, &args).await,
         Command::Exec(args) => exec::run(&app, &args).await,
         Command::Resume(args) => resume::run(&app, &args).await,
         Command::Answer(args) => answer::run(&app, &args).await,

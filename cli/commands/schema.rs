@@ -11,6 +11,7 @@ pub fn run(args: &Schema) -> Outcome {
     super::print_json(&match args.of {
         SchemaOf::Runbook => schema::runbook(&CATALOG),
         SchemaOf::Plan => schema::plan(),
+        SchemaOf::SavedPlan => schema::saved_plan(),
         SchemaOf::Event => schema::event(),
     })
 }

@@ -53,8 +53,16 @@ pub async fn run(app: &App, args: &Show) -> Outcome {
     let mut lines = vec![
         format!("{}  {}", row.id, state::stands(&row, owned)),
         format!("created {} by {}, from {}", format::ago(row.created_at, now), stands.by, row.source_name),
-        String::new(),
     ];
+    if let Some(reviewed) = &plan.reviewed {
+        let id = reviewed.id.get(..12).unwrap_or(&reviewed.id);
+        let made = format::ago(reviewed.made_at, now);
+        lines.push(format!(
+            "with plan {id}, made {made} by {}, seen by {}",
+            reviewed.made_by, reviewed.seen_by
+        ));
+    }
+    lines.push(String::new());
     lines.extend(steps(&plan, &stands));
     lines.extend(summary::lines(&facts));
     super::print(&lines.join("\n"))
@@ -139,6 +147,12 @@ fn document(row: &RunRow, plan: &Plan, stands: &RunState, owner: Option<&str>) -
         "by": stands.by,
         "source": row.source_name,
         "lock": row.lock,
+        "plan": plan.reviewed.as_ref().map(|plan| json!({
+            "id": plan.id,
+            "made_by": plan.made_by,
+            "made_at": plan.made_at,
+            "seen_by": plan.seen_by,
+        })),
         "owner": owner,
         "inputs": plan.inputs,
         "error": stands.error,

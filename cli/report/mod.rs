@@ -3,6 +3,7 @@
 pub mod describe;
 mod json;
 mod plain;
+pub mod planned;
 pub mod summary;
 mod terminal;
 

@@ -44,11 +44,11 @@ impl Runbook {
         for step in resolved.steps.iter_mut().chain(&mut resolved.finally) {
             freezer.step(step, catalog);
         }
-        for setting in
-            [&mut resolved.limits, &mut resolved.lock, &mut resolved.max_parallel].into_iter().flatten()
-        {
+        let own = [&mut resolved.limits, &mut resolved.lock, &mut resolved.max_parallel, &mut resolved.drift];
+        for setting in own.into_iter().flatten() {
             freezer.setting(setting);
         }
+        let drift = freezer.typed(resolved.drift.as_ref(), "drift");
         let limits = freezer.typed(resolved.limits.as_ref(), "limits");
         let lock = freezer.typed::<Option<String>>(resolved.lock.as_ref(), "lock");
         let max_parallel = freezer.max_parallel(resolved.max_parallel.as_ref());
@@ -90,6 +90,8 @@ impl Runbook {
             limits,
             lock,
             max_parallel,
+            drift,
+            reviewed: None,
             steps,
             finally,
         })

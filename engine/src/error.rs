@@ -16,6 +16,8 @@ pub enum ErrorKind {
     Busy,
     /// A limit of the runbook would be, or was, crossed.
     Limit,
+    /// The world is not what the reviewed plan says.
+    Drift,
     /// The step's own `timeout` passed.
     Timeout,
     /// The step's configuration turned out to be unusable once its expressions had values.
@@ -44,6 +46,7 @@ impl ErrorKind {
             Self::Gate => "gate",
             Self::Busy => "busy",
             Self::Limit => "limit",
+            Self::Drift => "drift",
             Self::Timeout => "timeout",
             Self::Invalid => "invalid",
             Self::Interrupted => "interrupted",

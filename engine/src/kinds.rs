@@ -90,6 +90,8 @@ pub struct StepKindInfo {
     pub secret_fields: &'static [&'static str],
     /// JSON pointers in `with` whose text is code of another language, so that no expression may be pasted into it.
     pub code_fields: &'static [&'static str],
+    /// JSON pointers in `with` that change how fast it works and not what it does: a reviewed plan does not bind them.
+    pub speed_fields: &'static [&'static str],
     /// What it does to the world, from `with` as authored (expressions not evaluated).
     pub effect: fn(&Value) -> Effect,
     /// Whether it tells the limits how many items it destroys; with false, what it destroys counts as one. From `with` as authored.

@@ -24,6 +24,7 @@ pub mod redact;
 pub mod reopen;
 pub mod retry;
 pub mod runbook;
+pub mod saved;
 pub mod schema;
 pub mod scope;
 pub mod state;

@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::artifact::Artifact;
 use crate::duration::Duration;
 use crate::error::ErrorKind;
 use crate::kinds::Effect;
@@ -50,10 +52,44 @@ pub struct Plan {
     pub lock: Option<String>,
     /// How many steps may run at one time.
     pub max_parallel: usize,
+    /// What a difference between a reviewed plan and the world means.
+    #[serde(default)]
+    pub drift: Drift,
+    /// The reviewed plan that the run was started with, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reviewed: Option<Reviewed>,
     /// The steps in topological order, file order among equals.
     pub steps: Vec<PlannedStep>,
     /// The steps that run when the others have ended, however they ended, in order.
     pub finally: Vec<PlannedStep>,
+}
+
+/// What it means when the world is not what a reviewed plan says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Drift {
+    /// Nothing is done.
+    #[default]
+    Refuse,
+    /// What has gone since is left out, and what has come or changed since is left alone; everything else that differs is refused.
+    Subset,
+}
+
+/// A plan that somebody looked at before the run was started with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reviewed {
+    /// The id of the saved plan, 64 lower-case hex digits.
+    pub id: String,
+    /// Who made it.
+    pub made_by: String,
+    /// When the world was read for it.
+    pub made_at: Timestamp,
+    /// Who started the run with it.
+    pub seen_by: String,
+    /// What each step that destroys may touch: an artifact with one JSON object a line, `{"key", "version_in", "bytes"}`, in the order of
+    /// the keys.
+    pub sets: BTreeMap<StepId, Artifact>,
 }
 
 /// Where a secret is read from when a process needs it.

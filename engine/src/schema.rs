@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::event::Event;
 use crate::kinds::{Catalog, ResourceKindInfo};
 use crate::plan::{Limits, OnFailure, Plan, Retry};
+use crate::saved::SavedPlan;
 
 /// The schema of a runbook file.
 pub fn runbook(catalog: &Catalog) -> Value {
@@ -44,6 +45,7 @@ pub fn runbook(catalog: &Catalog) -> Value {
             "limits": described(limits, "The blast radius of the whole run, kept across resumes."),
             "lock": { "type": "string", "description": "At most one unfinished run per lock key." },
             "max_parallel": { "type": "integer", "minimum": 1, "description": "How many steps may run at one time; 8 unless given." },
+            "drift": { "enum": ["refuse", "subset"], "default": "refuse", "description": "What it means when the world is not what a reviewed plan says: nothing is done (refuse), or what has gone is left out and what is new or changed is left alone (subset)." },
             "steps": described(steps.clone(), "The steps. One without `needs` needs the step just above it."),
             "finally": described(steps, "Steps that run when the others have ended, however they ended."),
         },
@@ -54,6 +56,12 @@ pub fn runbook(catalog: &Catalog) -> Value {
 /// The schema of a frozen plan, as a run keeps it.
 pub fn plan() -> Value {
     described(written::<Plan>("plan"), "The frozen plan of a run: the definition with its inputs resolved.")
+}
+
+/// The schema of a saved plan, as `runbook plan -o` writes it.
+pub fn saved_plan() -> Value {
+    let text = "What a run would do, found out by reads alone, for somebody to look at and for a run to be bound by.";
+    described(written::<SavedPlan>("saved plan"), text)
 }
 
 /// The schema of an event as it is printed: one JSON object a line, with the run it belongs to.

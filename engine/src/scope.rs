@@ -25,6 +25,17 @@ pub fn of_release(plan: &Plan, state: &RunState, run: &RunInfo, secrets: &BTreeM
     Scope { secrets: secrets.clone(), ..scope }
 }
 
+/// The scope of a step that is only foreseen: of the steps before it, what is known of them.
+pub fn of_foresight(
+    plan: &Plan,
+    known: &Map<String, Value>,
+    run: &RunInfo,
+    secrets: &BTreeMap<String, String>,
+) -> Scope {
+    let scope = of_step(plan, &RunState::new(plan), run, secrets);
+    Scope { steps: known.clone(), ..scope }
+}
+
 fn build(
     plan: &Plan,
     state: &RunState,

@@ -18,6 +18,7 @@ use crate::error::StepError;
 use crate::event::{Answer, Obligation, Question};
 use crate::plan::{Plan, StepId};
 use crate::redact::Redactor;
+use crate::saved::Foresight;
 use crate::state::RunState;
 use crate::store::Store;
 
@@ -95,6 +96,12 @@ pub trait Executor: Send + Sync {
     /// Runs one attempt to its end. It watches [`StepContext::stop`] and returns [`StepError::interrupted`] at the next safe
     /// place when that fires; it may be dropped at any await point.
     async fn run(&self, call: StepCall, cx: StepContext) -> Result<StepEnd, StepError>;
+
+    /// Finds out by reads alone what an attempt would do. Changes nothing, neither in the world nor in the ledger.
+    async fn foresee(&self, call: StepCall, cx: StepContext) -> Result<Foresight, StepError> {
+        let _ = (call, cx);
+        Ok(Foresight::default())
+    }
 
     /// Puts back what the obligation changed. Idempotent: it is entered again after a crash.
     async fn release(

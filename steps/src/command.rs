@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use runbook_engine::duration::Duration;
 use runbook_engine::error::{ErrorKind, Outcome, StepError};
 use runbook_engine::kinds::{Class, Effect, Repeat};
+use runbook_engine::saved::Foresight;
 use runbook_engine::step::{Intent, Settlement};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::effect::{Declared, declared, uncharged};
 use crate::had;
-use crate::kind::{Context, End, Step};
+use crate::kind::{Context, End, Step, read_now, would};
 use crate::process::{Ended, Finished, IfOrphaned, Process};
 use crate::text::Text;
 
@@ -123,6 +124,14 @@ impl Step for Command {
 
     fn counts(with: &Value) -> bool {
         with.pointer("/effect/items").is_some_and(|items| !items.is_null())
+    }
+
+    async fn foresee(self, effect: Effect, cx: &Context) -> Result<Foresight, StepError> {
+        if effect.class == Class::Read {
+            return read_now(self, cx).await;
+        }
+        let argv: Vec<String> = self.argv.iter().map(|word| word.0.clone()).collect();
+        Ok(would(format!("run `{}`", Process::new(&argv).line())))
     }
 
     async fn run(self, cx: &Context) -> Result<End<CommandOutputs>, StepError> {

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use runbook_engine::error::StepError;
 use runbook_engine::event::{Answer, Question};
 use runbook_engine::kinds::Effect;
+use runbook_engine::saved::Foresight;
 use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -79,22 +80,31 @@ with:
         Effect::READ
     }
 
+    async fn foresee(self, _: Effect, _: &Context) -> Result<Foresight, StepError> {
+        let asks = self.phrases.iter().map(|phrase| self.question(phrase)).collect();
+        Ok(Foresight { does: "ask a person".to_owned(), asks, ..Foresight::default() })
+    }
+
     async fn run(self, cx: &Context) -> Result<End<Confirmed>, StepError> {
         self.next(&cx.answers)
     }
 }
 
 impl ConfirmPrompt {
+    fn question(&self, phrase: &str) -> Question {
+        Question::Phrase {
+            message: self.message.clone(),
+            phrase: phrase.to_owned(),
+            facts: self.facts.iter().map(|(label, value)| (label.clone(), shown(value))).collect(),
+        }
+    }
+
     /// The first phrase that was not given yet, or the end of it.
     fn next(&self, answers: &[Answer]) -> Result<End<Confirmed>, StepError> {
         let mut confirmed_by = Vec::with_capacity(self.phrases.len());
         for (index, phrase) in self.phrases.iter().enumerate() {
             let Some(answer) = answers.get(index) else {
-                return Ok(End::Ask(Question::Phrase {
-                    message: self.message.clone(),
-                    phrase: phrase.clone(),
-                    facts: self.facts.iter().map(|(label, value)| (label.clone(), shown(value))).collect(),
-                }));
+                return Ok(End::Ask(self.question(phrase)));
             };
             if line(&answer.text) != phrase {
                 return Err(StepError::gate("the phrase was not given").with_help(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use runbook_engine::error::StepError;
 use runbook_engine::event::Obligation;
+use runbook_engine::saved::Foresight;
 use runbook_engine::step::{Executor, Found, Hold, Look, Release, StepCall, StepContext, StepEnd};
 
 use crate::catalog;
@@ -35,6 +36,13 @@ fn entry(uses: &str) -> Result<&'static StepEntry, StepError> {
 impl Executor for CatalogExecutor {
     async fn run(&self, call: StepCall, cx: StepContext) -> Result<StepEnd, StepError> {
         (entry(&call.uses)?.run)(call.with, self.context(cx)).await
+    }
+
+    async fn foresee(&self, call: StepCall, cx: StepContext) -> Result<Foresight, StepError> {
+        let entry = entry(&call.uses)?;
+        let effect =
+            cx.history.plan.step(&call.id).map_or((entry.info.effect)(&call.with), |step| step.effect);
+        (entry.foresee)(call.with, effect, self.context(cx)).await
     }
 
     async fn release(

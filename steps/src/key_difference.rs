@@ -1,18 +1,17 @@
 //! Which keys stand in one manifest only: a join in constant memory, over partitions on disk.
 
 use std::collections::HashSet;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use runbook_engine::artifact::{Artifact, Artifacts};
-use runbook_engine::error::{ErrorKind, StepError};
+use runbook_engine::error::StepError;
 use serde::{Deserialize, Serialize};
 use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, BufWriter, Lines};
 
 use crate::collections::Versions;
 use crate::manifest::{Entry, Keys};
+use crate::scratch::{Scratch, failed};
 
 /// Into how many parts each side is split: one part of one side is held in memory at a time.
 const PARTS: usize = 64;
@@ -32,32 +31,17 @@ struct Line {
     version_in: Versions,
 }
 
-/// A folder of partitions, removed when it is done with.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Swept with the other unfinished things should this fail.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn failed(error: io::Error) -> StepError {
-    StepError::new(ErrorKind::Store, "comparing manifests failed").with_source(&error)
-}
-
 /// Compares `here` with `there`, each with a name for its artifact: `only_in_NAME.jsonl`.
 pub async fn difference(
     artifacts: &Artifacts,
     here: (&Artifact, &str),
     there: (&Artifact, &str),
 ) -> Result<Difference, StepError> {
-    let scratch = Scratch(artifacts.scratch().await?);
-    tokio::fs::create_dir(&scratch.0).await.map_err(failed)?;
-    split(artifacts, here.0, &scratch.0, "here").await?;
-    split(artifacts, there.0, &scratch.0, "there").await?;
-    let only_here = only(artifacts, &scratch.0, "here", "there", here.1).await?;
-    let only_there = only(artifacts, &scratch.0, "there", "here", there.1).await?;
+    let scratch = Scratch::make(artifacts).await?;
+    split(artifacts, here.0, scratch.path(), "here").await?;
+    split(artifacts, there.0, scratch.path(), "there").await?;
+    let only_here = only(artifacts, scratch.path(), "here", "there", here.1).await?;
+    let only_there = only(artifacts, scratch.path(), "there", "here", there.1).await?;
     Ok(Difference { only_here, only_there })
 }
 
@@ -81,17 +65,19 @@ async fn split(
 ) -> Result<(), StepError> {
     let mut parts = Vec::with_capacity(PARTS);
     for part in 0..PARTS {
-        parts.push(BufWriter::new(File::create_new(part_path(folder, side, part)).await.map_err(failed)?));
+        parts.push(BufWriter::new(
+            File::create_new(part_path(folder, side, part)).await.map_err(|error| failed(&error))?,
+        ));
     }
     let mut keys = Keys::open(artifacts, manifest, 0).await?;
     while let Some(Entry { key, version_in, .. }) = keys.next_entry().await? {
         let part = part_of(&key);
         // As JSON, because a key may hold a line break.
-        let line = serde_json::to_string(&Line { key, version_in }).map_err(|error| failed(error.into()))?;
-        parts[part].write_all((line + "\n").as_bytes()).await.map_err(failed)?;
+        let line = serde_json::to_string(&Line { key, version_in }).map_err(|error| failed(&error.into()))?;
+        parts[part].write_all((line + "\n").as_bytes()).await.map_err(|error| failed(&error))?;
     }
     for part in &mut parts {
-        part.flush().await.map_err(failed)?;
+        part.flush().await.map_err(|error| failed(&error))?;
     }
     Ok(())
 }
@@ -101,13 +87,13 @@ struct Part(Lines<BufReader<File>>);
 
 impl Part {
     async fn open(folder: &Path, side: &str, part: usize) -> Result<Self, StepError> {
-        let file = File::open(part_path(folder, side, part)).await.map_err(failed)?;
+        let file = File::open(part_path(folder, side, part)).await.map_err(|error| failed(&error))?;
         Ok(Self(BufReader::new(file).lines()))
     }
 
     async fn next(&mut self) -> Result<Option<Line>, StepError> {
-        let Some(line) = self.0.next_line().await.map_err(failed)? else { return Ok(None) };
-        serde_json::from_str(&line).map(Some).map_err(|error| failed(error.into()))
+        let Some(line) = self.0.next_line().await.map_err(|error| failed(&error))? else { return Ok(None) };
+        serde_json::from_str(&line).map(Some).map_err(|error| failed(&error.into()))
     }
 }
 
@@ -136,6 +122,8 @@ async fn only(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use runbook_engine::redact::Redactor;
 
     use super::*;

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use runbook_engine::document::{check_kind, check_rules};
 use runbook_engine::error::StepError;
 use runbook_engine::event::{Obligation, Question};
-use runbook_engine::kinds::{Effect, ResourceKindInfo, StepKindInfo};
+use runbook_engine::kinds::{Class, Effect, ResourceKindInfo, StepKindInfo};
+use runbook_engine::saved::Foresight;
 use runbook_engine::step::{Found, Hold, Look, Release, StepContext, StepEnd};
 use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
@@ -58,6 +59,8 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + Sized + 'static {
     const SECRET_FIELDS: &'static [&'static str] = &[];
     /// JSON pointers in `with` that are code of another language.
     const CODE_FIELDS: &'static [&'static str] = &[];
+    /// JSON pointers in `with` that change how fast it works and not what it does.
+    const SPEED_FIELDS: &'static [&'static str] = &[];
     /// Its outputs: a struct, each field one name under `steps.ID.outputs`.
     type Outputs: Serialize + JsonSchema + Send;
 
@@ -72,6 +75,11 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + Sized + 'static {
 
     /// One attempt. Between batches it calls `cx.checkpoint()?`; it may be dropped at any await point and entered again.
     async fn run(self, cx: &Context) -> Result<End<Self::Outputs>, StepError>;
+
+    /// What an attempt would do, found out by reads alone. `effect` is the step's own: one that only reads is done.
+    async fn foresee(self, effect: Effect, cx: &Context) -> Result<Foresight, StepError> {
+        if effect.class == Class::Read { read_now(self, cx).await } else { Ok(would(String::new())) }
+    }
 
     /// Puts back what `obligation`, opened by this step, changed. Only kinds that open obligations have it.
     async fn release(self, obligation: &Obligation, hold: Hold, cx: &Context) -> Result<Release, StepError> {
@@ -101,6 +109,8 @@ pub struct StepEntry {
     pub info: StepKindInfo,
     /// Runs one attempt of it with a resolved `with`.
     pub run: fn(Value, Context) -> Running<StepEnd>,
+    /// Foresees an attempt of it with a resolved `with`.
+    pub foresee: fn(Value, Effect, Context) -> Running<Foresight>,
     /// Releases an obligation of it.
     pub release: fn(Value, Obligation, Hold, Context) -> Running<Release>,
     /// Looks at an obligation of it.
@@ -117,12 +127,14 @@ pub const fn step<T: Step>() -> StepEntry {
             outputs: schema::<T::Outputs>,
             secret_fields: T::SECRET_FIELDS,
             code_fields: T::CODE_FIELDS,
+            speed_fields: T::SPEED_FIELDS,
             effect: T::effect,
             counts: T::counts,
             check: check_kind::<T>,
             example: T::EXAMPLE,
         },
         run: run::<T>,
+        foresee: foresee::<T>,
         release: release::<T>,
         inspect: inspect::<T>,
     }
@@ -159,6 +171,27 @@ fn run<T: Step>(with: Value, cx: Context) -> Running<StepEnd> {
     })
 }
 
+fn foresee<T: Step>(with: Value, effect: Effect, cx: Context) -> Running<Foresight> {
+    Box::pin(async move { decode::<T>(with)?.foresee(effect, &cx).await })
+}
+
+/// What is foreseen of a step that would do this.
+pub fn would(does: impl Into<String>) -> Foresight {
+    Foresight { does: does.into(), ..Foresight::default() }
+}
+
+/// Does a step that only reads.
+pub async fn read_now<T: Step>(step: T, cx: &Context) -> Result<Foresight, StepError> {
+    match step.run(cx).await? {
+        End::Ask(question) => Ok(Foresight { asks: vec![question], ..Foresight::default() }),
+        End::Done(outputs) => {
+            let outputs = serde_json::to_value(outputs)
+                .map_err(|error| StepError::new(runbook_engine::error::ErrorKind::Bug, error.to_string()))?;
+            Ok(Foresight { done: true, outputs: Some(outputs), ..Foresight::default() })
+        }
+    }
+}
+
 fn release<T: Step>(with: Value, obligation: Obligation, hold: Hold, cx: Context) -> Running<Release> {
     Box::pin(async move { decode::<T>(with)?.release(&obligation, hold, &cx).await })
 }
@@ -168,6 +201,7 @@ fn inspect<T: Step>(with: Value, obligation: Obligation, look: Look, cx: Context
 }
 
 /// A connection kind: the type is its settings beside `type`.
+#[async_trait]
 pub trait ConnectionKind: DeserializeOwned + JsonSchema + Sized + 'static {
     /// Its name, kebab-case.
     const NAME: &'static str;
@@ -180,6 +214,10 @@ pub trait ConnectionKind: DeserializeOwned + JsonSchema + Sized + 'static {
 
     /// Makes the client. No I/O happens here: a system is reached when a step first needs it.
     fn open(self, cx: &OpenContext<'_>) -> Result<Self::Client, StepError>;
+
+    /// Which system it is, in words that are the same as long as it is the same one, and others when the same address leads to another.
+    /// No secrets.
+    async fn identity(client: &Self::Client) -> Result<String, StepError>;
 }
 
 /// What a connection may use when it is opened.
@@ -222,6 +260,20 @@ pub struct ConnectionEntry {
     pub info: ResourceKindInfo,
     /// Makes a client from resolved settings.
     pub open: fn(Value, &OpenContext<'_>) -> Opened<dyn Any + Send + Sync>,
+    /// Which system a client leads to.
+    pub identity: Identity,
+}
+
+/// Tells which system a client leads to.
+pub type Identity = fn(Arc<dyn Any + Send + Sync>) -> Running<String>;
+
+fn identity<T: ConnectionKind>(client: Arc<dyn Any + Send + Sync>) -> Running<String> {
+    Box::pin(async move {
+        let client = client
+            .downcast::<T::Client>()
+            .map_err(|_| StepError::new(runbook_engine::error::ErrorKind::Bug, "a client of another kind"))?;
+        T::identity(&client).await
+    })
 }
 
 /// The catalog entry of a connection kind.
@@ -235,6 +287,7 @@ pub const fn connection<T: ConnectionKind>() -> ConnectionEntry {
             check: check_kind::<T>,
         },
         open: |settings, cx| Ok(Arc::new(decode::<T>(settings)?.open(cx)?)),
+        identity: identity::<T>,
     }
 }
 

@@ -10,12 +10,17 @@ use serde_json::{Map, Value};
 
 use crate::catalog;
 use crate::collections::Collection;
-use crate::kind::{OpenContext, Vault};
+use crate::kind::{Identity, OpenContext, Vault};
+
+struct Connection {
+    client: Arc<dyn Any + Send + Sync>,
+    identity: Identity,
+}
 
 /// The connections and collections of a run.
 #[derive(Default)]
 pub struct Resources {
-    connections: BTreeMap<String, Arc<dyn Any + Send + Sync>>,
+    connections: BTreeMap<String, Connection>,
     collections: BTreeMap<String, Arc<dyn Collection>>,
 }
 
@@ -35,7 +40,8 @@ impl Resources {
             })?;
             let client = (entry.open)(settings, &OpenContext { name, redactor, vault })
                 .map_err(|error| named("connection", name, error))?;
-            resources.connections.insert(name.clone(), client);
+            let connection = Connection { client, identity: entry.identity };
+            resources.connections.insert(name.clone(), connection);
         }
         for (name, settings) in collections {
             let (kind, settings) = typed(name, settings)?;
@@ -55,9 +61,20 @@ impl Resources {
             .connections
             .get(name)
             .ok_or_else(|| StepError::invalid(format!("there is no connection `{name}`")))?;
-        Arc::clone(client).downcast::<T>().map_err(|_| {
+        Arc::clone(&client.client).downcast::<T>().map_err(|_| {
             StepError::invalid(format!("connection `{name}` is of a type that this can not use"))
         })
+    }
+
+    /// Which system each connection leads to, and what each collection is, by their names.
+    pub async fn identities(&self) -> Result<BTreeMap<String, String>, StepError> {
+        let mut all = BTreeMap::new();
+        for (name, Connection { client, identity }) in &self.connections {
+            let who = identity(Arc::clone(client)).await.map_err(|error| named("connection", name, error))?;
+            all.insert(name.clone(), who);
+        }
+        all.extend(self.collections.iter().map(|(name, one)| (name.clone(), one.describe())));
+        Ok(all)
     }
 
     /// The collection of this name.

@@ -5,13 +5,14 @@ use jiff::Timestamp;
 use runbook_engine::error::StepError;
 use runbook_engine::event::{Closed, EventKind, Obligation, ObligationChange};
 use runbook_engine::kinds::Effect;
+use runbook_engine::saved::Foresight;
 use runbook_engine::state::ObligationPhase;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::freeze::original_text;
-use crate::kind::{Context, End, Step};
+use crate::kind::{Context, End, Step, would};
 
 /// Puts back what a `freeze` step changed, and proves it by reading. A value that somebody else put there meanwhile is left alone,
 /// and the step fails.
@@ -78,6 +79,10 @@ impl Step for Unfreeze {
 
     fn effect(_: &Value) -> Effect {
         Effect::WRITE
+    }
+
+    async fn foresee(self, _: Effect, _: &Context) -> Result<Foresight, StepError> {
+        Ok(would(format!("put back what `{}` changed", self.freeze)))
     }
 
     async fn run(self, cx: &Context) -> Result<End<UnfreezeOutputs>, StepError> {

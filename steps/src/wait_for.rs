@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use runbook_engine::duration::Duration;
 use runbook_engine::error::{ErrorKind, StepError};
 use runbook_engine::kinds::Effect;
+use runbook_engine::saved::Foresight;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::connections::http::http_of;
 use crate::http::{Answer, Expect, Method};
-use crate::kind::{Context, End, Step};
+use crate::kind::{Context, End, Step, would};
 
 /// How long one connection attempt may take.
 const CONNECT: StdDuration = StdDuration::from_secs(5);
@@ -128,6 +129,10 @@ impl Step for WaitFor {
 
     fn effect(_: &Value) -> Effect {
         Effect::READ
+    }
+
+    async fn foresee(self, _: Effect, _: &Context) -> Result<Foresight, StepError> {
+        Ok(would(format!("wait at most {} for it", self.timeout)))
     }
 
     async fn run(self, cx: &Context) -> Result<End<WaitForOutputs>, StepError> {

@@ -14,6 +14,7 @@ mod machine;
 mod orphans;
 mod people;
 mod place;
+mod planned;
 mod poisoned;
 mod races;
 mod records;

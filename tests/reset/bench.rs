@@ -179,6 +179,26 @@ impl Bench {
         seen
     }
 
+    /// Writes a document behind the back of the runbook.
+    pub async fn put(&self, collection: &str, id: &str, document: &Value) {
+        self.change(reqwest::Method::PUT, collection, id, Some(document)).await;
+    }
+
+    /// Removes a document behind the back of the runbook.
+    pub async fn delete(&self, collection: &str, id: &str) {
+        self.change(reqwest::Method::DELETE, collection, id, None).await;
+    }
+
+    async fn change(&self, method: reqwest::Method, collection: &str, id: &str, body: Option<&Value>) {
+        let url = format!("{}/corpora/chatkit/collections/{collection}/docs/{id}", self.kit.store_url());
+        let request = reqwest::Client::new().request(method, url).header("X-API-Key", self.kit.api_key());
+        let request = match body {
+            Some(body) => request.json(body),
+            None => request,
+        };
+        request.send().await.unwrap().error_for_status().unwrap();
+    }
+
     /// How many documents were put into a collection.
     pub async fn puts(&self, collection: &str) -> usize {
         let effects = self.kit.effects().await.unwrap();

@@ -5,6 +5,7 @@ mod crash;
 mod freeze;
 mod memory;
 mod people;
+mod planned;
 mod secrets;
 mod traps;
 mod whole;

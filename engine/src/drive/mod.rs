@@ -4,6 +4,7 @@
 //! to the store, under the same fence. Nothing acts before its event is durable, and a failed append stops everything.
 
 mod acts;
+mod foresee;
 mod ground;
 pub mod ledger;
 pub mod live;
@@ -29,6 +30,7 @@ use crate::state::{Illegal, RunState};
 use crate::step::Executor;
 use crate::store::{Store, StoreError};
 
+pub use foresee::Foreseer;
 pub use live::LiveHub;
 
 /// How long an ownership lasts without being extended.

@@ -10,7 +10,7 @@ use super::{Resource, Runbook, Secret, Setting, Spanned};
 use crate::check::codes;
 use crate::diagnostic::Diagnostic;
 use crate::document::{Entry, Kind, Node};
-use crate::plan::{Limits, SecretSource};
+use crate::plan::{Drift, Limits, SecretSource};
 
 const MANIFEST: &str = "this is no Kubernetes manifest: a runbook begins with `runbook: its-name`";
 
@@ -26,6 +26,7 @@ static RUNBOOK: Keys = Keys {
         "limits",
         "lock",
         "max_parallel",
+        "drift",
         "steps",
         "finally",
     ],
@@ -98,6 +99,7 @@ fn runbook(root: &Node, source: &Arc<str>, problems: &mut Vec<Diagnostic>) -> Op
         limits: fields.setting("limits"),
         lock: fields.setting("lock"),
         max_parallel: fields.setting("max_parallel"),
+        drift: fields.setting("drift"),
         steps: Vec::new(),
         finally: Vec::new(),
         unread: BTreeSet::new(),
@@ -112,6 +114,9 @@ fn runbook(root: &Node, source: &Arc<str>, problems: &mut Vec<Diagnostic>) -> Op
     });
     if let Some(limits) = &runbook.limits {
         settings::<Limits>(limits, "limits", problems);
+    }
+    if let Some(drift) = &runbook.drift {
+        settings::<Drift>(drift, "drift", problems);
     }
     if let Some(lock) = &runbook.lock
         && lock.node.as_str().is_none_or(str::is_empty)

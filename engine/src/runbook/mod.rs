@@ -91,6 +91,8 @@ pub struct Runbook {
     pub lock: Option<Setting>,
     /// How many steps may run at one time.
     pub max_parallel: Option<Setting>,
+    /// What a difference between a reviewed plan and the world means.
+    pub drift: Option<Setting>,
     /// The steps in the order of the text.
     pub steps: Vec<Step>,
     /// The steps that run when the others have ended.

@@ -32,6 +32,7 @@ struct Data {
 #[derive(Debug)]
 struct Run {
     row: RunRow,
+    applies: Option<String>,
     /// Its place in the order of creation.
     number: usize,
     events: Vec<Event>,
@@ -77,6 +78,10 @@ impl Data {
             return Err(StoreError::Conflict);
         }
         let last_seq = rules::check_append(0, 0, std::slice::from_ref(&new.first))?;
+        let applied = |run: &&Run| new.applies.is_some() && run.applies == new.applies;
+        if let Some(run) = self.runs.values().find(applied) {
+            return Err(StoreError::Applied { run: run.row.id.clone() });
+        }
         self.lock(new.lock.clone(), &new.id)?;
         let row = RunRow {
             id: new.id.clone(),
@@ -95,6 +100,7 @@ impl Data {
         };
         let run = Run {
             row,
+            applies: new.applies,
             number: self.runs.len(),
             events: vec![new.first],
             batches: BTreeMap::new(),
@@ -324,6 +330,11 @@ impl Store for MemoryStore {
         runs.sort_by_key(|run| std::cmp::Reverse((run.row.created_at, run.number)));
         let short = |run: &Run| RunRow { plan: String::new(), definition: String::new(), ..run.row.clone() };
         Ok(runs.into_iter().take(limit).map(short).collect())
+    }
+
+    async fn applied(&self, plan: &str) -> Result<Option<String>, StoreError> {
+        let data = self.data();
+        Ok(data.runs.values().find(|run| run.applies.as_deref() == Some(plan)).map(|run| run.row.id.clone()))
     }
 
     async fn events(&self, run: &str, after: u64) -> Result<Vec<Event>, StoreError> {

@@ -73,6 +73,8 @@ pub struct NewRun {
     pub seed: u64,
     /// The lock key: taken with the creation, or nothing is created.
     pub lock: Option<String>,
+    /// The id of the saved plan that it applies; each is applied once.
+    pub applies: Option<String>,
     /// The first event, number 1; its time is the creation's.
     pub first: Event,
 }
@@ -256,6 +258,12 @@ pub enum StoreError {
         /// The run.
         run: String,
     },
+    /// A run was started with this saved plan already.
+    #[error("the plan was applied already, by run {run}")]
+    Applied {
+        /// The run.
+        run: String,
+    },
     /// The target is under an open obligation.
     #[error("{label} is already held by run {run}")]
     Held {
@@ -320,7 +328,7 @@ impl StoreError {
 /// Keeps runs. Every method that changes something returns when the change is durable.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Creates a run with its first event and takes its lock key.
+    /// Creates a run with its first event and takes its lock key. [`StoreError::Applied`] when another run applied its plan.
     async fn create(&self, run: NewRun) -> Result<(), StoreError>;
 
     /// Takes ownership at `now` until `until`, and the lock key when the run has one and does not hold it; the new epoch.
@@ -357,6 +365,9 @@ pub trait Store: Send + Sync {
         limit: usize,
         failed_only: bool,
     ) -> Result<Vec<BatchRow>, StoreError>;
+
+    /// The run that applies the saved plan of this id.
+    async fn applied(&self, plan: &str) -> Result<Option<String>, StoreError>;
 
     /// A fact recorded by [`Write::Remember`].
     async fn recall(&self, run: &str, step: &str, name: &str) -> Result<Option<Value>, StoreError>;

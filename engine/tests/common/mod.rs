@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use runbook_engine::drive::{Observer, People};
 use runbook_engine::event::{Event, EventKind, Question};
 use runbook_engine::kinds::Effect;
-use runbook_engine::plan::{Limits, OnFailure, PLAN_VERSION, Plan, PlannedStep, Retry};
+use runbook_engine::plan::{Drift, Limits, OnFailure, PLAN_VERSION, Plan, PlannedStep, Retry};
 use runbook_engine::state::RunState;
 use runbook_engine::store::NewRun;
 use serde_json::{Map, Value};
@@ -66,6 +66,8 @@ pub fn plan(steps: Vec<PlannedStep>) -> Plan {
         limits: Limits::default(),
         lock: None,
         max_parallel: 4,
+        drift: Drift::Refuse,
+        reviewed: None,
         steps,
         finally: Vec::new(),
     }
@@ -81,6 +83,7 @@ pub fn new_run(id: &str, plan: &Plan) -> NewRun {
         source_name: "tested.yaml".to_owned(),
         seed: 42,
         lock: plan.lock.clone(),
+        applies: None,
         first: Event { seq: 1, at: Timestamp::now(), what: EventKind::RunCreated { by: "ada".to_owned() } },
     }
 }

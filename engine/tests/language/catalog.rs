@@ -61,6 +61,7 @@ const fn step<T: DeserializeOwned + JsonSchema, O: JsonSchema>(
         outputs: schema::<O>,
         secret_fields: &[],
         code_fields: &[],
+        speed_fields: &[],
         effect,
         counts: |with| with.get("effect").is_none_or(|effect| effect.get("items").is_some()),
         check: check::<T>,
@@ -88,6 +89,7 @@ pub static CATALOG: Catalog = Catalog {
         StepKindInfo {
             secret_fields: &["/env/*"],
             code_fields: &["/script"],
+            speed_fields: &[],
             ..step::<Command, Ran>("command", declared)
         },
         step::<Confirm, Nothing>("confirm-prompt", |_| Effect::READ),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use runbook_engine::state::RunStatus;
 use runbook_engine::store::sqlite::SqliteStore;
-use runbook_engine::store::{Fence, Store, StoreError, Write};
+use runbook_engine::store::{Fence, NewRun, Store, StoreError, Write};
 use serde_json::json;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
@@ -374,7 +374,7 @@ async fn files_are_private_and_foreign_ones_refused() {
     let mut connection = raw(&path).await;
     let mode: String = sqlx::query_scalar("pragma journal_mode").fetch_one(&mut connection).await.unwrap();
     assert_eq!(mode, "wal");
-    execute(&mut connection, "update _sqlx_migrations set version = 999").await;
+    execute(&mut connection, "update _sqlx_migrations set version = 999 where version = 2").await;
     connection.close().await.unwrap();
     let Err(StoreError::Io(text)) = SqliteStore::open(&path).await else { panic!("a later file was opened") };
     assert!(text.contains("999"), "{text}");
@@ -384,6 +384,23 @@ async fn files_are_private_and_foreign_ones_refused() {
     assert!(matches!(SqliteStore::open(&text).await, Err(StoreError::Io(_))));
     let below = text.join("state.db");
     assert!(matches!(SqliteStore::open(&below).await, Err(StoreError::Io(_))));
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_version_is_brought_up_to_date_with_what_is_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    create(&store, "a").await;
+    store.close().await;
+    let mut connection = raw(&path).await;
+    execute(&mut connection, "drop index runs_applies; alter table runs drop column applies").await;
+    execute(&mut connection, "delete from _sqlx_migrations where version = 2").await;
+    connection.close().await.unwrap();
+    let store = SqliteStore::open(&path).await.unwrap();
+    assert_eq!(store.run("a").await.unwrap().unwrap().id, "a");
+    store.create(NewRun { applies: Some("p".to_owned()), ..new_run("b", None) }).await.unwrap();
+    assert_eq!(store.applied("p").await.unwrap(), Some("b".to_owned()));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use runbook_engine::event::EventKind;
 use runbook_engine::state::RunStatus;
-use runbook_engine::store::{Fence, LedgerRow, Store, StoreError, Write};
+use runbook_engine::store::{Fence, LedgerRow, NewRun, Store, StoreError, Write};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -31,6 +31,7 @@ on_every_store!(
     appends_only_after_the_last_event,
     keeps_all_or_none,
     holds_a_lock_until_it_is_given_back,
+    lets_a_saved_plan_be_applied_once,
     takes_a_lock_over_from_a_run_that_ended,
     takes_the_lock_again_with_a_claim,
     holds_a_target_once_among_all_runs,
@@ -553,4 +554,24 @@ async fn budget_holds_under_contention(kind: &Kind) {
         let begun = results.iter().filter(|result| result.is_ok()).count();
         assert_eq!(fresh.store.ledger(&run, "s").await.unwrap().unsettled.len(), begun);
     }
+}
+
+async fn lets_a_saved_plan_be_applied_once(kind: &Kind) {
+    let fresh = fresh(kind).await;
+    let store = &*fresh.store;
+    let applying =
+        |id: &str, plan: &str| NewRun { applies: Some(plan.to_owned()), ..new_run(id, Some("key")) };
+    store.create(applying("a", "p1")).await.unwrap();
+    let applied = Err(StoreError::Applied { run: "a".to_owned() });
+    assert_eq!(store.create(applying("b", "p1")).await, applied, "told before the lock");
+    assert_eq!(store.run("b").await.unwrap(), None);
+    let fence = Fence::Owner(store.claim("a", "me", at(0), at(1_000_000)).await.unwrap());
+    store.commit("a", fence, vec![Write::Unlock]).await.unwrap();
+    assert_eq!(store.create(applying("b", "p1")).await, applied, "also when that run is over");
+    store.create(applying("c", "p2")).await.unwrap();
+    assert_eq!(store.applied("p1").await.unwrap(), Some("a".to_owned()));
+    assert_eq!(store.applied("p3").await.unwrap(), None);
+    // Runs without a plan do not meet.
+    store.create(new_run("d", None)).await.unwrap();
+    store.create(new_run("e", None)).await.unwrap();
 }

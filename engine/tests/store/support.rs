@@ -55,6 +55,7 @@ pub fn new_run(id: &str, lock: Option<&str>) -> NewRun {
         plan: "not even JSON: nobody decodes it here".to_owned(),
         definition: "runbook: reset\n".to_owned(),
         source_name: "reset.yaml".to_owned(),
+        applies: None,
         seed: u64::MAX - 7,
         lock: lock.map(str::to_owned),
         first: event(1),

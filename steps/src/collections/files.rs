@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Collection, Content, Doomed, Item, KeyOutcome, Page, Version};
+use super::{Collection, Content, Doomed, Guard, Item, KeyOutcome, Page, Version};
 use crate::connections::directory::{Directory, Found, Stamp};
 use crate::digest::sha256;
 use crate::kind::CollectionKind;
@@ -242,6 +242,10 @@ impl Collection for Files {
             Some(pattern) => format!("files {pattern} of {}", self.directory.root().display()),
             None => format!("files of {}", self.directory.root().display()),
         }
+    }
+
+    fn guard(&self) -> Guard {
+        Guard::Looks
     }
 
     fn max_batch(&self) -> usize {

@@ -15,7 +15,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Collection, Content, Doomed, Item, KeyOutcome, Page};
+use super::record_version::record_version;
+use super::{Collection, Content, Doomed, Guard, Item, KeyOutcome, Page};
 use crate::connections::fountainstore::FountainStore;
 use crate::connections::http::{check_status, read_json, segment, transport_error};
 use crate::kind::CollectionKind;
@@ -179,8 +180,8 @@ impl Documents {
         };
         let size = self.settings.content.as_ref().and_then(|content| content.size.as_ref());
         let bytes = size.and_then(|field| record.get(field)).and_then(Value::as_u64);
-        // The store has no delete that is bound to a condition.
-        Ok(Item { key, record, bytes, version: None })
+        let version = Some(record_version(&record));
+        Ok(Item { key, record, bytes, version })
     }
 
     async fn query(
@@ -279,7 +280,17 @@ impl Documents {
         })
     }
 
-    async fn delete_one(&self, key: &str) -> Result<KeyOutcome, Failure> {
+    /// The store has no delete that is bound to a condition, so that what is expected is read right before.
+    async fn delete_one(&self, Doomed { key, expected }: &Doomed) -> Result<KeyOutcome, Failure> {
+        if let Some(expected) = expected {
+            match self.read(key).await.map_err(Failure::Key)? {
+                None => return Ok(KeyOutcome::Already),
+                Some(item) if item.version.as_ref() != Some(expected) => {
+                    return Ok(KeyOutcome::changed(key, "the document is another one"));
+                }
+                Some(_) => {}
+            }
+        }
         let path = self.doc(key).map_err(Failure::Key)?;
         let what = format!("deleting `{key}` from {}", self.name());
         let answer = self.change(&what, Method::DELETE, &path, None).await?;
@@ -372,6 +383,10 @@ impl Collection for Documents {
         format!("documents of {} at {}{filters}", self.name(), self.store.describe())
     }
 
+    fn guard(&self) -> Guard {
+        Guard::Reads
+    }
+
     fn max_batch(&self) -> usize {
         MAX_BATCH
     }
@@ -452,7 +467,7 @@ impl Collection for Documents {
 
     async fn delete(&self, keys: &[Doomed]) -> Result<Vec<KeyOutcome>, StepError> {
         self.store.need(&["documents.delete"]).await?;
-        batch(keys, |at| self.delete_one(&keys[at].key)).await
+        batch(keys, |at| self.delete_one(&keys[at])).await
     }
 
     async fn put(&self, items: &[Item]) -> Result<Vec<KeyOutcome>, StepError> {

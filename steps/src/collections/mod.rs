@@ -3,6 +3,7 @@
 
 pub mod files;
 pub mod fountainstore_documents;
+pub mod record_version;
 
 use std::collections::BTreeMap;
 
@@ -98,6 +99,16 @@ pub struct Content {
     pub size: Option<u64>,
 }
 
+/// How a collection makes sure that an item is still the version that was read when it deletes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Guard {
+    /// It looks right before it deletes, which costs nothing to speak of.
+    Looks,
+    /// It reads the item right before it deletes it: one more request for each. Done when a reviewed plan says which versions may go.
+    Reads,
+}
+
 /// A set of items. Errors say whether they are transient; nothing here retries by itself.
 #[async_trait]
 pub trait Collection: Send + Sync {
@@ -106,6 +117,9 @@ pub trait Collection: Send + Sync {
 
     /// The most keys one `delete` or `put` takes.
     fn max_batch(&self) -> usize;
+
+    /// How it makes sure of the version.
+    fn guard(&self) -> Guard;
 
     /// How many items there are now.
     async fn count(&self) -> Result<u64, StepError>;

@@ -1,5 +1,6 @@
 //! Connection kind `directory`: a directory of this machine, with files that are whole or not there.
 
+use async_trait::async_trait;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -14,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::digest::hex;
 use crate::kind::{ConnectionKind, OpenContext};
+use crate::manifest::blocking;
 
 /// A directory of this machine.
 #[derive(Clone, Deserialize, JsonSchema)]
@@ -23,6 +25,7 @@ pub struct DirectoryConnection {
     pub path: String,
 }
 
+#[async_trait]
 impl ConnectionKind for DirectoryConnection {
     const NAME: &'static str = "directory";
     const SUMMARY: &'static str = "A directory of this machine";
@@ -30,6 +33,19 @@ impl ConnectionKind for DirectoryConnection {
 
     fn open(self, _: &OpenContext<'_>) -> Result<Directory, StepError> {
         Directory::new(&self.path)
+    }
+
+    async fn identity(client: &Directory) -> Result<String, StepError> {
+        let root = client.root().to_owned();
+        blocking(move || Ok(whereabouts(&root))).await
+    }
+}
+
+/// A path with what tells one directory from another that has taken its place.
+fn whereabouts(root: &Path) -> String {
+    match fs::metadata(root) {
+        Ok(found) => format!("{} (device {}, inode {})", root.display(), found.dev(), found.ino()),
+        Err(_) => format!("{} (not there)", root.display()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Connection kind `fountainstore`: a FountainStore over HTTP, with the capabilities it says it has.
 
+use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ pub struct FountainStoreConnection {
     pub timeout: Duration,
 }
 
+#[async_trait]
 impl ConnectionKind for FountainStoreConnection {
     const NAME: &'static str = "fountainstore";
     const SUMMARY: &'static str = "A FountainStore over HTTP";
@@ -41,6 +43,10 @@ impl ConnectionKind for FountainStoreConnection {
             self.api_key.into_iter().map(|key| ("X-API-Key".to_owned(), key)).collect();
         let http = Arc::new(Http::new(&self.url, &headers, self.timeout)?);
         Ok(FountainStore { http, capabilities: Mutex::new(None) })
+    }
+
+    async fn identity(client: &FountainStore) -> Result<String, StepError> {
+        Ok(client.describe())
     }
 }
 

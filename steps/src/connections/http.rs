@@ -1,5 +1,6 @@
 //! Connection kind `http`: an HTTP API below one base URL. What other kinds need of HTTP is here too.
 
+use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::fmt;
@@ -47,6 +48,7 @@ pub(super) fn default_timeout() -> Duration {
     Duration::from_secs(30)
 }
 
+#[async_trait]
 impl ConnectionKind for HttpConnection {
     const NAME: &'static str = "http";
     const SUMMARY: &'static str =
@@ -58,6 +60,10 @@ impl ConnectionKind for HttpConnection {
         let endpoint = Endpoint::new(&self.url, &self.headers, self.timeout)?;
         let session = self.session.map(|settings| Session::new(settings, endpoint.clone(), cx));
         Ok(Http { endpoint, session })
+    }
+
+    async fn identity(client: &Http) -> Result<String, StepError> {
+        Ok(client.base().as_str().trim_end_matches('/').to_owned())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Step kind `delete-batch`: deletes the keys of manifests from collections, batch by batch, each written ahead.
 
+mod bound;
 mod record;
 mod work;
 
@@ -9,11 +10,14 @@ use async_trait::async_trait;
 use runbook_engine::artifact::Artifact;
 use runbook_engine::error::StepError;
 use runbook_engine::kinds::Effect;
+use runbook_engine::saved::Foresight;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::work::Work;
+use crate::collections::Guard;
+use crate::keyset::target_set;
 use crate::kind::{Context, End, Step};
 use crate::one_or_many::OneOrMany;
 
@@ -21,6 +25,9 @@ use crate::one_or_many::OneOrMany;
 /// after, with what became of each key, so that a crash costs one batch at most: that one is done again, since deleting what is gone
 /// changes nothing. No key that is not in a manifest is ever deleted, and no item that is not what the snapshot of its collection holds, in
 /// collections that can tell (`version_in` in the manifest): a key whose item changed since fails, and the item is left.
+///
+/// A run that was started with a reviewed plan touches only what is in that plan, in the state that it has there: anything else fails the
+/// step before the first delete, or is left alone where the runbook says `drift: subset`.
 ///
 /// One key is one item of `max_items`, however many collections it is deleted from; `max_percent` is of the largest collection, counted
 /// before the first delete, rounded down, but at least 1: 10 percent of 5 are 1, 0 percent are none; `max_bytes` counts the bytes that the manifest gives for a key, and those of its line there where it gives
@@ -69,11 +76,16 @@ pub struct Outputs {
     pub batches: u64,
     /// The most items any of the collections held before the first delete.
     pub population: u64,
+    /// How many keys of the manifests were left alone because the reviewed plan does not have them, or has them in another state.
+    pub not_in_plan: u64,
+    /// How it was made sure that each item was still the version that was read; absent for collections where it was not.
+    pub guard: BTreeMap<String, Guard>,
 }
 
 #[async_trait]
 impl Step for DeleteBatch {
     const NAME: &'static str = "delete-batch";
+    const SPEED_FIELDS: &'static [&'static str] = &["/batch_size"];
     const SUMMARY: &'static str =
         "Deletes the keys of manifests from collections, batch by batch, each written ahead";
     const EXAMPLE: &'static str = "\
@@ -87,6 +99,13 @@ with:
 
     fn effect(_: &Value) -> Effect {
         Effect::DESTROY
+    }
+
+    async fn foresee(self, _: Effect, cx: &Context) -> Result<Foresight, StepError> {
+        let what = bound::describe(&self, cx)?;
+        let set = target_set(&cx.artifacts, &self.keys.0, what.clone()).await?;
+        let does = format!("delete {} items from {what}", set.count);
+        Ok(Foresight { does, touches: vec![set], ..Foresight::default() })
     }
 
     async fn run(self, cx: &Context) -> Result<End<Outputs>, StepError> {

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use runbook_engine::artifact::Artifact;
 use runbook_engine::error::{ErrorKind, StepError};
 use runbook_engine::step::{Intent, Progress, Settlement};
 use serde::Serialize;
 
+use super::bound::{Bound, bind};
 use super::record::{At, Became, Cursor, Intended, Tally, decode, encode};
 use super::{DeleteBatch, Outputs};
 use crate::backoff::{exponential, pause};
-use crate::collections::Collection;
+use crate::collections::{Collection, Doomed};
 use crate::kind::Context;
 use crate::manifest::{Entry, Keys, count_keys};
 use crate::retry::asked;
@@ -42,6 +44,7 @@ pub(super) struct Work<'a> {
     step: &'a DeleteBatch,
     cx: &'a Context,
     collections: Vec<Arc<dyn Collection>>,
+    bound: Bound,
     total: u64,
     population: u64,
     tally: Tally,
@@ -77,11 +80,12 @@ impl<'a> Work<'a> {
         if collections.is_empty() || step.keys.0.is_empty() {
             return Err(StepError::invalid("`collections` or `keys` is empty"));
         }
-        let total = Self::check_manifests(step, cx).await?;
+        let bound = bind(step, cx).await?;
+        let total = Self::check_manifests(&bound.manifests, cx).await?;
         let population = measure(step, cx, &collections, total).await?;
         let (tally, at) = (Tally::new(collections.len()), At::Manifest { index: 0, offset: 0 });
         let last_pass = step.retry_failed;
-        let hashes: Vec<&str> = step.keys.0.iter().map(|manifest| manifest.sha256.as_str()).collect();
+        let hashes: Vec<&str> = bound.manifests.iter().map(|manifest| manifest.sha256.as_str()).collect();
         let manifests = hashes.join(" ");
         let since = 0;
         let (asked, hopeful) = (Duration::ZERO, false);
@@ -89,6 +93,7 @@ impl<'a> Work<'a> {
             step,
             cx,
             collections,
+            bound,
             total,
             population,
             tally,
@@ -102,10 +107,10 @@ impl<'a> Work<'a> {
         })
     }
 
-    async fn check_manifests(step: &DeleteBatch, cx: &Context) -> Result<u64, StepError> {
+    async fn check_manifests(manifests: &[Artifact], cx: &Context) -> Result<u64, StepError> {
         let mut total = 0;
-        for (at, manifest) in step.keys.0.iter().enumerate() {
-            if step.keys.0[..at].iter().any(|other| other.sha256 == manifest.sha256) && manifest.bytes > 0 {
+        for (at, manifest) in manifests.iter().enumerate() {
+            if manifests[..at].iter().any(|other| other.sha256 == manifest.sha256) && manifest.bytes > 0 {
                 return Err(StepError::invalid(format!("`keys` names {} twice", manifest.name)));
             }
             total += count_keys(&cx.artifacts, manifest).await?;
@@ -159,7 +164,7 @@ impl<'a> Work<'a> {
 
     async fn first_pass(&mut self) -> Result<(), StepError> {
         while let At::Manifest { index, offset } = self.at {
-            let Some(manifest) = self.step.keys.0.get(index) else { return Ok(()) };
+            let Some(manifest) = self.bound.manifests.get(index) else { return Ok(()) };
             let mut keys = Keys::open(&self.cx.artifacts, manifest, offset).await?;
             loop {
                 let (batch, bytes) = self.read(index, &mut keys).await?;
@@ -265,7 +270,12 @@ impl<'a> Work<'a> {
         let mut became = Became::of(&intended);
         for (at, collection) in self.collections.iter().enumerate() {
             let open = became.open(at);
-            let doomed = intended.doomed(&open, &self.step.collections.0[at]);
+            let name = &self.step.collections.0[at];
+            let doomed = if self.bound.guard.contains_key(name) {
+                intended.doomed(&open, name)
+            } else {
+                open.iter().map(|key| Doomed::whatever(key)).collect()
+            };
             let outcomes = if open.is_empty() { Vec::new() } else { collection.delete(&doomed).await? };
             if outcomes.len() != open.len() {
                 let message = format!("{} outcomes for {} keys", outcomes.len(), open.len());
@@ -320,6 +330,8 @@ impl<'a> Work<'a> {
             failed: 0,
             batches: self.tally.batches,
             population: self.population,
+            not_in_plan: self.bound.left_alone,
+            guard: self.bound.guard,
         })
     }
 

@@ -20,6 +20,7 @@ use runbook_engine::duration::Duration;
 use runbook_engine::error::{ErrorKind, StepError};
 use runbook_engine::event::{Closed, Obligation};
 use runbook_engine::kinds::Effect;
+use runbook_engine::saved::Foresight;
 use runbook_engine::step::{Found, Hold, Look, Release};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,7 +34,7 @@ pub use self::http::HttpWay;
 use self::probe::Left;
 pub use self::probe::{Answered, Probe};
 use self::way::{Freezing, Releasing, Side, Way, freezing, releasing};
-use crate::kind::{Context, End, Step};
+use crate::kind::{Context, End, Step, would};
 
 /// Changes one value of a system, so that it stays as it is while the run works on it. The original value is read and recorded
 /// before it is changed, and it is put back by an `unfreeze` step, at the latest when the run ends, is cancelled, or has held it
@@ -148,6 +149,21 @@ impl Step for Freeze {
 
     fn effect(_: &Value) -> Effect {
         Effect::WRITE
+    }
+
+    async fn foresee(self, _: Effect, cx: &Context) -> Result<Foresight, StepError> {
+        let way = self.way(None)?;
+        let present = way.read(cx).await?;
+        if way.frozen(&present) {
+            return Err(frozen_by_another(&*way, &present));
+        }
+        way.possible(&present)?;
+        Ok(would(format!(
+            "change {} from {} to {}",
+            way.label(),
+            way.text(&present),
+            shown(&way.replacement())
+        )))
     }
 
     async fn run(self, cx: &Context) -> Result<End<FreezeOutputs>, StepError> {
@@ -352,6 +368,11 @@ impl Freeze {
             Err(error) => Err(error),
         }
     }
+}
+
+/// A value for people.
+fn shown(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn frozen_by_another(way: &dyn Way, present: &Value) -> StepError {

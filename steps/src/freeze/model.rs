@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use runbook_engine::decide::{Action, View, decide};
 use runbook_engine::event::{Closed, Event, EventKind, ObligationChange};
 use runbook_engine::kinds::Effect;
-use runbook_engine::plan::{Limits, OnFailure, PLAN_VERSION, Plan, PlannedStep, Retry};
+use runbook_engine::plan::{Drift, Limits, OnFailure, PLAN_VERSION, Plan, PlannedStep, Retry};
 use runbook_engine::reopen::reopen;
 use runbook_engine::state::{ObligationPhase, RunState, RunStatus};
 use runbook_engine::step::{Hold, RunInfo};
@@ -133,6 +133,8 @@ fn plan() -> Plan {
         limits: Limits::default(),
         lock: None,
         max_parallel: 1,
+        drift: Drift::Refuse,
+        reviewed: None,
         steps: (0..STEPS.len()).map(planned).collect(),
         finally: Vec::new(),
     }

@@ -10,7 +10,8 @@ use reqwest::RequestBuilder;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use runbook_engine::crash;
 use runbook_engine::error::{ErrorKind, Outcome, StepError};
-use runbook_engine::kinds::{Effect, Repeat};
+use runbook_engine::kinds::{Class, Effect, Repeat};
+use runbook_engine::saved::Foresight;
 use runbook_engine::step::{Intent, Settlement};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ pub(crate) use self::answer::{Answer, head_of_body};
 use crate::connections::http::{Http, check_status, http_of, transport_error};
 use crate::effect::{Declared, declared, uncharged};
 use crate::had;
-use crate::kind::{Context, End, Step};
+use crate::kind::{Context, End, Step, read_now, would};
 use crate::text::Text;
 
 /// Sends one request to a system and checks its answer. Redirects are not followed.
@@ -202,6 +203,16 @@ impl Step for HttpRequest {
             Some(check) if !check.is_null() => Effect { repeat: Repeat::Repeatable, ..effect },
             _ => effect,
         }
+    }
+
+    async fn foresee(self, effect: Effect, cx: &Context) -> Result<Foresight, StepError> {
+        let http = http_of(&cx.resources, &self.connection)?;
+        // Opening a session is a write.
+        let in_session = http.session().is_some() && self.session.unwrap_or(true);
+        if effect.class == Class::Read && !in_session {
+            return read_now(self, cx).await;
+        }
+        Ok(would(format!("send {} {} to {}", self.method.name(), self.path, http.base())))
     }
 
     async fn run(self, cx: &Context) -> Result<End<HttpOutputs>, StepError> {

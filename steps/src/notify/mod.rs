@@ -9,11 +9,12 @@ use runbook_engine::duration::Duration;
 use runbook_engine::error::StepError;
 use runbook_engine::kinds::Effect;
 use runbook_engine::plan::Backoff;
+use runbook_engine::saved::Foresight;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::kind::{Context, End, Step};
+use crate::kind::{Context, End, Step, would};
 use delivery::{Delivery, Ended};
 
 /// Posts JSON to a webhook, at most five times. 2xx is delivered; 408, 429, 5xx and a broken connection are tried again; every
@@ -141,6 +142,11 @@ with:
 
     fn effect(_: &Value) -> Effect {
         Effect::WRITE
+    }
+
+    async fn foresee(self, _: Effect, _: &Context) -> Result<Foresight, StepError> {
+        let to = self.url.or(self.connection).unwrap_or_default();
+        Ok(would(format!("send a webhook to {to}")))
     }
 
     async fn run(self, cx: &Context) -> Result<End<Notified>, StepError> {

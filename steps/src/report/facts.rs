@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use runbook_engine::error::StepError;
 use runbook_engine::event::{Closed, Event, EventKind, ObligationChange};
 use runbook_engine::kinds::Class;
-use runbook_engine::plan::{OnFailure, Plan, PlannedStep};
+use runbook_engine::plan::{OnFailure, Plan, PlannedStep, Reviewed};
 use runbook_engine::state::{ObligationPhase, RunState, StepState, StepStatus};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -26,6 +26,8 @@ pub(super) struct Facts {
     pub(super) description: String,
     pub(super) definition: String,
     pub(super) by: String,
+    /// The reviewed plan that it was started with.
+    pub(super) plan: Option<Reviewed>,
     pub(super) created_at: Timestamp,
     pub(super) started_at: Option<Timestamp>,
     pub(super) reported_at: Timestamp,
@@ -141,6 +143,7 @@ impl Facts {
             description: plan.description.clone(),
             definition: plan.definition.clone(),
             by: state.by.clone(),
+            plan: plan.reviewed.clone(),
             created_at: state.created_at,
             started_at: state.started_at,
             reported_at: now,

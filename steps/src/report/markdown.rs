@@ -108,6 +108,13 @@ fn header(out: &mut String, facts: &Facts) {
     fact("Time", format!("{} to {} ({})", time(from), time(facts.reported_at), length(facts.took_ms)));
     fact("Run", format!("{} of {}", code(&facts.run), code(&facts.runbook)));
     fact("Asked for by", format!("{}, {}", cell(&facts.by), time(facts.created_at)));
+    if let Some(plan) = &facts.plan {
+        let (by, seen) = (cell(&plan.made_by), cell(&plan.seen_by));
+        fact(
+            "With the plan",
+            format!("{}, made by {by}, {}; seen by {seen}", code(&plan.id), time(plan.made_at)),
+        );
+    }
     if facts.claims > 1 {
         fact("Processes", format!("{}: it was taken up again after a stop or a crash", facts.claims));
     }

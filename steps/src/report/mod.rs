@@ -11,12 +11,13 @@ use async_trait::async_trait;
 use runbook_engine::artifact::Artifact;
 use runbook_engine::error::{ErrorKind, StepError};
 use runbook_engine::kinds::Effect;
+use runbook_engine::saved::Foresight;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::connections::directory::Directory;
-use crate::kind::{Context, End, Step};
+use crate::kind::{Context, End, Step, would};
 use crate::records::{blocking, write_text};
 use facts::Facts;
 
@@ -97,6 +98,10 @@ with:
             None | Some(Value::Null) => Effect::READ,
             Some(_) => Effect::WRITE,
         }
+    }
+
+    async fn foresee(self, _: Effect, _: &Context) -> Result<Foresight, StepError> {
+        Ok(would("write the report"))
     }
 
     async fn run(self, cx: &Context) -> Result<End<Reported>, StepError> {

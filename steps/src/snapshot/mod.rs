@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use runbook_engine::artifact::{Artifact, ArtifactWriter};
 use runbook_engine::error::StepError;
 use runbook_engine::kinds::Effect;
+use runbook_engine::saved::Foresight;
 use runbook_engine::step::Progress;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,7 @@ use serde_json::Value;
 use self::export::{Export, Exporter};
 use crate::collections::{Collection, Item, Versions};
 use crate::key_difference::difference;
-use crate::kind::{Context, End, Step};
+use crate::kind::{Context, End, Step, read_now};
 
 /// Writes every item of a collection, in its order, into an artifact with one JSON object a line: `{"key", "bytes", "version_in",
 /// "record"}`; `version_in`, in collections that have it, is what `delete-batch` must find there still. The
@@ -125,6 +126,7 @@ const NAMED: usize = 50;
 #[async_trait]
 impl Step for Snapshot {
     const NAME: &'static str = "snapshot";
+    const SPEED_FIELDS: &'static [&'static str] = &["/page_size"];
     const SUMMARY: &'static str =
         "Writes every item of a collection into an artifact, and its contents into a directory";
     const EXAMPLE: &'static str = "\
@@ -140,6 +142,19 @@ with:
             None | Some(Value::Null) => Effect::READ,
             Some(_) => Effect::WRITE,
         }
+    }
+
+    async fn foresee(self, _: Effect, cx: &Context) -> Result<Foresight, StepError> {
+        let exports_to = self.export.as_ref().map(|export| export.connection.clone());
+        let mut seen = read_now(Self { export: None, ..self }, cx).await?;
+        let count = seen.outputs.as_ref().and_then(|outputs| outputs["count"].as_u64()).unwrap_or(0);
+        if let (Some(directory), Some(Value::Object(outputs))) = (exports_to, &mut seen.outputs) {
+            seen.changes = Some(vec![directory]);
+            outputs.remove("export_manifest");
+            outputs.remove("exported");
+            (seen.done, seen.does) = (false, format!("export the contents of {count} items"));
+        }
+        Ok(seen)
     }
 
     async fn run(self, cx: &Context) -> Result<End<Outputs>, StepError> {

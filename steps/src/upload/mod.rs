@@ -12,11 +12,13 @@ use async_trait::async_trait;
 use runbook_engine::artifact::Artifact;
 use runbook_engine::error::StepError;
 use runbook_engine::kinds::Effect;
+use runbook_engine::saved::Foresight;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::kind::{Context, End, Step};
+use crate::kind::{Context, End, Step, would};
+use crate::manifest::count_keys;
 use crate::text::Text;
 use work::Work;
 
@@ -221,6 +223,14 @@ with:
             None | Some(Value::Null) => Effect::WRITE_ONCE,
             Some(_) => Effect::WRITE,
         }
+    }
+
+    async fn foresee(self, _: Effect, cx: &Context) -> Result<Foresight, StepError> {
+        let files = match &self.only {
+            Some(only) => only.len() as u64,
+            None => count_keys(&cx.artifacts, &self.manifest).await?,
+        };
+        Ok(would(format!("upload {files} files to {} of `{}`", self.path, self.connection)))
     }
 
     async fn run(self, cx: &Context) -> Result<End<Uploaded>, StepError> {

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use runbook_engine::artifact::Artifact;
 use runbook_engine::error::{ErrorKind, StepError};
 use runbook_engine::kinds::Effect;
+use runbook_engine::saved::Foresight;
 use runbook_engine::step::Progress;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use serde_json::Value;
 
 use crate::connections::http::{Http, http_of, segment};
 use crate::connections::session::SessionValue;
-use crate::kind::{Context, End, Step};
+use crate::kind::{Context, End, Step, would};
 use crate::records::{read_records, write_records};
 use crate::upload::Descriptor;
 use crate::upload::files::Files;
@@ -116,6 +117,10 @@ with:
 
     fn effect(_: &Value) -> Effect {
         Effect::READ
+    }
+
+    async fn foresee(self, _: Effect, _: &Context) -> Result<Foresight, StepError> {
+        Ok(would(format!("check at most {} downloads", self.sample)))
     }
 
     async fn run(self, cx: &Context) -> Result<End<Verified>, StepError> {

@@ -12,13 +12,14 @@ use runbook_engine::artifact::Artifact;
 use runbook_engine::duration::Duration;
 use runbook_engine::error::StepError;
 use runbook_engine::kinds::Effect;
+use runbook_engine::saved::Foresight;
 use runbook_engine::step::Progress;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::backoff::pause;
-use crate::kind::{Context, End, Step};
+use crate::kind::{Context, End, Step, would};
 use crate::records::{blocking, write_records};
 use command::LogCommand;
 use follow::Follower;
@@ -122,6 +123,11 @@ with:
 
     fn effect(_: &Value) -> Effect {
         Effect::READ
+    }
+
+    async fn foresee(self, _: Effect, _: &Context) -> Result<Foresight, StepError> {
+        let what = self.path.unwrap_or_else(|| "what a program prints".to_owned());
+        Ok(would(format!("watch {what} for at most {}", self.timeout)))
     }
 
     async fn run(self, cx: &Context) -> Result<End<Watched>, StepError> {

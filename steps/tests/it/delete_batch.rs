@@ -49,6 +49,7 @@ async fn what_the_manifest_names_goes_and_nothing_else() {
         json!({
             "ids": 20, "deleted": { "blobs": 19, "metadata": 20 }, "already_gone": { "blobs": 1, "metadata": 0 },
             "gone_after_crash": { "blobs": 0, "metadata": 0 }, "failed": 0, "batches": 3, "population": 26,
+            "not_in_plan": 0, "guard": {},
         })
     );
     assert_eq!(chatkit.doc_ids("attachment-metadata").await.unwrap(), ids[20..]);

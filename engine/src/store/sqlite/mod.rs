@@ -135,6 +135,10 @@ impl Store for SqliteStore {
         read::batches(&self.readers, run, step, after, limit, failed_only).await
     }
 
+    async fn applied(&self, plan: &str) -> Result<Option<String>, StoreError> {
+        read::applied(&self.readers, plan).await
+    }
+
     async fn recall(&self, run: &str, step: &str, name: &str) -> Result<Option<Value>, StoreError> {
         read::recall(&self.readers, run, step, name).await
     }

@@ -137,6 +137,14 @@ pub async fn batches(
     rows.into_iter().map(|row| decode_batch(run, step, row)).collect()
 }
 
+pub async fn applied(pool: &SqlitePool, plan: &str) -> Result<Option<String>, StoreError> {
+    sqlx::query_scalar("select id from runs where applies = ?")
+        .bind(plan)
+        .fetch_optional(pool)
+        .await
+        .map_err(|error| failed(&error))
+}
+
 pub async fn recall(
     pool: &SqlitePool,
     run: &str,

@@ -16,7 +16,7 @@ use crate::store::StoreError;
 const OLDEST: [u32; 3] = [3, 51, 3];
 
 /// The version of the tables.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// How long a statement waits for another process; also how long opening goes on when the file is busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -126,14 +126,14 @@ pub async fn prepare(options: &SqliteConnectOptions) -> Result<SqliteConnection,
 
 /// Everything in one transaction that waits for its turn: two processes that start together do not meet.
 async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    let first = Migration::new(
-        VERSION,
-        "runs".into(),
-        MigrationType::Simple,
-        include_str!("../../../migrations/sqlite/0001_runs.sql").into_sql_str(),
-        false,
-    );
-    let migrator = Migrator::with_migrations(vec![first]);
+    let all: [(i64, &str, &'static str); 2] = [
+        (1, "runs", include_str!("../../../migrations/sqlite/0001_runs.sql")),
+        (VERSION, "applied plans", include_str!("../../../migrations/sqlite/0002_applied_plans.sql")),
+    ];
+    let migrations = all.map(|(version, name, text)| {
+        Migration::new(version, name.to_owned().into(), MigrationType::Simple, text.into_sql_str(), false)
+    });
+    let migrator = Migrator::with_migrations(migrations.into());
     let mut transaction = connection.begin_with("begin immediate").await.map_err(|error| failed(&error))?;
     migrator.run_direct(None, &mut *transaction, false).await.map_err(|error| {
         let error = chain(&error);

@@ -30,10 +30,18 @@ pub async fn create(connection: &mut SqliteConnection, new: &NewRun) -> Result<(
         return Err(StoreError::Conflict);
     }
     let last_seq = rules::check_append(0, 0, std::slice::from_ref(&new.first))?;
+    let applied: Option<String> = sqlx::query_scalar("select id from runs where applies = ?")
+        .bind(&new.applies)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(|error| failed(&error))?;
+    if let Some(run) = applied {
+        return Err(StoreError::Applied { run });
+    }
     check_lock(connection, new.lock.as_deref(), &new.id).await?;
     sqlx::query(
-        "insert into runs (id, runbook, created_at, plan, definition, source_name, seed, lock_key, status, last_seq, epoch) \
-         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+        "insert into runs (id, runbook, created_at, plan, definition, source_name, seed, lock_key, applies, status, last_seq, epoch) \
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
     )
     .bind(&new.id)
     .bind(&new.runbook)
@@ -43,6 +51,7 @@ pub async fn create(connection: &mut SqliteConnection, new: &NewRun) -> Result<(
     .bind(&new.source_name)
     .bind(new.seed.cast_signed())
     .bind(&new.lock)
+    .bind(&new.applies)
     .bind(RunStatus::Running.name())
     .bind(stored(last_seq))
     .execute(&mut *connection)

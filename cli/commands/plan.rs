@@ -1,0 +1,155 @@
+//! `runbook plan`.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use runbook_engine::duration::Duration;
+use runbook_engine::plan::Plan;
+use runbook_engine::saved::{
+    Foreseen, Moved, SAVED_PLAN_VERSION, SavedPlan, Standing, definitions, foreseen,
+};
+use runbook_engine::state::StepStatus;
+use runbook_engine::store::{Store, decode_plan, load_state};
+use runbook_steps::catalog::CATALOG;
+use serde_json::json;
+
+use crate::app::App;
+use crate::args::{Plan as Args, PlanCommand};
+use crate::banner;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::find::{self, Source};
+use crate::planning::{self, World};
+use crate::report::planned;
+use crate::state::Location;
+use crate::{format, inputs, reviewed, session};
+
+/// How many runs are looked through for how long steps took.
+const RUNS: usize = 50;
+
+/// Makes a plan, or shows saved ones.
+pub async fn run(app: &App, args: &Args) -> Outcome {
+    match &args.what {
+        Some(PlanCommand::Show { file }) => show(app, file),
+        Some(PlanCommand::Diff { before, after }) => diff(app, before, after),
+        None => {
+            let source = find::runbook(args.runbook.as_deref().unwrap_or_default())?;
+            let expires: Duration = args.expires.parse().map_err(|error| {
+                Failure::usage(format!("`--expires {}`: {error}", args.expires)).help("such as 30m or 24h")
+            })?;
+            let plan = inputs::plan(&source, &args.inputs)?;
+            make(app, &source, plan, expires, args.output.as_deref()).await
+        }
+    }
+}
+
+/// Shows what `exec` would do.
+pub async fn dry_run(app: &App, source: &Source, plan: Plan) -> Outcome {
+    make(app, source, plan, Duration::from_secs(0), None).await
+}
+
+async fn make(app: &App, source: &Source, plan: Plan, expires: Duration, output: Option<&Path>) -> Outcome {
+    let location: Location = app.location()?;
+    let state = app.state_if_there().await;
+    if let Some(state) = &state {
+        banner::show(state, None).await;
+    }
+    let mut world = planning::read(&location, plan).await?;
+    if let Some(state) = &state {
+        took(&*state.store, &world.plan.runbook, &mut world.steps).await;
+    }
+    let saved = saved(source, &world, expires);
+    let failed = saved.steps.iter().find(|step| matches!(step.standing, Standing::Fails(_)));
+    if let Some(file) = output.filter(|_| failed.is_none()) {
+        reviewed::save(file, &saved, &world).await?;
+    }
+    if app.json {
+        super::print_json(&json!(saved))?;
+    } else {
+        super::print(&planned::lines(&saved, format::look_of_stdout()).join("\n"))?;
+    }
+    if let Some(step) = failed {
+        let failure =
+            Failure::new(Exit::Failed, format!("a run would fail at `{}`; nothing was changed", step.step));
+        return Err(match output {
+            Some(_) => failure.help("the plan was not saved"),
+            None => failure,
+        });
+    }
+    if let Some(file) = output {
+        let unbound = saved.unbound();
+        if !unbound.is_empty() {
+            format::warn(&format!(
+                "what {} would destroy is known only later: a run that is started with this plan stops there",
+                unbound.join(", ")
+            ));
+        }
+        let file = file.display();
+        eprintln!("saved in {file}, until {}", format::clock(saved.expires_at, Timestamp::now()));
+        eprintln!("  runbook plan show {file}     to look at it");
+        eprintln!("  runbook exec --plan {file}   to do it");
+    }
+    Ok(Exit::Succeeded)
+}
+
+fn saved(source: &Source, world: &World, expires: Duration) -> SavedPlan {
+    SavedPlan {
+        version: SAVED_PLAN_VERSION,
+        id: String::new(),
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        made_at: world.at,
+        made_by: session::person(),
+        expires_at: expires.after(world.at),
+        source_name: source.path.display().to_string(),
+        source: source.text.clone(),
+        plan: Plan::clone(&world.plan),
+        systems: world.systems.clone(),
+        steps: world.steps.clone(),
+    }
+    .sealed()
+}
+
+/// How long each step took in the newest run in which it succeeded.
+async fn took(store: &dyn Store, runbook: &str, steps: &mut [Foreseen]) {
+    let rows = store.runs(RUNS).await.unwrap_or_default();
+    for row in rows.into_iter().filter(|row| row.runbook == runbook) {
+        let Ok(Some(row)) = store.run(&row.id).await else { continue };
+        let Ok(plan) = decode_plan(&row) else { continue };
+        let Ok(state) = load_state(store, &row.id, &plan).await else { continue };
+        for step in steps.iter_mut().filter(|step| step.last_took_ms.is_none()) {
+            let Some(found) = state.step(&step.step) else { continue };
+            if let (StepStatus::Succeeded, Some(start), Some(end)) =
+                (found.status, found.started_at, found.ended_at)
+            {
+                let length = format::between(start, end).as_millis();
+                step.last_took_ms = u64::try_from(length).ok();
+            }
+        }
+        if steps.iter().all(|step| step.last_took_ms.is_some()) {
+            return;
+        }
+    }
+}
+
+fn show(app: &App, file: &Path) -> Outcome {
+    let saved = reviewed::load(file)?;
+    if app.json {
+        return super::print_json(&json!(saved));
+    }
+    super::print(&planned::lines(&saved, format::look_of_stdout()).join("\n"))
+}
+
+fn diff(app: &App, before: &Path, after: &Path) -> Outcome {
+    let (before, after) = (reviewed::load(before)?, reviewed::load(after)?);
+    let mut moved = definitions(&before.plan, &after.plan, &CATALOG);
+    moved.extend(foreseen(&before, &after.systems, &after.steps));
+    if app.json {
+        let one = |one: &Moved| json!({ "what": one.what.word(), "name": one.name, "how": one.how });
+        super::print_json(&json!(moved.iter().map(one).collect::<Vec<_>>()))?;
+    } else if moved.is_empty() {
+        super::print("the plans do the same")?;
+    } else {
+        let line = |one: &Moved| format!("{} `{}`: {}", one.what.word(), one.name, one.how);
+        super::print(&moved.iter().map(line).collect::<Vec<_>>().join("\n"))?;
+    }
+    Ok(if moved.is_empty() { Exit::Succeeded } else { Exit::Drift })
+}

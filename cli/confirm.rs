@@ -1,0 +1,92 @@
+//! `--confirm STEP=PHRASE`: answers that somebody gives beforehand, together with the plan that they looked at.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use runbook_engine::drive::People;
+use runbook_engine::event::Question;
+use runbook_engine::saved::{SavedPlan, Standing};
+
+use crate::exit::{Failure, Outcome};
+
+/// Phrases by the step that will ask for them, each in the order in which it asks.
+#[derive(Debug, Default)]
+pub struct Confirmed {
+    phrases: BTreeMap<String, VecDeque<String>>,
+    by: Option<String>,
+}
+
+impl Confirmed {
+    /// Out of the command line. Refused when the plan has no such question, or one with another phrase.
+    pub fn of(pairs: &[String], by: &str, saved: &SavedPlan) -> Outcome<Self> {
+        let mut phrases: BTreeMap<String, VecDeque<String>> = BTreeMap::new();
+        for pair in pairs {
+            let (step, phrase) = pair.split_once('=').ok_or_else(|| {
+                Failure::usage(format!("`--confirm {pair}` has no phrase"))
+                    .help("write --confirm STEP=PHRASE")
+            })?;
+            let given = phrases.entry(step.to_owned()).or_default();
+            given.push_back(phrase.to_owned());
+            check(saved, step, given.len() - 1, phrase)?;
+        }
+        Ok(Self { phrases, by: Some(by.to_owned()) })
+    }
+}
+
+fn check(saved: &SavedPlan, step: &str, at: usize, given: &str) -> Outcome<()> {
+    let asking = || saved.steps.iter().filter(|step| !step.asks.is_empty()).map(|step| step.step.as_str());
+    let foreseen = saved.step(step).ok_or_else(|| {
+        let names: Vec<&str> = asking().collect();
+        Failure::usage(format!("the plan has no step `{step}`"))
+            .help(format!("that ask: {}", names.join(", ")))
+    })?;
+    match foreseen.asks.get(at) {
+        Some(Question::Phrase { phrase, .. }) if phrase == given => Ok(()),
+        Some(Question::Phrase { phrase, .. }) => {
+            Err(Failure::usage(format!("`{step}` asks for `{phrase}`, and `{given}` was given")))
+        }
+        // What it will ask is known later than the plan.
+        None if matches!(foreseen.standing, Standing::After(_)) => Ok(()),
+        _ => Err(Failure::usage(format!("`{step}` asks for no phrase {}", at + 1))),
+    }
+}
+
+/// People who have answered some of it already.
+pub struct Foretold {
+    people: Arc<dyn People>,
+    given: Mutex<Confirmed>,
+    name: String,
+}
+
+impl Foretold {
+    /// Asks `people` what was not answered beforehand.
+    pub fn new(people: Arc<dyn People>, given: Confirmed) -> Self {
+        let name = given.by.clone().unwrap_or_else(|| people.name());
+        Self { people, given: Mutex::new(given), name }
+    }
+
+    fn given(&self, step: &str, wanted: &str) -> Option<String> {
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let phrases = given.phrases.get_mut(step)?;
+        // A phrase that is not the one asked for counts for nothing.
+        let fits = phrases.front().is_some_and(|phrase| phrase == wanted);
+        fits.then(|| phrases.pop_front()).flatten()
+    }
+}
+
+#[async_trait]
+impl People for Foretold {
+    async fn ask(&self, step: &str, question: &Question) -> Option<String> {
+        if let Question::Phrase { phrase, .. } = question
+            && let Some(given) = self.given(step, phrase)
+        {
+            return Some(given);
+        }
+        self.people.ask(step, question).await
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}

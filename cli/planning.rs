@@ -1,0 +1,182 @@
+//! Reads the world for a plan: what a run would do now.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use console::Term;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jiff::Timestamp;
+use runbook_engine::artifact::Artifacts;
+use runbook_engine::drive::live::LiveHub;
+use runbook_engine::drive::{Foreseer, Halt};
+use runbook_engine::plan::Plan;
+use runbook_engine::redact::Redactor;
+use runbook_engine::saved::Foreseen;
+use runbook_engine::step::RunInfo;
+use runbook_steps::executor::CatalogExecutor;
+use runbook_steps::kind::{NoVault, Vault};
+use tokio_util::sync::CancellationToken;
+
+use crate::exit::{Exit, Failure, Outcome};
+use crate::format;
+use crate::report::describe;
+use crate::session::{self, Needs, Systems};
+use crate::signals::Stopper;
+use crate::state::Location;
+
+/// What the world is like for a plan.
+pub struct World {
+    /// The plan, with the folder it works in.
+    pub plan: Arc<Plan>,
+    /// Which system each connection and each collection is.
+    pub systems: BTreeMap<String, String>,
+    /// What each step would do.
+    pub steps: Vec<Foreseen>,
+    /// When it was read.
+    pub at: Timestamp,
+    /// The sets of items.
+    pub artifacts: Artifacts,
+    _place: Place,
+}
+
+/// How old a folder that a killed process left is before it is taken away.
+const OLD: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A folder for what is read, which is gone with it.
+struct Place(PathBuf);
+
+impl Place {
+    fn make(location: &Location) -> Outcome<Self> {
+        let failed = |error: std::io::Error| {
+            Failure::new(Exit::Store, format!("the folder {}: {error}", location.folder().display()))
+        };
+        let all = location.planning().map_err(failed)?;
+        sweep(&all);
+        let lot = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
+        Ok(Self(all.join(format!("{lot:016x}"))))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // What stays is swept by a later plan.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Takes away what processes left that were killed.
+fn sweep(all: &Path) {
+    let Ok(entries) = fs::read_dir(all) else { return };
+    for entry in entries.flatten() {
+        let made = entry.metadata().and_then(|found| found.modified()).ok();
+        if made.and_then(|made| SystemTime::now().duration_since(made).ok()).is_some_and(|age| age > OLD) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Reads everything that the plan would read, and changes nothing.
+pub async fn read(location: &Location, plan: Plan) -> Outcome<World> {
+    let vault: Arc<dyn Vault> = Arc::new(NoVault);
+    let systems = Systems::open(plan, Needs::All, &vault)?;
+    let at = Timestamp::now();
+    let identities = systems.resources.identities().await?;
+    let place = Place::make(location)?;
+    let artifacts = Artifacts::new(&place.0, systems.redactor.clone());
+    let (live, stop, stopper) =
+        (LiveHub::new(systems.redactor.clone()), CancellationToken::new(), Stopper::new());
+    let told = stop.clone();
+    stopper.listen(move |_| told.cancel())?;
+    let foreseer = Foreseer {
+        plan: Arc::clone(&systems.plan),
+        executor: Arc::new(CatalogExecutor::new(systems.resources)),
+        live: live.clone(),
+        artifacts: artifacts.clone(),
+        scratch: place.0.clone(),
+        redactor: systems.redactor,
+        secrets: systems.secrets,
+        run: imagined(&systems.plan, at),
+        stop,
+    };
+    let mut halt = stopper.watch();
+    let shown = Shown::new(&systems.plan, live);
+    let steps = tokio::select! {
+        steps = foreseer.foresee() => steps?,
+        () = shown.draw() => Vec::new(),
+        // What does not stop by itself is dropped: it only reads.
+        _ = halt.wait_for(|halt| *halt == Halt::Now) => Vec::new(),
+    };
+    if *halt.borrow() > Halt::No {
+        return Err(Failure::new(stopper.exit(), "stopped; nothing was changed"));
+    }
+    Ok(World { plan: systems.plan, systems: identities, steps, at, artifacts, _place: place })
+}
+
+/// What expressions see of a run that is not there.
+fn imagined(plan: &Plan, at: Timestamp) -> RunInfo {
+    RunInfo {
+        id: "RUN".to_owned(),
+        runbook: plan.runbook.clone(),
+        created_at: at,
+        by: session::person(),
+        seed: 0,
+    }
+}
+
+/// What is being read, on the last line of a terminal.
+struct Shown {
+    steps: Vec<String>,
+    live: LiveHub,
+}
+
+impl Shown {
+    fn new(plan: &Plan, live: LiveHub) -> Self {
+        Self { steps: plan.all_steps().map(|step| step.id.clone()).collect(), live }
+    }
+
+    /// Draws until it is dropped.
+    async fn draw(&self) {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::term(Term::stderr(), 12));
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+            bar.set_style(style);
+        }
+        let cleared = Cleared(bar.clone());
+        let mut lines = self.live.lines();
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {
+                    let latest = self.steps.iter().rev().find_map(|step| Some((step, self.live.progress(step)?)));
+                    if let Some((step, progress)) = latest {
+                        let total = progress.total.map_or_else(String::new, |total| format!(" of {}", format::count(total)));
+                        let done = format::count(progress.done);
+                        cleared.0.set_message(format!("reading for {step}: {done}{total} {}", progress.unit));
+                    } else {
+                        cleared.0.set_message("reading");
+                    }
+                    cleared.0.tick();
+                }
+                Ok(line) = lines.recv() => cleared.0.suspend(|| eprintln!("{}: {}", line.step, describe::one_line(&line.text))),
+            }
+        }
+    }
+}
+
+/// Leaves no line behind.
+struct Cleared(ProgressBar);
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// A plan's own folder of sets, beside its file.
+pub fn sets_beside(file: &Path) -> Artifacts {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".sets");
+    Artifacts::new(PathBuf::from(name), Redactor::default())
+}

@@ -1,0 +1,163 @@
+//! Saved plans: written, read, and held against the world before a run is started with one.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use jiff::Timestamp;
+use runbook_engine::inputs::{Given, resolve_inputs};
+use runbook_engine::plan::{Drift, Plan, Reviewed};
+use runbook_engine::saved::{self, Moved, SAVED_PLAN_VERSION, SavedPlan, What};
+use runbook_steps::catalog::CATALOG;
+use runbook_steps::keyset::hold_against;
+use serde::Deserialize;
+
+use crate::exit::{Exit, Failure, Outcome};
+use crate::find::{self, Source};
+use crate::planning::{self, World};
+use crate::{format, inputs};
+
+/// The one key of a saved plan that every version has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// Reads a saved plan, as it was made.
+pub fn load(file: &Path) -> Outcome<SavedPlan> {
+    let wrong = |why: String| Failure::usage(format!("{}: {why}", file.display()));
+    let text = fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    let Versioned { version } =
+        serde_json::from_str(&text).map_err(|error| wrong(format!("this is no saved plan: {error}")))?;
+    if version > SAVED_PLAN_VERSION {
+        return Err(wrong(format!("a later program made it (version {version})")));
+    }
+    let saved: SavedPlan =
+        serde_json::from_str(&text).map_err(|error| wrong(format!("this is no saved plan: {error}")))?;
+    if !saved.is_intact() {
+        return Err(Failure::new(
+            Exit::Drift,
+            format!("{}: the plan was edited after it was made", file.display()),
+        )
+        .help("nothing was done; make a new plan"));
+    }
+    Ok(saved)
+}
+
+/// Writes a plan, and the sets of items that it names beside it.
+pub async fn save(file: &Path, saved: &SavedPlan, world: &World) -> Outcome<()> {
+    let sets = planning::sets_beside(file);
+    for set in saved.steps.iter().flat_map(|step| &step.touches) {
+        sets.adopt(&world.artifacts, &set.items).await?;
+    }
+    let failed = |error: std::io::Error| Failure::usage(format!("{}: {error}", file.display()));
+    let mut fresh = file.as_os_str().to_owned();
+    fresh.push(".new");
+    let written = || {
+        let text = serde_json::to_string_pretty(saved)?;
+        let mut out =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        out.write_all(text.as_bytes())?;
+        out.write_all(b"\n")?;
+        out.sync_all()?;
+        fs::rename(&fresh, file)
+    };
+    written().map_err(failed)
+}
+
+/// Where a saved plan's definition is read from again: the file that is named, else the one that it came from.
+pub fn source(saved: &SavedPlan, named: Option<&str>) -> Outcome<Source> {
+    find::runbook(named.unwrap_or(&saved.source_name))
+        .map_err(|failure| Failure { exit: Exit::Drift, ..failure })
+}
+
+/// The plan that the definition makes now with the inputs of the saved one, but for those that are given anew.
+pub fn again(saved: &SavedPlan, source: &Source, anew: Vec<(String, Given)>) -> Outcome<Plan> {
+    let (runbook, found) = inputs::compile(source);
+    let drifted = |why: &str| {
+        Failure::new(Exit::Drift, format!("{}: {why}", source.name)).help("nothing was done; make a new plan")
+    };
+    let Some(runbook) = runbook else {
+        crate::diagnostics::print(source, &found);
+        return Err(drifted("the definition has changed, and has mistakes now"));
+    };
+    let known = |name: &String| runbook.inputs.iter().any(|input| input.name.value == *name);
+    let given: Vec<(String, Given)> = saved
+        .plan
+        .inputs
+        .iter()
+        .filter(|(name, value)| known(name) && !value.is_null())
+        .filter(|(name, _)| !anew.iter().any(|(other, _)| other == *name))
+        .map(|(name, value)| (name.clone(), Given::Value(value.clone())))
+        .collect();
+    let given: Vec<(String, Given)> = given.into_iter().chain(anew).collect();
+    let values = resolve_inputs(&runbook, &given).map_err(|errors| {
+        errors.into_iter().fold(drifted("the inputs of the plan do not fit it any more"), |failure, error| {
+            failure.help(error.message)
+        })
+    })?;
+    let plan = runbook.plan(values, &CATALOG).map_err(|found| {
+        crate::diagnostics::print(source, &found);
+        drifted("the definition has changed, and the inputs of the plan lead to mistakes now")
+    })?;
+    Ok(Plan { folder: saved.plan.folder.clone(), ..plan })
+}
+
+/// Refuses a plan that has expired.
+pub fn in_time(saved: &SavedPlan, now: Timestamp) -> Outcome<()> {
+    if now < saved.expires_at {
+        return Ok(());
+    }
+    let ago = format::ago(saved.expires_at, now);
+    Err(Failure::new(Exit::Drift, format!("the plan expired {ago}"))
+        .help("nothing was done; make a new plan"))
+}
+
+/// Everything that is not as the plan says, with the first items that differ.
+pub async fn moved(file: &Path, saved: &SavedPlan, world: &World) -> Outcome<Vec<Moved>> {
+    let mut moved = saved::foreseen(saved, &world.systems, &world.steps);
+    let sets = planning::sets_beside(file);
+    for after in &world.steps {
+        let Some(before) = saved.step(&after.step) else { continue };
+        for (old, new) in before.touches.iter().zip(&after.touches) {
+            if old.items.sha256 == new.items.sha256 {
+                continue;
+            }
+            world.artifacts.adopt(&sets, &old.items).await?;
+            let against = hold_against(&world.artifacts, &new.items, &old.items).await?;
+            let Some(words) = against.words() else { continue };
+            if saved.plan.drift == Drift::Subset {
+                eprintln!(
+                    "{}: not as in the plan: {words}; only what is in the plan will be touched",
+                    after.step
+                );
+                continue;
+            }
+            let told = moved.iter_mut().find(|one| one.what == What::Target && one.name == after.step);
+            match told {
+                Some(one) => one.how = format!("{}: {words}", one.how),
+                None => moved.push(Moved { what: What::Target, name: after.step.clone(), how: words }),
+            }
+        }
+    }
+    Ok(moved)
+}
+
+/// The failure that names all of it.
+pub fn refused(moved: &[Moved]) -> Failure {
+    let failure = Failure::new(Exit::Drift, "what was planned is not what is there; nothing was done");
+    let lines = moved.iter().map(|one| format!("{} `{}`: {}", one.what.word(), one.name, one.how));
+    lines.fold(failure, Failure::help).help("make a new plan, and have it reviewed")
+}
+
+/// What a run keeps of the plan it is started with.
+pub fn kept(saved: &SavedPlan, by: &str) -> Reviewed {
+    Reviewed {
+        id: saved.id.clone(),
+        made_by: saved.made_by.clone(),
+        made_at: saved.made_at,
+        seen_by: by.to_owned(),
+        sets: saved.sets(),
+    }
+}

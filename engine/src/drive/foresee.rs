@@ -1,0 +1,312 @@
+//! What a run would do, found out by reads alone: step by step in the plan's order, each with what is known of those before it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::live::LiveHub;
+use super::{LEASE, ledger::Ledger, obligations::Obligations};
+use crate::artifact::Artifacts;
+use crate::error::{ErrorKind, StepError};
+use crate::event::{Event, EventKind};
+use crate::expr::{self, Scope};
+use crate::kinds::Class;
+use crate::plan::{Limits, Plan, PlannedStep, StepId};
+use crate::redact::Redactor;
+use crate::saved::{Foreseen, Foresight, Standing};
+use crate::scope;
+use crate::step::{Executor, History, RunInfo, StepCall, StepContext};
+use crate::store::memory::MemoryStore;
+use crate::store::{NewRun, Store, StoreError};
+
+/// What [`Foreseer::foresee`] works with.
+pub struct Foreseer {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// What knows of steps.
+    pub executor: Arc<dyn Executor>,
+    /// Progress and talk.
+    pub live: LiveHub,
+    /// Large outputs of what is read; needed no longer than the sets are.
+    pub artifacts: Artifacts,
+    /// A folder for what means nothing on another machine.
+    pub scratch: PathBuf,
+    /// Replaces secrets.
+    pub redactor: Redactor,
+    /// The secrets, by name.
+    pub secrets: BTreeMap<String, String>,
+    /// What expressions see of the run that is not there yet.
+    pub run: RunInfo,
+    /// Fires when it should stop.
+    pub stop: CancellationToken,
+}
+
+/// The walk over the plan.
+struct Walk {
+    with: Foreseer,
+    /// A run that nobody drives: what steps find when they look at their own record.
+    store: Arc<dyn Store>,
+    /// `steps.ID` of those that are known.
+    known: Map<String, Value>,
+    /// Connections and collections that a step before would change, with that step.
+    changed: BTreeMap<String, StepId>,
+}
+
+impl Foreseer {
+    /// Every step, the final ones last. After one that would fail, and stop the run, nothing is looked at. Nothing is changed in the
+    /// world; an error of kind interrupted when it was stopped.
+    pub async fn foresee(self) -> Result<Vec<Foreseen>, StepError> {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        imagine(&*store, &self).await.map_err(|error| error.for_step())?;
+        let plan = Arc::clone(&self.plan);
+        let mut walk = Walk { with: self, store, known: Map::new(), changed: BTreeMap::new() };
+        let (mut all, mut failed) = (Vec::new(), None);
+        for step in plan.all_steps() {
+            if walk.with.stop.is_cancelled() {
+                return Err(StepError::interrupted());
+            }
+            let foreseen = match &failed {
+                Some(before) => nothing(step, Standing::After(vec![StepId::clone(before)])),
+                None => walk.step(step).await?,
+            };
+            if matches!(foreseen.standing, Standing::Fails(_)) {
+                failed = failed.or(Some(step.id.clone()));
+            }
+            all.push(foreseen);
+        }
+        Ok(all)
+    }
+}
+
+/// Makes the run that nobody drives.
+async fn imagine(store: &dyn Store, with: &Foreseer) -> Result<(), StoreError> {
+    let (run, at) = (&with.run, with.run.created_at);
+    let first = Event { seq: 1, at, what: EventKind::RunCreated { by: run.by.clone() } };
+    store
+        .create(NewRun {
+            id: run.id.clone(),
+            runbook: run.runbook.clone(),
+            plan: serde_json::to_string(&*with.plan).unwrap_or_default(),
+            definition: String::new(),
+            source_name: String::new(),
+            seed: run.seed,
+            lock: None,
+            applies: None,
+            first,
+        })
+        .await?;
+    store.claim(&run.id, "nobody", at, LEASE.after(at)).await?;
+    Ok(())
+}
+
+fn nothing(step: &PlannedStep, standing: Standing) -> Foreseen {
+    Foreseen {
+        step: step.id.clone(),
+        effect: step.effect,
+        standing,
+        does: String::new(),
+        touches: Vec::new(),
+        asks: Vec::new(),
+        last_took_ms: None,
+    }
+}
+
+/// The steps that a value's expressions name.
+fn named(value: &Value, found: &mut BTreeSet<StepId>) {
+    match value {
+        Value::String(text) if expr::is_template(text) => {
+            let steps = expr::references(text).into_iter().filter(|reference| reference.root == "steps");
+            found.extend(steps.filter_map(|one| Some(one.text().split('.').nth(1)?.to_owned())));
+        }
+        Value::Array(items) => items.iter().for_each(|item| named(item, found)),
+        Value::Object(map) => map.values().for_each(|item| named(item, found)),
+        _ => {}
+    }
+}
+
+/// The connections and collections that a step works on, as its settings name them at the top.
+fn resources(with: &Value) -> Vec<String> {
+    let at = ["connection", "collection", "collections"].into_iter().filter_map(|key| with.get(key));
+    at.flat_map(|value| match value {
+        Value::Array(items) => items.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        one => one.as_str().map(str::to_owned).into_iter().collect::<Vec<_>>(),
+    })
+    .collect()
+}
+
+impl Walk {
+    async fn step(&mut self, step: &PlannedStep) -> Result<Foreseen, StepError> {
+        let condition = step.condition.as_ref().map(|text| Value::from(format!("${{{{ {text} }}}}")));
+        let scope = self.scope();
+        match self.condition(step, condition.as_ref(), &scope) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.known.insert(step.id.clone(), json!({ "status": "skipped", "attempts": 0 }));
+                return Ok(nothing(step, Standing::Skipped));
+            }
+            Err(standing) => return Ok(self.unknown(step, standing)),
+        }
+        if let Some(before) = self.disturbed(step) {
+            return Ok(self.unknown(step, Standing::After(vec![before])));
+        }
+        let waits = self.waits_for(&step.with);
+        if !waits.is_empty() {
+            return Ok(self.unknown(step, Standing::After(waits)));
+        }
+        let with =
+            match expr::resolve_learning(&step.with, &scope, &|secret| self.with.redactor.learn(secret)) {
+                Ok(with) => with,
+                Err(error) => {
+                    // Of a step that is known in part, what is missing is known after it.
+                    let named = self.partly(&step.with);
+                    let standing = if named.is_empty() {
+                        Standing::Fails(StepError::invalid(error.message))
+                    } else {
+                        Standing::After(named)
+                    };
+                    return Ok(self.unknown(step, standing));
+                }
+            };
+        let call = StepCall { id: step.id.clone(), uses: step.uses.clone(), with };
+        let seen = self.with.executor.foresee(call, self.context(step)).await;
+        Ok(match seen {
+            Ok(seen) => self.seen(step, seen),
+            Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
+            Err(error) => {
+                let masked = StepError { message: self.with.redactor.text(&error.message), ..error };
+                self.unknown(step, Standing::Fails(masked))
+            }
+        })
+    }
+
+    /// Whether the step would run; how it stands when that can not be told.
+    fn condition(&self, step: &PlannedStep, text: Option<&Value>, scope: &Scope) -> Result<bool, Standing> {
+        let (Some(text), Some(condition)) = (text, &step.condition) else { return Ok(true) };
+        let waits = self.waits_for(text);
+        if !waits.is_empty() {
+            return Err(Standing::After(waits));
+        }
+        expr::condition(condition, scope).map_err(|error| match self.partly(text) {
+            named if named.is_empty() => Standing::Fails(StepError::invalid(error.message)),
+            named => Standing::After(named),
+        })
+    }
+
+    /// The steps that a value names and of which nothing is known.
+    fn waits_for(&self, value: &Value) -> Vec<StepId> {
+        let mut found = BTreeSet::new();
+        named(value, &mut found);
+        found.into_iter().filter(|id| !self.known.contains_key(id)).collect()
+    }
+
+    /// The steps that a value names and of which not everything is known.
+    fn partly(&self, value: &Value) -> Vec<StepId> {
+        let mut found = BTreeSet::new();
+        named(value, &mut found);
+        let whole = |id: &String| self.known.get(id).is_some_and(|facts| facts.get("ended_at").is_some());
+        found.into_iter().filter(|id| !whole(id)).collect()
+    }
+
+    /// The step before that changes what this one would read.
+    fn disturbed(&self, step: &PlannedStep) -> Option<StepId> {
+        if step.effect.class != Class::Read {
+            return None;
+        }
+        let plan = &self.with.plan;
+        let of = |name: &str| plan.collections.get(name)?.get("connection")?.as_str().map(str::to_owned);
+        resources(&step.with).into_iter().find_map(|name| {
+            let below = plan.collections.keys().filter(|other| of(other).as_deref() == Some(&*name));
+            let around = [Some(name.clone()), of(&name)].into_iter().flatten().chain(below.cloned());
+            around.into_iter().find_map(|name| self.changed.get(&name).cloned())
+        })
+    }
+
+    /// A step of which no more is known than how it stands.
+    fn unknown(&mut self, step: &PlannedStep, standing: Standing) -> Foreseen {
+        self.changes(step, None);
+        nothing(step, standing)
+    }
+
+    fn changes(&mut self, step: &PlannedStep, told: Option<Vec<String>>) {
+        if step.effect.class != Class::Read {
+            for name in told.unwrap_or_else(|| resources(&step.with)) {
+                self.changed.insert(name, step.id.clone());
+            }
+        }
+    }
+
+    fn seen(&mut self, step: &PlannedStep, seen: Foresight) -> Foreseen {
+        self.changes(step, seen.changes);
+        if let Some(outputs) = seen.outputs {
+            let at = self.with.run.created_at.to_string();
+            let mut facts = json!({ "status": "succeeded", "attempts": 1, "outputs": outputs });
+            if seen.done {
+                (facts["started_at"], facts["ended_at"]) = (json!(at), json!(at));
+            }
+            self.known.insert(step.id.clone(), facts);
+        }
+        let standing = match over(&[&self.with.plan.limits, &step.limits], &seen.touches) {
+            Some(error) => Standing::Fails(error),
+            None if seen.done => Standing::Read,
+            None => Standing::Would,
+        };
+        Foreseen {
+            does: self.with.redactor.text(&seen.does),
+            touches: seen.touches,
+            asks: seen.asks,
+            ..nothing(step, standing)
+        }
+    }
+
+    fn scope(&self) -> Scope {
+        scope::of_foresight(&self.with.plan, &self.known, &self.with.run, &self.with.secrets)
+    }
+
+    fn context(&self, step: &PlannedStep) -> StepContext {
+        let with = &self.with;
+        // Nobody is at the other end: what has to be put back is not foreseen but done.
+        let (requests, _) = mpsc::channel(1);
+        StepContext {
+            run: with.run.clone(),
+            step: step.id.clone(),
+            attempt: 1,
+            answers: Vec::new(),
+            ledger: Ledger::new(
+                Arc::clone(&self.store),
+                &with.run.id,
+                &step.id,
+                1,
+                with.plan.limits.clone(),
+                step.limits.clone(),
+            ),
+            obligations: Obligations::new(&step.id, requests),
+            artifacts: with.artifacts.clone(),
+            scratch: with.scratch.clone(),
+            live: with.live.step(&step.id),
+            stop: with.stop.clone(),
+            abandon: with.stop.clone(),
+            redactor: with.redactor.clone(),
+            history: History {
+                plan: Arc::clone(&with.plan),
+                store: Arc::clone(&self.store),
+                run: with.run.id.clone(),
+            },
+        }
+    }
+}
+
+/// The limit that a step would cross, by what it would touch.
+fn over(limits: &[&Limits], touches: &[crate::saved::TargetSet]) -> Option<StepError> {
+    let sums = touches.iter().fold((0_u64, 0_u64), |sums, set| (sums.0 + set.count, sums.1 + set.bytes));
+    limits.iter().find_map(|limits| {
+        let items = limits.max_items.filter(|max| sums.0 > *max).map(|max| (max, sums.0, "items"));
+        let bytes = limits.max_bytes.filter(|max| sums.1 > *max).map(|max| (max, sums.1, "bytes"));
+        let (max, sum, what) = items.or(bytes)?;
+        let message = format!("it would touch {sum} {what}, and `max_{what}` is {max}");
+        Some(StepError::new(ErrorKind::Limit, message))
+    })
+}

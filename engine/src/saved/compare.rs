@@ -1,0 +1,237 @@
+//! What moved since a plan was saved, told by name: an input, a part of the definition, a system, or what a step would do.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{Foreseen, SavedPlan, Standing};
+use crate::expr;
+use crate::kinds::Catalog;
+use crate::plan::{Drift, Plan, PlannedStep};
+
+/// One thing that is not as the plan says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// What.
+    pub what: What,
+    /// Its name.
+    pub name: String,
+    /// How, in words.
+    pub how: String,
+}
+
+/// What can move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    /// The value of an input.
+    Input,
+    /// A part of the definition beside its steps.
+    Definition,
+    /// A step of the definition.
+    Step,
+    /// A system: the name leads to another one.
+    System,
+    /// What a step would do or touch.
+    Target,
+}
+
+impl What {
+    /// For people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Definition => "definition",
+            Self::Step => "step",
+            Self::System => "system",
+            Self::Target => "target of",
+        }
+    }
+}
+
+impl Moved {
+    fn new(what: What, name: impl Into<String>, how: impl Into<String>) -> Self {
+        Self { what, name: name.into(), how: how.into() }
+    }
+}
+
+/// What differs between two plans of one runbook, but for what changes nothing but the speed.
+pub fn definitions(saved: &Plan, now: &Plan, catalog: &Catalog) -> Vec<Moved> {
+    let mut moved = Vec::new();
+    let parts = [
+        ("runbook", saved.runbook == now.runbook),
+        ("secrets", saved.secrets == now.secrets),
+        ("connections", saved.connections == now.connections),
+        ("collections", saved.collections == now.collections),
+        ("limits", saved.limits == now.limits),
+        ("lock", saved.lock == now.lock),
+        ("drift", saved.drift == now.drift),
+        ("folder", saved.folder == now.folder),
+    ];
+    for (name, same) in parts {
+        if !same {
+            moved.push(Moved::new(What::Definition, name, format!("`{name}` is another one")));
+        }
+    }
+    steps(&saved.steps, &now.steps, catalog, &mut moved);
+    steps(&saved.finally, &now.finally, catalog, &mut moved);
+    let inputs = inputs(saved, now, catalog, !moved.is_empty());
+    inputs.into_iter().chain(moved).collect()
+}
+
+fn steps(saved: &[PlannedStep], now: &[PlannedStep], catalog: &Catalog, moved: &mut Vec<Moved>) {
+    let ids = |all: &[PlannedStep]| all.iter().map(|step| step.id.clone()).collect::<Vec<_>>();
+    let mut order = true;
+    for step in saved {
+        match now.iter().find(|other| other.id == step.id) {
+            None => moved.push(Moved::new(What::Step, &step.id, "it is not there any more")),
+            Some(other) if essence(step, catalog) != essence(other, catalog) => {
+                moved.push(Moved::new(What::Step, &step.id, changed(step, other)));
+            }
+            Some(_) => continue,
+        }
+        order = false;
+    }
+    for step in now.iter().filter(|step| !saved.iter().any(|other| other.id == step.id)) {
+        moved.push(Moved::new(What::Step, &step.id, "it is new"));
+        order = false;
+    }
+    if order && ids(saved) != ids(now) {
+        moved.push(Moved::new(What::Definition, "steps", "their order is another one"));
+    }
+}
+
+/// Which parts of a step differ.
+fn changed(saved: &PlannedStep, now: &PlannedStep) -> String {
+    let parts = [
+        ("uses", saved.uses == now.uses),
+        ("with", saved.with == now.with),
+        ("needs", saved.needs == now.needs),
+        ("if", saved.condition == now.condition),
+        ("retry", saved.retry == now.retry),
+        ("timeout", saved.timeout == now.timeout),
+        ("on_failure", saved.on_failure == now.on_failure),
+        ("limits", saved.limits == now.limits),
+        ("waive", saved.waived == now.waived),
+        ("name", saved.name == now.name),
+    ];
+    let names: Vec<String> =
+        parts.iter().filter(|(_, same)| !same).map(|(name, _)| format!("`{name}`")).collect();
+    match names.len() {
+        1 => format!("{} is another one", names[0]),
+        _ => format!("{} are other ones", names.join(", ")),
+    }
+}
+
+/// A step without what changes nothing but its speed, and without what people call it.
+fn essence(step: &PlannedStep, catalog: &Catalog) -> PlannedStep {
+    let mut step = PlannedStep { name: None, ..step.clone() };
+    for pointer in catalog.step(&step.uses).map_or(&[][..], |kind| kind.speed_fields) {
+        if let Some(value) = step.with.pointer_mut(pointer) {
+            *value = Value::Null;
+        }
+    }
+    // A setting that is left out is the same as one that is there with whatever speed.
+    if let Some(with) = step.with.as_object_mut() {
+        with.retain(|_, value| !value.is_null());
+    }
+    step
+}
+
+/// The inputs with other values. One that only changes the speed is none, unless something else differs too and may come of it.
+fn inputs(saved: &Plan, now: &Plan, catalog: &Catalog, anything: bool) -> Vec<Moved> {
+    let names: BTreeSet<&String> = saved.inputs.keys().chain(now.inputs.keys()).collect();
+    let open = still_open(now, catalog);
+    let text = |value: Option<&Value>| value.map_or("nothing".to_owned(), Value::to_string);
+    names
+        .into_iter()
+        .filter(|name| saved.inputs.get(*name) != now.inputs.get(*name))
+        .filter(|name| anything || open.contains(*name))
+        .map(|name| {
+            let (before, after) = (text(saved.inputs.get(name)), text(now.inputs.get(name)));
+            Moved::new(What::Input, name.as_str(), format!("it was {before} and is {after}"))
+        })
+        .collect()
+}
+
+/// The inputs that are used when the run goes on, beside outputs of steps.
+fn still_open(plan: &Plan, catalog: &Catalog) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for step in plan.all_steps() {
+        let step = essence(step, catalog);
+        let condition = step.condition.iter().map(|text| Value::from(format!("${{{{ {text} }}}}")));
+        for value in condition.chain([step.with]) {
+            referenced(&value, &mut found);
+        }
+    }
+    for value in plan.connections.values().chain(plan.collections.values()) {
+        referenced(value, &mut found);
+    }
+    found
+}
+
+fn referenced(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::String(text) if expr::is_template(text) => {
+            let inputs = expr::references(text).into_iter().filter(|reference| reference.root == "inputs");
+            found.extend(inputs.filter_map(|one| Some(one.text().split('.').nth(1)?.to_owned())));
+        }
+        Value::Array(items) => items.iter().for_each(|item| referenced(item, found)),
+        Value::Object(map) => map.values().for_each(|item| referenced(item, found)),
+        _ => {}
+    }
+}
+
+/// What differs between what was foreseen and what is foreseen now. Of sets whose policy lets items go, only that they may differ is
+/// looked at elsewhere.
+pub fn foreseen(
+    saved: &SavedPlan,
+    systems: &std::collections::BTreeMap<String, String>,
+    now: &[Foreseen],
+) -> Vec<Moved> {
+    let mut moved = Vec::new();
+    for (name, before) in &saved.systems {
+        match systems.get(name) {
+            Some(after) if after != before => {
+                moved.push(Moved::new(What::System, name, format!("it was {before} and is {after}")));
+            }
+            _ => {}
+        }
+    }
+    for after in now {
+        let Some(before) = saved.step(&after.step) else { continue };
+        // Of what comes after one that fails nothing is known.
+        if let Standing::Fails(error) = &after.standing {
+            moved.push(Moved::new(What::Target, &after.step, format!("it would fail: {error}")));
+            break;
+        }
+        let mut say = |how: String| moved.push(Moved::new(What::Target, &after.step, how));
+        if before.standing != after.standing {
+            say(format!("{} then, and {} now", stands(&before.standing), stands(&after.standing)));
+        } else if before.touches.len() != after.touches.len() {
+            say(format!("it touched {} sets then, and {} now", before.touches.len(), after.touches.len()));
+        } else if saved.plan.drift == Drift::Refuse
+            && let Some((old, new)) = before
+                .touches
+                .iter()
+                .zip(&after.touches)
+                .find(|(old, new)| old.items.sha256 != new.items.sha256)
+        {
+            say(format!("{} items then, and {} now", old.count, new.count));
+        } else if before.asks != after.asks && saved.plan.drift == Drift::Refuse {
+            say("it asks something else".to_owned());
+        } else if before.effect.class != crate::kinds::Class::Read && before.does != after.does {
+            say(format!("it would {} then, and would {} now", before.does, after.does));
+        }
+    }
+    moved
+}
+
+fn stands(standing: &Standing) -> String {
+    match standing {
+        Standing::Read => "it could be read".to_owned(),
+        Standing::Would => "it would be done".to_owned(),
+        Standing::Skipped => "it was to be skipped".to_owned(),
+        Standing::After(steps) => format!("it was to be known after {}", steps.join(", ")),
+        Standing::Fails(error) => format!("it fails ({error})"),
+    }
+}

@@ -1,0 +1,175 @@
+//! A plan that is saved to be looked at: what a run would do, found out by reads alone, and the sets of items it would touch. A run that
+//! is started with it holds the world against it, and touches nothing that is not in it.
+
+mod compare;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+pub use compare::{Moved, What, definitions, foreseen};
+
+use crate::artifact::Artifact;
+use crate::error::StepError;
+use crate::event::Question;
+use crate::kinds::Effect;
+use crate::plan::{Plan, StepId};
+
+/// The version of the file's form. A later one is refused.
+pub const SAVED_PLAN_VERSION: u32 = 1;
+
+/// A saved plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SavedPlan {
+    /// [`SAVED_PLAN_VERSION`] of the program that made it.
+    pub version: u32,
+    /// SHA-256 of all the rest, 64 lower-case hex digits: a plan that was edited is none.
+    pub id: String,
+    /// The version of the program that made it.
+    pub program: String,
+    /// When the world was read.
+    pub made_at: Timestamp,
+    /// Who made it: user and host.
+    pub made_by: String,
+    /// From when on it can not be applied any more.
+    pub expires_at: Timestamp,
+    /// The file that the definition was read from.
+    pub source_name: String,
+    /// The definition's text.
+    pub source: String,
+    /// The definition with its inputs resolved; secrets by name only.
+    pub plan: Plan,
+    /// Which system each connection and each collection is, by its name.
+    pub systems: BTreeMap<String, String>,
+    /// What each step would do, in order, the final ones last.
+    pub steps: Vec<Foreseen>,
+}
+
+/// What a step would do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Foreseen {
+    /// The step.
+    pub step: StepId,
+    /// What it does to the world.
+    pub effect: Effect,
+    /// How much is known of it.
+    pub standing: Standing,
+    /// What it would do, or what it found, in words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub does: String,
+    /// What it would touch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub touches: Vec<TargetSet>,
+    /// What it would ask, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asks: Vec<Question>,
+    /// How long it took in the last run of the runbook in which it succeeded, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_took_ms: Option<u64>,
+}
+
+/// How much is known of a step before a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Standing {
+    /// It only reads: it was done just now.
+    Read,
+    /// It would be done.
+    Would,
+    /// Its `if` is false.
+    Skipped,
+    /// It depends on what these steps do, and is known after them.
+    After(Vec<StepId>),
+    /// It would fail; nothing after it was looked at.
+    Fails(StepError),
+}
+
+/// A set of items that a step would touch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TargetSet {
+    /// What it is, with its system, in words.
+    pub what: String,
+    /// How many items.
+    pub count: u64,
+    /// Their size in bytes.
+    pub bytes: u64,
+    /// The first few keys.
+    pub examples: Vec<String>,
+    /// Every item: an artifact with one JSON object a line, `{"key", "version_in", "bytes"}`, in the order of the keys. Its hash is the
+    /// digest of the set.
+    pub items: Artifact,
+}
+
+/// What a step kind tells of a step without doing it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Foresight {
+    /// What it would do, or what it found, in words. Nothing that is another thing each time.
+    pub does: String,
+    /// Whether all of it was done, since it only reads.
+    pub done: bool,
+    /// Its outputs, as far as they are known: an object.
+    pub outputs: Option<serde_json::Value>,
+    /// What it would touch.
+    pub touches: Vec<TargetSet>,
+    /// What it would ask, in order.
+    pub asks: Vec<Question>,
+    /// The connections and collections that it would change. Absent: those that its settings name as the ones it works on.
+    pub changes: Option<Vec<String>>,
+}
+
+impl SavedPlan {
+    /// The same with the id that fits.
+    #[must_use]
+    pub fn sealed(self) -> Self {
+        let id = self.digest();
+        Self { id, ..self }
+    }
+
+    /// Whether it is as it was made.
+    pub fn is_intact(&self) -> bool {
+        self.id == self.digest()
+    }
+
+    fn digest(&self) -> String {
+        let open = Self { id: String::new(), ..self.clone() };
+        let text = serde_json::to_string(&open).unwrap_or_default();
+        Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// What is foreseen of a step.
+    pub fn step(&self, id: &str) -> Option<&Foreseen> {
+        self.steps.iter().find(|step| step.step == id)
+    }
+
+    /// The sets that each step may touch.
+    pub fn sets(&self) -> BTreeMap<StepId, Artifact> {
+        let first = |step: &Foreseen| Some((step.step.clone(), step.touches.first()?.items.clone()));
+        self.steps.iter().filter_map(first).collect()
+    }
+
+    /// The steps that destroy items which are known only later, so that the plan does not say which: a run that is started with it stops
+    /// there.
+    pub fn unbound(&self) -> Vec<&str> {
+        let after = |step: &&Foreseen| step.destroys() && matches!(step.standing, Standing::After(_));
+        self.steps.iter().filter(after).map(|step| &*step.step).collect()
+    }
+
+    /// The first step that destroys and would be done, or may be.
+    pub fn point_of_no_return(&self) -> Option<&str> {
+        self.steps.iter().find(|step| step.destroys()).map(|step| &*step.step)
+    }
+}
+
+impl Foreseen {
+    /// Whether it destroys, as far as that is known.
+    pub fn destroys(&self) -> bool {
+        let may = !matches!(self.standing, Standing::Skipped | Standing::Read);
+        may && self.effect.class == crate::kinds::Class::Destroy
+    }
+}

@@ -1,0 +1,339 @@
+//! Sets of items as a reviewed plan keeps them: each key once, in the order of the keys, so that the hash of the artifact is the digest of
+//! the set. They are made and compared in bounded memory, however large they are.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+use std::path::{Path, PathBuf};
+
+use runbook_engine::artifact::{Artifact, ArtifactLines, Artifacts};
+use runbook_engine::error::StepError;
+use runbook_engine::saved::TargetSet;
+use serde::{Deserialize, Serialize};
+use tokio::fs::File;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, BufWriter, Lines};
+
+use crate::collections::Versions;
+use crate::manifest::{Entry, Keys};
+use crate::scratch::{Scratch, failed};
+
+/// How many items are sorted in memory at one time.
+const CHUNK: usize = 20_000;
+/// How many sorted files are merged at one time.
+const FAN_IN: usize = 64;
+/// How many keys are shown of a set.
+const SHOWN: usize = 5;
+
+/// One item of a set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Member {
+    key: String,
+    /// Which state of it was read.
+    #[serde(default, skip_serializing_if = "Versions::is_empty")]
+    version_in: Versions,
+    /// Its size in bytes.
+    bytes: u64,
+}
+
+/// Some of many keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Few {
+    /// How many there are.
+    pub count: u64,
+    /// The first of them.
+    pub first: Vec<String>,
+}
+
+impl Few {
+    fn add(&mut self, key: String) {
+        self.count += 1;
+        if self.first.len() < SHOWN {
+            self.first.push(key);
+        }
+    }
+
+    /// In words, such as `2 new (a, b)`; nothing when there are none.
+    fn words(&self, what: &str) -> Option<String> {
+        if self.count == 0 {
+            return None;
+        }
+        let more = if self.count > self.first.len() as u64 { ", …" } else { "" };
+        Some(format!("{} {what} ({}{more})", self.count, self.first.join(", ")))
+    }
+}
+
+/// A set held against the one of a plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Against {
+    /// What is in both and did not change: a manifest.
+    pub kept: Artifact,
+    /// What is not in the plan.
+    pub new: Few,
+    /// What is in the plan in another state.
+    pub changed: Few,
+    /// What is in the plan only.
+    pub gone: Few,
+}
+
+impl Against {
+    /// What differs, in words; nothing when nothing does.
+    pub fn words(&self) -> Option<String> {
+        let parts = [self.new.words("new"), self.changed.words("changed"), self.gone.words("gone")];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
+}
+
+/// The items of these manifests as one set, which is called `what`. Of kind invalid when a key stands there twice.
+pub async fn target_set(
+    artifacts: &Artifacts,
+    manifests: &[Artifact],
+    what: String,
+) -> Result<TargetSet, StepError> {
+    let scratch = Scratch::make(artifacts).await?;
+    let mut files = Files { folder: scratch.path().to_owned(), made: 0 };
+    let mut runs = Vec::new();
+    let mut chunk: Vec<Member> = Vec::new();
+    for manifest in manifests {
+        let mut keys = Keys::open(artifacts, manifest, 0).await?;
+        while let Some(Entry { key, bytes, version_in }) = keys.next_entry().await? {
+            chunk.push(Member { key, version_in, bytes });
+            if chunk.len() >= CHUNK {
+                runs.push(files.sorted(std::mem::take(&mut chunk)).await?);
+            }
+        }
+    }
+    runs.push(files.sorted(chunk).await?);
+    while runs.len() > FAN_IN {
+        let some: Vec<PathBuf> = runs.drain(..FAN_IN).collect();
+        let (path, mut file) = files.create().await?;
+        let mut merge = Merge::open(&some).await?;
+        while let Some(member) = merge.next().await? {
+            write(&mut file, &member).await?;
+        }
+        file.flush().await.map_err(|error| failed(&error))?;
+        runs.push(path);
+    }
+    let mut set = artifacts.create_raw("targets.jsonl").await?;
+    let (mut few, mut bytes, mut last) = (Few::default(), 0_u64, None::<String>);
+    let mut merge = Merge::open(&runs).await?;
+    while let Some(member) = merge.next().await? {
+        if last.as_ref() == Some(&member.key) {
+            return Err(StepError::invalid(format!("`{}` stands in the manifests twice", member.key)));
+        }
+        set.write_json(&member).await?;
+        bytes = bytes.saturating_add(member.bytes);
+        few.add(member.key.clone());
+        last = Some(member.key);
+    }
+    let items = set.finish().await?;
+    Ok(TargetSet { what, count: few.count, bytes, examples: few.first, items })
+}
+
+/// Compares two sets. What a key's size is said to be is no state of it.
+pub async fn hold_against(
+    artifacts: &Artifacts,
+    found: &Artifact,
+    planned: &Artifact,
+) -> Result<Against, StepError> {
+    let mut kept = artifacts.create_raw("planned.jsonl").await?;
+    let (mut new, mut changed, mut gone) = (Few::default(), Few::default(), Few::default());
+    let mut here = Set(artifacts.lines_from(found, 0).await?);
+    let mut there = Set(artifacts.lines_from(planned, 0).await?);
+    let (mut ours, mut theirs) = (here.next().await?, there.next().await?);
+    loop {
+        let order = match (&ours, &theirs) {
+            (None, None) => break,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(ours), Some(theirs)) => ours.key.cmp(&theirs.key),
+        };
+        let left = if order == Ordering::Greater { None } else { ours.take() };
+        let right = if order == Ordering::Less { None } else { theirs.take() };
+        match (left, right) {
+            (Some(left), Some(right)) if left.version_in == right.version_in => {
+                kept.write_json(&left).await?;
+            }
+            (Some(left), Some(_)) => changed.add(left.key),
+            (Some(left), None) => new.add(left.key),
+            (None, Some(right)) => gone.add(right.key),
+            (None, None) => {}
+        }
+        if order != Ordering::Greater {
+            ours = here.next().await?;
+        }
+        if order != Ordering::Less {
+            theirs = there.next().await?;
+        }
+    }
+    Ok(Against { kept: kept.finish().await?, new, changed, gone })
+}
+
+struct Set(ArtifactLines);
+
+impl Set {
+    async fn next(&mut self) -> Result<Option<Member>, StepError> {
+        Ok(self.0.next_json().await?.map(|(member, _)| member))
+    }
+}
+
+/// Names unfinished files.
+struct Files {
+    folder: PathBuf,
+    made: usize,
+}
+
+impl Files {
+    async fn create(&mut self) -> Result<(PathBuf, BufWriter<File>), StepError> {
+        self.made += 1;
+        let path = self.folder.join(self.made.to_string());
+        let file = File::create_new(&path).await.map_err(|error| failed(&error))?;
+        Ok((path, BufWriter::new(file)))
+    }
+
+    async fn sorted(&mut self, mut chunk: Vec<Member>) -> Result<PathBuf, StepError> {
+        chunk.sort_by(|one, other| one.key.cmp(&other.key));
+        let (path, mut file) = self.create().await?;
+        for member in &chunk {
+            write(&mut file, member).await?;
+        }
+        file.flush().await.map_err(|error| failed(&error))?;
+        Ok(path)
+    }
+}
+
+async fn write(file: &mut BufWriter<File>, member: &Member) -> Result<(), StepError> {
+    // As JSON, because a key may hold a line break.
+    let line = serde_json::to_string(member).map_err(|error| failed(&error.into()))?;
+    file.write_all((line + "\n").as_bytes()).await.map_err(|error| failed(&error))
+}
+
+/// The next item of one sorted file; the least first.
+struct Next(Member, usize);
+
+impl PartialEq for Next {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Next {}
+
+impl PartialOrd for Next {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Next {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (&self.0.key, self.1).cmp(&(&other.0.key, other.1))
+    }
+}
+
+/// Sorted files as one.
+struct Merge {
+    files: Vec<Lines<BufReader<File>>>,
+    heap: BinaryHeap<Reverse<Next>>,
+}
+
+impl Merge {
+    async fn open(paths: &[PathBuf]) -> Result<Self, StepError> {
+        let mut merge = Self { files: Vec::new(), heap: BinaryHeap::new() };
+        for (at, path) in paths.iter().enumerate() {
+            merge.files.push(open(path).await?);
+            merge.fill(at).await?;
+        }
+        Ok(merge)
+    }
+
+    async fn fill(&mut self, at: usize) -> Result<(), StepError> {
+        if let Some(line) = self.files[at].next_line().await.map_err(|error| failed(&error))? {
+            let member = serde_json::from_str(&line).map_err(|error| failed(&error.into()))?;
+            self.heap.push(Reverse(Next(member, at)));
+        }
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Option<Member>, StepError> {
+        let Some(Reverse(Next(member, at))) = self.heap.pop() else { return Ok(None) };
+        self.fill(at).await?;
+        Ok(Some(member))
+    }
+}
+
+async fn open(path: &Path) -> Result<Lines<BufReader<File>>, StepError> {
+    Ok(BufReader::new(File::open(path).await.map_err(|error| failed(&error))?).lines())
+}
+
+#[cfg(test)]
+mod tests {
+    use runbook_engine::redact::Redactor;
+    use serde_json::json;
+
+    use std::fs;
+
+    use super::*;
+
+    async fn manifest(artifacts: &Artifacts, items: impl Iterator<Item = (String, u64)>) -> Artifact {
+        let mut writer = artifacts.create("m.jsonl").await.unwrap();
+        for (key, version) in items {
+            let line = json!({ "key": key, "bytes": 3, "version_in": { "c": version }, "record": {} });
+            writer.write_json(&line).await.unwrap();
+        }
+        writer.finish().await.unwrap()
+    }
+
+    fn artifacts() -> (tempfile::TempDir, Artifacts) {
+        let folder = tempfile::tempdir().unwrap();
+        let artifacts = Artifacts::new(folder.path(), Redactor::default());
+        (folder, artifacts)
+    }
+
+    #[tokio::test]
+    async fn the_digest_is_of_the_set_and_not_of_its_order() {
+        let (folder, artifacts) = artifacts();
+        let items = |from: u64, to: u64| (from..to).map(|at| (format!("k{}\n", at * 7919 % 100_003), 1));
+        let one = manifest(&artifacts, items(0, 50_001)).await;
+        let two =
+            [manifest(&artifacts, items(20_000, 50_001)).await, manifest(&artifacts, items(0, 20_000)).await];
+        let one = target_set(&artifacts, &[one], "x".to_owned()).await.unwrap();
+        let two = target_set(&artifacts, &two, "x".to_owned()).await.unwrap();
+        assert_eq!(one, two);
+        assert_eq!((one.count, one.bytes, one.examples[0].as_str()), (50_001, 150_003, "k0\n"));
+        let left = fs::read_dir(folder.path()).unwrap().flatten();
+        assert_eq!(left.filter(|entry| entry.file_name().to_string_lossy().starts_with('.')).count(), 0);
+        let other = manifest(&artifacts, items(1, 50_001)).await;
+        let other = target_set(&artifacts, &[other], "x".to_owned()).await.unwrap();
+        assert_ne!(one.items.sha256, other.items.sha256);
+    }
+
+    #[tokio::test]
+    async fn a_key_that_stands_there_twice_is_refused() {
+        let (_folder, artifacts) = artifacts();
+        let both = [
+            manifest(&artifacts, [("a".to_owned(), 1)].into_iter()).await,
+            manifest(&artifacts, [("b".to_owned(), 1), ("a".to_owned(), 2)].into_iter()).await,
+        ];
+        let error = target_set(&artifacts, &both, String::new()).await.unwrap_err();
+        assert!(error.message.contains("`a` stands in the manifests twice"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_is_new_changed_and_gone_is_named() {
+        let (_folder, artifacts) = artifacts();
+        let set = async |items: &[(&str, u64)]| {
+            let items = items.iter().map(|(key, version)| ((*key).to_owned(), *version));
+            let manifest = manifest(&artifacts, items).await;
+            target_set(&artifacts, &[manifest], String::new()).await.unwrap().items
+        };
+        let planned = set(&[("a", 1), ("c", 1), ("d", 1), ("z", 1)]).await;
+        let found = set(&[("d", 2), ("b", 1), ("a", 1), ("e", 1)]).await;
+        let against = hold_against(&artifacts, &found, &planned).await.unwrap();
+        assert_eq!(against.words().unwrap(), "2 new (b, e), 1 changed (d), 2 gone (c, z)");
+        let mut kept = Keys::open(&artifacts, &against.kept, 0).await.unwrap();
+        assert_eq!((kept.next().await.unwrap(), kept.next().await.unwrap()), (Some("a".to_owned()), None));
+        let same = hold_against(&artifacts, &found, &found).await.unwrap();
+        assert_eq!((same.words(), same.kept.lines), (None, Some(4)));
+    }
+}
