@@ -43,6 +43,9 @@ pub async fn run(app: &App, args: &Exec) -> Outcome {
 
 /// The same with a plan that somebody looked at: nothing is done when anything is not as it says.
 async fn applied(app: &App, args: &Exec, file: &Path) -> Outcome {
+    // The run works in the folder that the plan was made in.
+    let file =
+        &std::path::absolute(file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
     let saved = reviewed::load(file)?;
     reviewed::in_time(&saved, Timestamp::now())?;
     let by = args.seen_by.clone().unwrap_or_else(session::person);

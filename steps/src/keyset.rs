@@ -17,7 +17,7 @@ use crate::manifest::{Entry, Keys};
 use crate::scratch::{Scratch, failed};
 
 /// How many items are sorted in memory at one time.
-const CHUNK: usize = 20_000;
+const CHUNK: usize = 2_000;
 /// How many sorted files are merged at one time.
 const FAN_IN: usize = 64;
 /// How many keys are shown of a set.

@@ -19,5 +19,6 @@ mod poisoned;
 mod races;
 mod records;
 mod resume_table;
+mod scale;
 mod stopping;
 mod terminal;

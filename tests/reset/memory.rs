@@ -8,14 +8,16 @@ fn most() -> usize {
     std::env::var("DOCUMENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000)
 }
 
-/// The peak resident set, in KiB, of each half of a run over so many documents.
+/// The peak resident set, in KiB, of a plan and of each half of a run over so many documents.
 async fn peaks(attachments: usize) -> Vec<u64> {
     let options = Options { attachments, orphans: 5, restore: 2, ..Options::default() };
     let bench = Bench::start(&options).await;
     let mut peaks = Vec::new();
-    for (code, arguments) in
-        [(5, vec!["exec", "reset-chatkit"]), (0, vec!["answer", "reset-chatkit", PHRASE])]
-    {
+    for (code, arguments) in [
+        (0, vec!["plan", "reset-chatkit"]),
+        (5, vec!["exec", "reset-chatkit"]),
+        (0, vec!["answer", "reset-chatkit", PHRASE]),
+    ] {
         let told = bench.state.path().join("told.txt");
         let said = std::fs::File::create(&told).unwrap();
         let mut child =

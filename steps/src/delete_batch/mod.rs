@@ -104,7 +104,8 @@ with:
     async fn foresee(self, _: Effect, cx: &Context) -> Result<Foresight, StepError> {
         let what = bound::describe(&self, cx)?;
         let set = target_set(&cx.artifacts, &self.keys.0, what.clone()).await?;
-        let does = format!("delete {} items from {what}", set.count);
+        // How many is said of the set: the policy of drift may let it be another number.
+        let does = format!("delete from {what}");
         Ok(Foresight { does, touches: vec![set], ..Foresight::default() })
     }
 
