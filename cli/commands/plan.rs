@@ -19,7 +19,7 @@ use crate::banner;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::find::{self, Source};
 use crate::planning::{self, World};
-use crate::report::planned;
+use crate::report::{describe, planned};
 use crate::state::Location;
 use crate::{format, inputs, reviewed, session};
 
@@ -56,6 +56,11 @@ async fn make(app: &App, source: &Source, plan: Plan, expires: Duration, output:
     let mut world = planning::read(&location, plan).await?;
     if let Some(state) = &state {
         took(&*state.store, &world.plan.runbook, &mut world.steps).await;
+    }
+    for step in &mut world.steps {
+        if let Some(outputs) = step.outputs.take().filter(|_| step.does.is_empty()) {
+            step.does = describe::facts(&outputs);
+        }
     }
     let saved = saved(source, &world, expires);
     let failed = saved.steps.iter().find(|step| matches!(step.standing, Standing::Fails(_)));

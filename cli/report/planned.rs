@@ -36,7 +36,6 @@ pub fn lines(saved: &SavedPlan, look: Look) -> Vec<String> {
         Drift::Subset => "subset: what has gone is left out, what is new or changed is left alone",
     };
     page.fact(&mut lines, "drift", drift);
-    let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let inputs = plan.inputs.iter().map(|(name, value)| (name.clone(), plain(value)));
     page.block(&mut lines, "inputs", &inputs.collect::<Vec<_>>());
     let systems = saved.systems.iter().map(|(name, system)| (name.clone(), system.clone()));
@@ -102,7 +101,10 @@ impl Page {
         let took = step.last_took_ms.map(std::time::Duration::from_millis);
         let took = took.map_or_else(String::new, |took| format!(", {} last time", length(took)));
         let head = format!("  {} {}", self.mark(step), self.bold(&step.step));
-        lines.push(format!("{head}  {}", self.dim(&format!("{uses}{took}"))));
+        let name = planned
+            .and_then(|step| step.name.as_deref())
+            .map_or_else(String::new, |name| format!("{}, ", one_line(name)));
+        lines.push(format!("{head}  {}", self.dim(&format!("{name}{uses}{took}"))));
         let mut say = |text: &str| self.text(lines, 6, text);
         match &step.standing {
             Standing::Read if step.does.is_empty() => {}
@@ -185,11 +187,24 @@ impl Page {
     }
 }
 
+/// A value as a person writes it; a list with commas, so that it can go on in the next line.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}
+
 fn set_words(set: &TargetSet) -> String {
     let more = if set.count > set.examples.len() as u64 { ", …" } else { "" };
     let digest = set.items.sha256.get(..12).unwrap_or_default();
     let examples = one_line(&set.examples.join(", "));
-    format!("{} items, {}, digest {digest}: {examples}{more}", count(set.count), size(set.bytes))
+    format!(
+        "{} items, {} by their manifests, digest {digest}: {examples}{more}",
+        count(set.count),
+        size(set.bytes)
+    )
 }
 
 /// A number of bytes.

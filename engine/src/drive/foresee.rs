@@ -111,6 +111,7 @@ fn nothing(step: &PlannedStep, standing: Standing) -> Foreseen {
         does: String::new(),
         touches: Vec::new(),
         asks: Vec::new(),
+        outputs: None,
         last_took_ms: None,
     }
 }
@@ -241,6 +242,7 @@ impl Walk {
 
     fn seen(&mut self, step: &PlannedStep, seen: Foresight) -> Foreseen {
         self.changes(step, seen.changes);
+        let shown = seen.outputs.clone().filter(|_| seen.done);
         if let Some(outputs) = seen.outputs {
             let at = self.with.run.created_at.to_string();
             let mut facts = json!({ "status": "succeeded", "attempts": 1, "outputs": outputs });
@@ -258,6 +260,7 @@ impl Walk {
             does: self.with.redactor.text(&seen.does),
             touches: seen.touches,
             asks: seen.asks,
+            outputs: shown,
             ..nothing(step, standing)
         }
     }

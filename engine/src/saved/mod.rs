@@ -68,6 +68,10 @@ pub struct Foreseen {
     /// What it would ask, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asks: Vec<Question>,
+    /// What a step that was done gave, for whoever shows the plan; it is not saved.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub outputs: Option<serde_json::Value>,
     /// How long it took in the last run of the runbook in which it succeeded, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_took_ms: Option<u64>,
