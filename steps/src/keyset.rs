@@ -3,23 +3,26 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 
 use runbook_engine::artifact::{Artifact, ArtifactLines, Artifacts};
 use runbook_engine::error::StepError;
 use runbook_engine::saved::TargetSet;
 use serde::{Deserialize, Serialize};
 use tokio::fs::File;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, BufWriter, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, BufWriter};
 
 use crate::collections::Versions;
 use crate::manifest::{Entry, Keys};
 use crate::scratch::{Scratch, failed};
 
-/// How many items are sorted in memory at one time.
-const CHUNK: usize = 2_000;
+/// How many bytes of items are sorted in memory at one time.
+const CHUNK: usize = 3 * 1024 * 1024;
 /// How many sorted files are merged at one time.
 const FAN_IN: usize = 64;
+/// How much of a sorted file is read at one time, in bytes.
+const BUFFER: usize = 32 * 1024;
 /// How many keys are shown of a set.
 const SHOWN: usize = 5;
 
@@ -93,13 +96,18 @@ pub async fn target_set(
     let scratch = Scratch::make(artifacts).await?;
     let mut files = Files { folder: scratch.path().to_owned(), made: 0 };
     let mut runs = Vec::new();
-    let mut chunk: Vec<Member> = Vec::new();
+    let (mut chunk, mut size, mut bytes) = (Vec::new(), 0, 0_u64);
     for manifest in manifests {
         let mut keys = Keys::open(artifacts, manifest, 0).await?;
-        while let Some(Entry { key, bytes, version_in }) = keys.next_entry().await? {
-            chunk.push(Member { key, version_in, bytes });
-            if chunk.len() >= CHUNK {
+        while let Some(Entry { key, bytes: its, version_in }) = keys.next_entry().await? {
+            bytes = bytes.saturating_add(its);
+            let member = Member { key, version_in, bytes: its };
+            let line = serde_json::to_string(&member).map_err(|error| failed(&error.into()))?;
+            size += member.key.len() + line.len() + size_of::<Sorted>();
+            chunk.push(Sorted { key: member.key, line });
+            if size >= CHUNK {
                 runs.push(files.sorted(std::mem::take(&mut chunk)).await?);
+                size = 0;
             }
         }
     }
@@ -115,14 +123,13 @@ pub async fn target_set(
         runs.push(path);
     }
     let mut set = artifacts.create_raw("targets.jsonl").await?;
-    let (mut few, mut bytes, mut last) = (Few::default(), 0_u64, None::<String>);
+    let (mut few, mut last) = (Few::default(), None::<String>);
     let mut merge = Merge::open(&runs).await?;
     while let Some(member) = merge.next().await? {
         if last.as_ref() == Some(&member.key) {
             return Err(StepError::invalid(format!("`{}` stands in the manifests twice", member.key)));
         }
-        set.write_json(&member).await?;
-        bytes = bytes.saturating_add(member.bytes);
+        set.write_line(&member.line).await?;
         few.add(member.key.clone());
         last = Some(member.key);
     }
@@ -191,8 +198,8 @@ impl Files {
         Ok((path, BufWriter::new(file)))
     }
 
-    async fn sorted(&mut self, mut chunk: Vec<Member>) -> Result<PathBuf, StepError> {
-        chunk.sort_by(|one, other| one.key.cmp(&other.key));
+    async fn sorted(&mut self, mut chunk: Vec<Sorted>) -> Result<PathBuf, StepError> {
+        chunk.sort_unstable_by(|one, other| one.key.cmp(&other.key));
         let (path, mut file) = self.create().await?;
         for member in &chunk {
             write(&mut file, member).await?;
@@ -202,14 +209,36 @@ impl Files {
     }
 }
 
-async fn write(file: &mut BufWriter<File>, member: &Member) -> Result<(), StepError> {
-    // As JSON, because a key may hold a line break.
-    let line = serde_json::to_string(member).map_err(|error| failed(&error.into()))?;
-    file.write_all((line + "\n").as_bytes()).await.map_err(|error| failed(&error))
+/// An item as a sorted file holds it: its key, and its line of the set.
+struct Sorted {
+    key: String,
+    line: String,
+}
+
+/// Both texts behind their lengths, because a key may hold a line break.
+async fn write(file: &mut BufWriter<File>, member: &Sorted) -> Result<(), StepError> {
+    for text in [&member.key, &member.line] {
+        let length = u32::try_from(text.len()).map_err(|_| StepError::gate("a key is longer than 4 GiB"))?;
+        file.write_all(&length.to_le_bytes()).await.map_err(|error| failed(&error))?;
+        file.write_all(text.as_bytes()).await.map_err(|error| failed(&error))?;
+    }
+    Ok(())
+}
+
+/// One text; nothing at the end of the file.
+async fn read(file: &mut BufReader<File>) -> Result<Option<String>, StepError> {
+    if file.fill_buf().await.map_err(|error| failed(&error))?.is_empty() {
+        return Ok(None);
+    }
+    let length = file.read_u32_le().await.map_err(|error| failed(&error))?;
+    let mut text = vec![0; length as usize];
+    file.read_exact(&mut text).await.map_err(|error| failed(&error))?;
+    let text = String::from_utf8(text).map_err(|error| failed(&io::Error::other(error)))?;
+    Ok(Some(text))
 }
 
 /// The next item of one sorted file; the least first.
-struct Next(Member, usize);
+struct Next(Sorted, usize);
 
 impl PartialEq for Next {
     fn eq(&self, other: &Self) -> bool {
@@ -233,7 +262,7 @@ impl Ord for Next {
 
 /// Sorted files as one.
 struct Merge {
-    files: Vec<Lines<BufReader<File>>>,
+    files: Vec<BufReader<File>>,
     heap: BinaryHeap<Reverse<Next>>,
 }
 
@@ -241,29 +270,27 @@ impl Merge {
     async fn open(paths: &[PathBuf]) -> Result<Self, StepError> {
         let mut merge = Self { files: Vec::new(), heap: BinaryHeap::new() };
         for (at, path) in paths.iter().enumerate() {
-            merge.files.push(open(path).await?);
+            let file = File::open(path).await.map_err(|error| failed(&error))?;
+            merge.files.push(BufReader::with_capacity(BUFFER, file));
             merge.fill(at).await?;
         }
         Ok(merge)
     }
 
     async fn fill(&mut self, at: usize) -> Result<(), StepError> {
-        if let Some(line) = self.files[at].next_line().await.map_err(|error| failed(&error))? {
-            let member = serde_json::from_str(&line).map_err(|error| failed(&error.into()))?;
-            self.heap.push(Reverse(Next(member, at)));
+        let file = &mut self.files[at];
+        if let Some(key) = read(file).await? {
+            let line = read(file).await?.ok_or_else(|| failed(&io::ErrorKind::UnexpectedEof.into()))?;
+            self.heap.push(Reverse(Next(Sorted { key, line }, at)));
         }
         Ok(())
     }
 
-    async fn next(&mut self) -> Result<Option<Member>, StepError> {
+    async fn next(&mut self) -> Result<Option<Sorted>, StepError> {
         let Some(Reverse(Next(member, at))) = self.heap.pop() else { return Ok(None) };
         self.fill(at).await?;
         Ok(Some(member))
     }
-}
-
-async fn open(path: &Path) -> Result<Lines<BufReader<File>>, StepError> {
-    Ok(BufReader::new(File::open(path).await.map_err(|error| failed(&error))?).lines())
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::event::{EventKind, Obligation, ObligationChange};
 use crate::expr;
 use crate::kinds::Repeat;
 use crate::plan::{PlannedStep, StepId};
+use crate::redact::Redactor;
 use crate::scope;
 use crate::step::{History, Ledger, Obligations, StepCall, StepContext, StepEnd};
 use crate::store::{StoreError, Write};
@@ -229,11 +230,8 @@ impl Loop {
         self.fail(step, error).await
     }
 
-    pub(super) fn masked(&self, mut error: StepError) -> StepError {
-        error.message = self.redactor.text(&error.message);
-        error.help = error.help.map(|help| self.redactor.text(&help));
-        error.causes = error.causes.iter().map(|cause| self.redactor.text(cause)).collect();
-        error
+    pub(super) fn masked(&self, error: StepError) -> StepError {
+        masked(&self.redactor, error)
     }
 
     async fn fail(&mut self, step: StepId, error: StepError) -> Result<(), DriveError> {
@@ -298,4 +296,12 @@ impl Loop {
             Err(error) => Err(error),
         }
     }
+}
+
+/// An error as it may be recorded and shown.
+pub(super) fn masked(redactor: &Redactor, mut error: StepError) -> StepError {
+    error.message = redactor.text(&error.message);
+    error.help = error.help.map(|help| redactor.text(&help));
+    error.causes = error.causes.iter().map(|cause| redactor.text(cause)).collect();
+    error
 }

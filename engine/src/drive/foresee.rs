@@ -8,16 +8,17 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::acts::masked;
 use super::live::LiveHub;
 use super::{LEASE, ledger::Ledger, obligations::Obligations};
 use crate::artifact::Artifacts;
 use crate::error::{ErrorKind, StepError};
-use crate::event::{Event, EventKind};
+use crate::event::{Event, EventKind, Question};
 use crate::expr::{self, Scope};
 use crate::kinds::Class;
 use crate::plan::{Limits, Plan, PlannedStep, StepId};
 use crate::redact::Redactor;
-use crate::saved::{Foreseen, Foresight, Standing};
+use crate::saved::{Foreseen, Foresight, Standing, TargetSet};
 use crate::scope;
 use crate::step::{Executor, History, RunInfo, StepCall, StepContext};
 use crate::store::memory::MemoryStore;
@@ -177,10 +178,7 @@ impl Walk {
         Ok(match seen {
             Ok(seen) => self.seen(step, seen),
             Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
-            Err(error) => {
-                let masked = StepError { message: self.with.redactor.text(&error.message), ..error };
-                self.unknown(step, Standing::Fails(masked))
-            }
+            Err(error) => self.unknown(step, Standing::Fails(masked(&self.with.redactor, error))),
         })
     }
 
@@ -242,8 +240,10 @@ impl Walk {
 
     fn seen(&mut self, step: &PlannedStep, seen: Foresight) -> Foreseen {
         self.changes(step, seen.changes);
-        let shown = seen.outputs.clone().filter(|_| seen.done);
-        if let Some(outputs) = seen.outputs {
+        // As a run would record them.
+        let outputs = seen.outputs.map(|outputs| self.with.redactor.value(&outputs));
+        let shown = outputs.clone().filter(|_| seen.done);
+        if let Some(outputs) = outputs {
             let at = self.with.run.created_at.to_string();
             let mut facts = json!({ "status": "succeeded", "attempts": 1, "outputs": outputs });
             if seen.done {
@@ -258,10 +258,29 @@ impl Walk {
         };
         Foreseen {
             does: self.with.redactor.text(&seen.does),
-            touches: seen.touches,
-            asks: seen.asks,
+            touches: seen.touches.into_iter().map(|set| self.shown(set)).collect(),
+            asks: seen.asks.into_iter().map(|question| self.asked(question)).collect(),
             outputs: shown,
             ..nothing(step, standing)
+        }
+    }
+
+    /// What is shown of a set; its items are raw, because they are what is held against the world.
+    fn shown(&self, set: TargetSet) -> TargetSet {
+        let redactor = &self.with.redactor;
+        let examples = set.examples.iter().map(|key| redactor.text(key)).collect();
+        TargetSet { what: redactor.text(&set.what), examples, ..set }
+    }
+
+    fn asked(&self, question: Question) -> Question {
+        let text = |text: String| self.with.redactor.text(&text);
+        match question {
+            Question::Phrase { message, phrase, facts } => Question::Phrase {
+                message: text(message),
+                phrase: text(phrase),
+                facts: facts.into_iter().map(|(name, value)| (text(name), text(value))).collect(),
+            },
+            Question::Settle { message } => Question::Settle { message: text(message) },
         }
     }
 
@@ -303,7 +322,7 @@ impl Walk {
 }
 
 /// The limit that a step would cross, by what it would touch.
-fn over(limits: &[&Limits], touches: &[crate::saved::TargetSet]) -> Option<StepError> {
+fn over(limits: &[&Limits], touches: &[TargetSet]) -> Option<StepError> {
     let sums = touches.iter().fold((0_u64, 0_u64), |sums, set| (sums.0 + set.count, sums.1 + set.bytes));
     limits.iter().find_map(|limits| {
         let items = limits.max_items.filter(|max| sums.0 > *max).map(|max| (max, sums.0, "items"));
