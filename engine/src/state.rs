@@ -93,6 +93,8 @@ pub struct StepState {
     pub failures: u32,
     /// When the first attempt since the last reopening began.
     pub first_started_at: Option<Timestamp>,
+    /// When the first attempt began since it last succeeded, resumes included: what the limit `max_duration` bounds.
+    pub begun_at: Option<Timestamp>,
     /// When the last attempt began.
     pub started_at: Option<Timestamp>,
     /// When it last ended, in any way.
@@ -324,6 +326,7 @@ impl RunState {
         state.status = StepStatus::Running;
         state.started_at = Some(at);
         state.first_started_at.get_or_insert(at);
+        state.begun_at.get_or_insert(at);
         state.ended_at = None;
         state.error = None;
         state.question = None;
@@ -342,7 +345,9 @@ impl RunState {
     }
 
     fn failed(&mut self, id: &str, error: &StepError, at: Timestamp) -> Applied {
-        let state = self.expect(id, &[StepStatus::Running, StepStatus::Pending, StepStatus::Answered])?;
+        let unended =
+            [StepStatus::Running, StepStatus::Pending, StepStatus::Interrupted, StepStatus::Answered];
+        let state = self.expect(id, &unended)?;
         state.status = StepStatus::Failed;
         state.failures += 1;
         state.ended_at = Some(at);
@@ -361,6 +366,9 @@ impl RunState {
             StepStatus::Answered,
         ];
         let state = self.expect(id, &ended)?;
+        if state.status == StepStatus::Succeeded {
+            state.begun_at = None;
+        }
         state.status = StepStatus::Pending;
         state.failures = 0;
         state.first_started_at = None;

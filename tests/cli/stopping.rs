@@ -20,9 +20,12 @@ const STUBBORN: &str =
 /// A shell that ends when it is told to, with a child in the background.
 const DOCILE: &str = "sleep 30 & echo $! > child; trap \"echo told > told; exit 1\" TERM; echo $$ > shell; while :; do sleep 0.1; done";
 
+/// The same with a child that ignores TERM and outlives the shell.
+const OUTLIVED: &str = "(trap \"\" TERM; exec sleep 30) & echo $! > child; trap \"echo told > told; exit 1\" TERM; echo $$ > shell; while :; do sleep 0.1; done";
+
 #[test]
 fn a_time_out_ends_a_program_with_its_children() {
-    for (script, told) in [(STUBBORN, ""), (DOCILE, "told\n")] {
+    for (script, told) in [(STUBBORN, ""), (DOCILE, "told\n"), (OUTLIVED, "told\n")] {
         let place = Place::new();
         let step = reads("act", script) + "      grace: 1s\n    timeout: 1s\n";
         place.runbook("stop", &format!("steps:\n{step}"));
@@ -37,7 +40,7 @@ fn a_time_out_ends_a_program_with_its_children() {
 
 #[test]
 fn a_cancel_from_another_terminal_ends_a_program_with_its_children() {
-    for script in [STUBBORN, DOCILE] {
+    for script in [STUBBORN, DOCILE, OUTLIVED] {
         let place = Place::new();
         let step = once("act", script) + "      grace: 1s\n";
         place.runbook("stop", &format!("steps:\n{step}{}", reads("after", "touch after")));

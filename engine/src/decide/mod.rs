@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use crate::duration::Duration;
 use crate::error::{ErrorKind, Outcome, StepError};
 use crate::event::{EventKind, Question, RunOutcome};
 use crate::expr;
@@ -272,17 +273,28 @@ fn running_step(view: View<'_>, step: &PlannedStep, state: &StepState, stop: boo
     let unknown = |error: StepError| if step.effect.repeat == Repeat::Once { error.unknown() } else { error };
     let bounds = [
         (step.timeout, state.started_at, ErrorKind::Timeout, "its timeout"),
-        (step.limits.max_duration, state.first_started_at, ErrorKind::Limit, "its max_duration"),
+        (step.limits.max_duration, state.begun_at, ErrorKind::Limit, "its max_duration"),
     ];
     for (bound, since, kind, name) in bounds {
         let (Some(bound), Some(since)) = (bound, since) else { continue };
         if view.now >= bound.after(since) {
-            let error = unknown(StepError::new(kind, format!("it took longer than {name}, {bound}")));
+            let error = unknown(too_long(kind, name, bound));
             decision.actions.push(Action::Stop { step: id, error: Some(error) });
             return;
         }
         decision.wake(bound.after(since));
     }
+}
+
+fn too_long(kind: ErrorKind, name: &str, bound: Duration) -> StepError {
+    StepError::new(kind, format!("it took longer than {name}, {bound}"))
+}
+
+/// Why a step that is to go on, or was reopened, does not: it has used up its `max_duration` before.
+fn out_of_time(view: View<'_>, step: &PlannedStep, state: &StepState) -> Option<StepError> {
+    let (bound, since) = step.limits.max_duration.zip(state.begun_at)?;
+    let waits = matches!(state.status, StepStatus::Pending | StepStatus::Interrupted);
+    (waits && view.now >= bound.after(since)).then(|| too_long(ErrorKind::Limit, "its max_duration", bound))
 }
 
 fn idle_step(
@@ -293,6 +305,10 @@ fn idle_step(
     free: &mut usize,
     decision: &mut Decision,
 ) {
+    if let Some(error) = out_of_time(view, step, state).filter(|_| ready) {
+        decision.record(EventKind::StepFailed { step: step.id.clone(), error });
+        return;
+    }
     let mut start = |decision: &mut Decision| {
         if *free > 0 {
             *free -= 1;

@@ -131,6 +131,10 @@ impl Ledger {
             items: intent.items,
             settled: None,
         };
+        if intent.charged_items > 0 || intent.charged_bytes > 0 {
+            // A process that went on after too many had failed, or one beside it, must not destroy more. What failed may be tried again.
+            self.check_errors().await?;
+        }
         let charges = self.charges(&intent).await?;
         self.commit(Write::Intend { batch: row, charges }).await?;
         *next = Some(number + 1);
@@ -255,7 +259,8 @@ impl Ledger {
             let present = i.store.counter(&i.run, counter).await.map_err(|error| error.for_step())?;
             if present > max {
                 let message = format!("{present} items failed, and max_errors is {max}");
-                return Err(StepError::new(ErrorKind::Limit, message));
+                return Err(StepError::new(ErrorKind::Limit, message)
+                    .with_help("no further batch is begun; what was done is recorded"));
             }
         }
         Ok(())

@@ -163,10 +163,12 @@ async fn a_stop_is_heard_between_batches_and_a_limit_before_one() {
     let cx = stopped.context("purge");
     let slow = FaultAction { delay_ms: Some(300), ..FaultAction::default() };
     fault(&chatkit, "DELETE", &docs("attachments"), 0, 1000, slow).await;
-    let stop = cx.stop.clone();
+    let (stop, abandon) = (cx.stop.clone(), cx.abandon.clone());
     let (end, ()) = tokio::join!(stopped.enter_with(cx, None), async {
         tokio::time::sleep(Duration::from_millis(700)).await;
+        // As a cancel does: what only waits is given up, and the batch in flight is not.
         stop.cancel();
+        abandon.cancel();
     });
     assert_eq!(end.unwrap_err().kind, ErrorKind::Interrupted);
     let view = stopped.context("purge").ledger.view().await.unwrap();
