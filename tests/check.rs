@@ -109,6 +109,13 @@ fn every_format_tells_the_same_mistakes() {
     assert!(json[2]["error"].as_str().unwrap().contains("no such.yaml"));
 
     let sarif: Value = serde_json::from_str(stdout(&look("sarif"))).unwrap();
+    let schema = fs::read(folder().join("../sarif/sarif-schema-2.1.0.json")).unwrap();
+    let valid = jsonschema::validator_for(&serde_json::from_slice(&schema).unwrap()).unwrap();
+    let against: Vec<String> = valid.iter_errors(&sarif).map(|error| error.to_string()).collect();
+    assert!(against.is_empty(), "{against:#?}");
+    let mut wrong = sarif.clone();
+    wrong["runs"][0]["results"][0]["level"] = Value::from("fatal");
+    assert!(!valid.is_valid(&wrong), "the schema is looked at");
     let run = &sarif["runs"][0];
     let (results, rules) = (run["results"].as_array().unwrap(), &run["tool"]["driver"]["rules"]);
     assert_eq!(results.len(), found.len());

@@ -58,6 +58,20 @@ fn chain(steps: usize) -> String {
     text
 }
 
+/// Steps one after the other, each with what one far before it gave.
+fn far_references(steps: usize) -> String {
+    let mut text = format!("runbook: far\nsteps:\n  - {{ id: s0, {STEP} }}\n");
+    for at in 1..steps {
+        let far = at / 2;
+        writeln!(
+            text,
+            "  - {{ id: s{at}, uses: command, with: {{ argv: [echo, \"${{{{ steps.s{far}.outputs.exit_code }}}}\"], effect: {{ class: read, repeat: repeatable }} }} }}"
+        )
+        .unwrap();
+    }
+    text
+}
+
 /// Steps side by side, and one that needs all of them.
 fn fan(steps: usize) -> String {
     let mut text = String::from("runbook: fan\nsteps:\n");
@@ -95,6 +109,18 @@ fn mistakes(count: usize) -> String {
 fn a_chain_of_steps() {
     assert!(clean(&chain(50)));
     grows_in_proportion("a chain of steps", 200, chain);
+}
+
+#[test]
+fn steps_that_refer_far_back() {
+    assert!(clean(&far_references(50)));
+    grows_in_proportion("far references", 200, far_references);
+}
+
+/// Ten times more than anybody writes, all in one chain: no recursion goes as deep.
+#[test]
+fn a_very_long_chain() {
+    assert!(clean(&chain(10_000)));
 }
 
 #[test]

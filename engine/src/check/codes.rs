@@ -75,6 +75,8 @@ codes! {
     EVALUATION = "RB0313";
     /// What an expression comes to does not fit where it stands.
     TYPE = "RB0314";
+    /// What should be a secret is written out.
+    WRITTEN_SECRET = "RB0315";
     /// A step, connection or collection kind that does not exist.
     KIND = "RB0401";
     /// A setting that its kind refuses.

@@ -2,22 +2,11 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use petgraph::algo::tarjan_scc;
-use petgraph::graph::{DiGraph, NodeIndex};
-
 use super::{Context, Graph, codes};
 use crate::diagnostic::Diagnostic;
 
 pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
-    let mut graph: DiGraph<(), (), usize> = DiGraph::default();
-    let nodes: Vec<NodeIndex<usize>> = cx.graph.steps.iter().map(|_| graph.add_node(())).collect();
-    for (at, needs) in cx.graph.needs.iter().enumerate() {
-        for need in needs {
-            graph.add_edge(nodes[*need], nodes[at], ());
-        }
-    }
-    for component in tarjan_scc(&graph) {
-        let mut places: Vec<usize> = component.into_iter().map(NodeIndex::index).collect();
+    for mut places in cx.graph.circles() {
         places.sort_unstable();
         let first = places[0];
         if places.len() == 1 && !cx.graph.needs[first].contains(&first) {
@@ -48,7 +37,7 @@ fn round_trip(graph: &Graph<'_>, places: &[usize]) -> Vec<usize> {
     let mut came_from: Vec<Option<usize>> = vec![None; graph.steps.len()];
     let mut open = VecDeque::from([first]);
     while let Some(at) = open.pop_front() {
-        for follower in places.iter().copied().filter(|other| graph.needs[*other].contains(&at)) {
+        for follower in graph.followers[at].iter().copied() {
             if follower == first {
                 let mut path = vec![first, at];
                 while let Some(before) =

@@ -14,22 +14,37 @@ use crate::suggest::{closest, did_you_mean, listed};
 
 /// What a step offers beside its outputs.
 const STEP_FIELDS: &[&str] = &["outputs", "status", "attempts", "started_at", "ended_at"];
+/// What the names of credentials hold, among the settings that may hold a secret.
+const CREDENTIALS: &[&str] =
+    &["api_key", "apikey", "authorization", "cookie", "credential", "passw", "secret", "token"];
 /// What is known of the run.
 const RUN_FIELDS: &[&str] = &["id", "runbook", "created_at", "by"];
 
 pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
+    let mut orders = Vec::new();
     for place in all(cx) {
-        let mut rule = Rule { cx, place: &place, before: None, problems };
+        let mut rule = Rule { cx, place: &place, orders: &mut orders, problems };
         place.node.texts(&mut |pointer, node, text| rule.text(pointer, node, text));
         place.node.each_entry(&mut |entry| rule.key(entry));
     }
+    // All at once, because one walk over the graph answers many of them.
+    let pairs: Vec<(usize, usize)> = orders.iter().map(|order| (order.step, order.target)).collect();
+    let known = cx.graph.ended_before(&pairs);
+    let wrong = orders.into_iter().zip(known).filter(|(_, known)| !known);
+    problems.extend(wrong.map(|(order, _)| not_upstream(cx, order)));
+}
+
+/// That a step refers to another, which must have ended before.
+struct Order {
+    step: usize,
+    target: usize,
+    span: Range<usize>,
 }
 
 struct Rule<'r, 'a> {
     cx: &'r Context<'a>,
     place: &'r Place<'a>,
-    /// Which steps have ended when this place is evaluated; found out at the first question.
-    before: Option<Vec<bool>>,
+    orders: &'r mut Vec<Order>,
     problems: &'r mut Vec<Diagnostic>,
 }
 
@@ -40,6 +55,7 @@ impl Rule<'_, '_> {
         } else if self.place.condition {
             analyse_expression(text)
         } else {
+            self.written_secret(pointer, node, text);
             return self.braces(node, text);
         };
         let code = matches(pointer, self.place.code) || is_script(self.place.node, pointer);
@@ -156,6 +172,21 @@ impl Rule<'_, '_> {
         }
     }
 
+    /// A credential that everybody can read who can read the file.
+    fn written_secret(&mut self, pointer: &str, node: &Node, text: &str) {
+        let name = pointer.rsplit('/').next().unwrap_or_default().to_lowercase().replace('-', "_");
+        if text.is_empty()
+            || !matches(pointer, self.place.secrets)
+            || !CREDENTIALS.iter().any(|word| name.contains(word))
+        {
+            return;
+        }
+        let message = format!("`{}` is written out in {}", unescape(&name), self.place.what);
+        let help =
+            "declare it below `secrets`, as in `key: { env: API_KEY }`, and write `${{ secrets.key }}` here";
+        self.problems.push(Diagnostic::warning(codes::WRITTEN_SECRET, node.span.clone(), message).help(help));
+    }
+
     fn code(&mut self, node: &Node, analysis: &Analysis) {
         let part = analysis.references.first().map(|reference| reference.span.clone());
         let span = part.map_or(node.span.clone(), |part| self.span(node, part));
@@ -249,31 +280,9 @@ impl Rule<'_, '_> {
             let span = self.part(node, reference, 0);
             return self.error(codes::UNKNOWN_STEP, span, format!("there is no step `{id}`"), help);
         };
-        let before = self.before.get_or_insert_with(|| self.cx.graph.before(at));
-        if !before[target] {
-            self.not_upstream(node, reference, at, target);
-        }
-        self.output(node, reference, target);
-    }
-
-    fn not_upstream(&mut self, node: &Node, reference: &Reference, at: usize, target: usize) {
-        let (own, other) = (&self.cx.graph.steps[at].id, &self.cx.graph.steps[target].id);
         let span = self.span(node, reference.span.clone());
-        let (message, help) = if at == target {
-            let help = "what a step comes to is known only when it has ended".to_owned();
-            (format!("`{}` refers to itself", own.value), Some(help))
-        } else {
-            (
-                format!("`{}` may not have ended when `{}` starts", other.value, own.value),
-                Some(format!("let `{}` need `{}`, directly or through other steps", own.value, other.value)),
-            )
-        };
-        let mut diagnostic = Diagnostic::error(codes::NOT_UPSTREAM, span, message);
-        if at != target {
-            diagnostic = diagnostic.also(other.span.clone(), "this step");
-        }
-        diagnostic.help = help;
-        self.problems.push(diagnostic);
+        self.orders.push(Order { step: at, target, span });
+        self.output(node, reference, target);
     }
 
     fn output(&mut self, node: &Node, reference: &Reference, target: usize) {
@@ -316,6 +325,22 @@ impl Rule<'_, '_> {
             self.error(codes::UNKNOWN_OUTPUT, span, message, help);
         }
     }
+}
+
+fn not_upstream(cx: &Context<'_>, order: Order) -> Diagnostic {
+    let (own, other) = (&cx.graph.steps[order.step].id, &cx.graph.steps[order.target].id);
+    if order.step == order.target {
+        return Diagnostic::error(
+            codes::NOT_UPSTREAM,
+            order.span,
+            format!("`{}` refers to itself", own.value),
+        )
+        .help("what a step comes to is known only when it has ended");
+    }
+    let message = format!("`{}` may not have ended when `{}` starts", other.value, own.value);
+    Diagnostic::error(codes::NOT_UPSTREAM, order.span, message)
+        .also(other.span.clone(), "this step")
+        .help(format!("let `{}` need `{}`, directly or through other steps", own.value, other.value))
 }
 
 fn field_help(name: &str, all: &[&str]) -> String {

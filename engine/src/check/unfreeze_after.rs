@@ -11,9 +11,10 @@ pub(super) fn check(cx: &Context<'_>, found: &mut Vec<Finding>) {
         if step.uses.value != FREEZE || unclear {
             continue;
         }
+        let follows = cx.graph.after(at);
         let after = cx.graph.steps.iter().copied().enumerate();
         let lifting: Vec<_> = after
-            .filter(|(other, lifting)| lifts(lifting, step) && cx.graph.before(*other)[at])
+            .filter(|(other, lifting)| follows[*other] && lifts(lifting, step))
             .map(|(_, lifting)| lifting)
             .collect();
         if lifting.iter().any(|lifting| runs_with(lifting, step)) {

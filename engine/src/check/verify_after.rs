@@ -15,7 +15,8 @@ pub(super) fn check(cx: &Context<'_>, found: &mut Vec<Finding>) {
     for at in destroying(cx) {
         let step = cx.graph.steps[at];
         let after = cx.graph.steps.iter().enumerate().filter(|(_, other)| verifies(cx, other));
-        let after = after.filter(|(other, _)| cx.graph.before(*other)[at]);
+        let follows = cx.graph.after(at);
+        let after = after.filter(|(other, _)| follows[*other]);
         let (sure, unsure): (Vec<_>, Vec<_>) = after.partition(|(_, other)| runs_with(other, step));
         if !sure.is_empty() {
             continue;

@@ -148,6 +148,10 @@ fn analyse_into(source: &str, start: usize, found: &mut Analysis) {
                 span = start + foreign.start..start + foreign.end;
                 (message, help) = (why, Some(instead.to_owned()));
             }
+            if source.trim_start().starts_with("if ") {
+                help =
+                    Some("write `this if condition else that`; a condition alone needs no `if`".to_owned());
+            }
             if source.trim().is_empty() {
                 // There is nothing to point at but what surrounds it.
                 span = start.saturating_sub(OPEN.len())..span.end + if start > 0 { CLOSE.len() } else { 0 };

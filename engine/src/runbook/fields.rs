@@ -111,6 +111,10 @@ pub(super) fn wrong(node: &Node, what: &str, expected: &str) -> Diagnostic {
     let problem =
         Diagnostic::error(codes::VALUE, node.span.clone(), message).label(format!("expected {expected}"));
     match node.kind {
+        // Quoted it would be a text, and still no name.
+        Kind::Number(_) if matches!(what, "`id`" | "`runbook`") => {
+            problem.help("it is a name: lower-case letters and digits, a letter first")
+        }
         Kind::Number(_) | Kind::Bool(_) if expected == "a text" => problem.help(format!("write \"{got}\"")),
         _ => problem,
     }

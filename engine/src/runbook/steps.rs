@@ -179,6 +179,19 @@ fn check(step: &Step, problems: &mut Vec<Diagnostic>) {
     }
     if let Some(timeout) = &step.timeout {
         settings::<Duration>(timeout, "timeout", problems);
+        let length = timeout.value.as_str().and_then(|text| text.parse::<Duration>().ok());
+        if length.is_some_and(|length| length == Duration::default()) {
+            problems.push(
+                Diagnostic::error(
+                    codes::VALUE,
+                    timeout.node.span.clone(),
+                    "a `timeout` of nothing is over at once",
+                )
+                .help(
+                    "write how long it may take, such as 30s or 5m; without `timeout` it may take any time",
+                ),
+            );
+        }
     }
     if let Some(on_failure) = &step.on_failure {
         settings::<OnFailure>(on_failure, "on_failure", problems);
