@@ -109,8 +109,10 @@ fn every_format_tells_the_same_mistakes() {
     assert!(json[2]["error"].as_str().unwrap().contains("no such.yaml"));
 
     let sarif: Value = serde_json::from_str(stdout(&look("sarif"))).unwrap();
-    let schema = fs::read(folder().join("../sarif/sarif-schema-2.1.0.json")).unwrap();
-    let valid = jsonschema::validator_for(&serde_json::from_slice(&schema).unwrap()).unwrap();
+    let schema = fs::read_to_string(folder().join("../../sarif/sarif-schema-2.1.0.json")).unwrap();
+    // A bracket in the pattern of a language is closed and never opened, which only the patterns of browsers let pass.
+    let schema = schema.replace("{2}]?$", r"{2}\\]?$");
+    let valid = jsonschema::validator_for(&serde_json::from_str(&schema).unwrap()).unwrap();
     let against: Vec<String> = valid.iter_errors(&sarif).map(|error| error.to_string()).collect();
     assert!(against.is_empty(), "{against:#?}");
     let mut wrong = sarif.clone();

@@ -174,14 +174,15 @@ impl Rule<'_, '_> {
 
     /// A credential that everybody can read who can read the file.
     fn written_secret(&mut self, pointer: &str, node: &Node, text: &str) {
-        let name = pointer.rsplit('/').next().unwrap_or_default().to_lowercase().replace('-', "_");
+        let key = unescape(pointer.rsplit('/').next().unwrap_or_default());
+        let name = key.to_lowercase().replace('-', "_");
         if text.is_empty()
             || !matches(pointer, self.place.secrets)
             || !CREDENTIALS.iter().any(|word| name.contains(word))
         {
             return;
         }
-        let message = format!("`{}` is written out in {}", unescape(&name), self.place.what);
+        let message = format!("`{key}` is written out in {}", self.place.what);
         let help =
             "declare it below `secrets`, as in `key: { env: API_KEY }`, and write `${{ secrets.key }}` here";
         self.problems.push(Diagnostic::warning(codes::WRITTEN_SECRET, node.span.clone(), message).help(help));
