@@ -62,4 +62,25 @@ mod tests {
             .unwrap();
         assert!(status.success(), "{status}");
     }
+
+    #[test]
+    fn a_panic_says_where_it_happened_and_no_secret() {
+        const SECRET: &str = "correct horse battery";
+        if std::env::var_os(PANICS).is_some() {
+            super::install();
+            super::protect(&runbook_engine::redact::Redactor::new([SECRET.to_owned()]));
+            let ended = std::thread::spawn(|| panic!("it was {SECRET:?}")).join();
+            assert!(ended.is_err());
+            return;
+        }
+        let name = "redacted_panic::tests::a_panic_says_where_it_happened_and_no_secret";
+        let run = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(PANICS, "1")
+            .output()
+            .unwrap();
+        let told = String::from_utf8(run.stderr).unwrap();
+        assert!(run.status.success() && told.contains("redacted_panic.rs"), "{told}");
+        assert!(told.contains("it was \"[REDACTED]\"") && !told.contains(SECRET), "{told}");
+    }
 }

@@ -29,6 +29,8 @@ struct Counts {
     lost: AtomicU32,
     /// What is answered instead, once.
     status: AtomicU32,
+    /// How often whoever looks at the state is told to come later.
+    busy: AtomicU32,
 }
 
 async fn act(State(counts): State<Arc<Counts>>) -> Response {
@@ -43,8 +45,11 @@ async fn act(State(counts): State<Arc<Counts>>) -> Response {
     (StatusCode::CREATED, Json(json!({"id": 7}))).into_response()
 }
 
-async fn state(State(counts): State<Arc<Counts>>) -> Json<Value> {
-    Json(json!({"effects": counts.effects.load(Ordering::SeqCst)}))
+async fn state(State(counts): State<Arc<Counts>>) -> Response {
+    if counts.busy.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    Json(json!({"effects": counts.effects.load(Ordering::SeqCst)})).into_response()
 }
 
 async fn echo(Query(query): Query<HashMap<String, String>>, headers: HeaderMap, body: String) -> Response {
@@ -151,6 +156,18 @@ async fn a_check_settles_a_lost_answer() {
     let out = outputs(&state, "x");
     assert_eq!((&out["settled_by_check"], &out["json"]["effects"]), (&json!(true), &json!(1)));
     assert_eq!((bench.effects(), state.step("x").unwrap().attempt), (1, 2));
+}
+
+#[tokio::test]
+async fn a_check_that_gets_no_answer_says_nothing_and_is_made_again() {
+    let bench = Bench::new().await;
+    bench.counts.lost.store(1, Ordering::SeqCst);
+    bench.counts.busy.store(1, Ordering::SeqCst);
+    let check = json!({"path": "/state", "expect": {"json": {"/effects": 1}}});
+    let with = json!({"path": "/act", "method": "POST", "check": check});
+    let state = bench.driven.run("r", vec![request(with)]).await;
+    assert_eq!(outputs(&state, "x")["settled_by_check"], true);
+    assert_eq!((bench.effects(), state.step("x").unwrap().attempt), (1, 3));
 }
 
 #[tokio::test]
