@@ -47,17 +47,29 @@ pub fn load(file: &Path) -> Outcome<SavedPlan> {
 
 /// Writes a plan, and the sets of items that it names beside it.
 pub async fn save(file: &Path, saved: &SavedPlan, world: &World) -> Outcome<()> {
+    // Nothing but an earlier plan is written over.
+    if file.exists()
+        && fs::read_to_string(file)
+            .ok()
+            .and_then(|text| serde_json::from_str::<SavedPlan>(&text).ok())
+            .is_none()
+    {
+        return Err(Failure::usage(format!(
+            "{} is there and is no saved plan; it was left alone",
+            file.display()
+        ))
+        .help("name another file"));
+    }
     let sets = planning::sets_beside(file);
     for set in saved.steps.iter().flat_map(|step| &step.touches) {
         sets.adopt(&world.artifacts, &set.items).await?;
     }
     let failed = |error: std::io::Error| Failure::usage(format!("{}: {error}", file.display()));
     let mut fresh = file.as_os_str().to_owned();
-    fresh.push(".new");
+    fresh.push(format!(".new-{}", std::process::id()));
     let written = || {
         let text = serde_json::to_string_pretty(saved)?;
-        let mut out =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
         out.write_all(text.as_bytes())?;
         out.write_all(b"\n")?;
         out.sync_all()?;
@@ -159,5 +171,6 @@ pub fn kept(saved: &SavedPlan, by: &str) -> Reviewed {
         made_at: saved.made_at,
         seen_by: by.to_owned(),
         sets: saved.sets(),
+        settings: saved.settings(),
     }
 }

@@ -49,6 +49,9 @@ async fn applied(app: &App, args: &Exec, file: &Path) -> Outcome {
     let saved = reviewed::load(file)?;
     reviewed::in_time(&saved, Timestamp::now())?;
     let by = args.seen_by.clone().unwrap_or_else(session::person);
+    if by.trim().is_empty() || by.chars().any(char::is_control) {
+        return Err(Failure::usage("`--as` needs a name, without control characters"));
+    }
     let confirmed = Confirmed::of(&args.confirm, &by, &saved)?;
     let source = reviewed::source(&saved, args.runbook.as_deref())?;
     let plan = reviewed::again(&saved, &source, inputs::given_anew(&args.inputs)?)?;

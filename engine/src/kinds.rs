@@ -41,6 +41,13 @@ pub enum Class {
     Undetermined,
 }
 
+impl Class {
+    /// Whether it destroys, or nobody knows that it does not.
+    pub fn may_destroy(self) -> bool {
+        matches!(self, Self::Destroy | Self::Undetermined)
+    }
+}
+
 /// Whether an interrupted step may be entered again without asking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]

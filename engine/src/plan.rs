@@ -90,6 +90,10 @@ pub struct Reviewed {
     /// What each step that destroys may touch: an artifact with one JSON object a line, `{"key", "version_in", "bytes"}`, in the order of
     /// the keys.
     pub sets: BTreeMap<StepId, Artifact>,
+    /// What the settings of each other step come to that destroys, or of which nobody knows: SHA-256, 64 lower-case hex digits. Such a step
+    /// that is neither here nor in `sets` may not run.
+    #[serde(default)]
+    pub settings: BTreeMap<StepId, String>,
 }
 
 /// Where a secret is read from when a process needs it.

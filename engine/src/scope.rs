@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 
-use crate::expr::Scope;
-use crate::plan::Plan;
+use crate::expr::{self, Scope};
+use crate::plan::{Plan, PlannedStep};
 use crate::state::{RunState, StepState};
 use crate::step::RunInfo;
 
@@ -23,6 +24,18 @@ pub fn of_step(plan: &Plan, state: &RunState, run: &RunInfo, secrets: &BTreeMap<
 pub fn of_release(plan: &Plan, state: &RunState, run: &RunInfo, secrets: &BTreeMap<String, String>) -> Scope {
     let scope = build(plan, state, run, |step| step.last_outputs.as_ref());
     Scope { secrets: secrets.clone(), ..scope }
+}
+
+/// What a step's settings come to: SHA-256 of their JSON, 64 lower-case hex digits, with names in place of secrets and of what is another
+/// thing in each run, so that the same step of a plan and of a run started with it come to the same. None when an expression has no value.
+pub fn settings_digest(step: &PlannedStep, scope: &Scope) -> Option<String> {
+    let named = |what: &str, name: &String| Value::from(format!("{what}.{name}"));
+    let run = scope.run.keys().map(|name| (name.clone(), named("run", name))).collect();
+    let secrets = scope.secrets.keys().map(|name| (name.clone(), format!("secrets.{name}"))).collect();
+    let neutral = Scope { run, secrets, ..scope.clone() };
+    let with = expr::resolve(&step.with, &neutral).ok()?;
+    let digest = Sha256::digest(with.to_string().as_bytes());
+    Some(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The scope of a step that is only foreseen: of the steps before it, what is known of them.

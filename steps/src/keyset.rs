@@ -2,7 +2,7 @@
 //! the set. They are made and compared in bounded memory, however large they are.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::io;
 use std::path::PathBuf;
 
@@ -76,6 +76,8 @@ pub struct Against {
     pub changed: Few,
     /// What is in the plan only.
     pub gone: Few,
+    /// The collections of which there are versions of what is kept.
+    pub versions: BTreeSet<String>,
 }
 
 impl Against {
@@ -145,6 +147,7 @@ pub async fn hold_against(
 ) -> Result<Against, StepError> {
     let mut kept = artifacts.create_raw("planned.jsonl").await?;
     let (mut new, mut changed, mut gone) = (Few::default(), Few::default(), Few::default());
+    let mut versions = BTreeSet::new();
     let mut here = Set(artifacts.lines_from(found, 0).await?);
     let mut there = Set(artifacts.lines_from(planned, 0).await?);
     let (mut ours, mut theirs) = (here.next().await?, there.next().await?);
@@ -160,6 +163,9 @@ pub async fn hold_against(
         match (left, right) {
             (Some(left), Some(right)) if left.version_in == right.version_in => {
                 kept.write_json(&left).await?;
+                for name in left.version_in.into_keys() {
+                    versions.insert(name);
+                }
             }
             (Some(left), Some(_)) => changed.add(left.key),
             (Some(left), None) => new.add(left.key),
@@ -173,7 +179,7 @@ pub async fn hold_against(
             theirs = there.next().await?;
         }
     }
-    Ok(Against { kept: kept.finish().await?, new, changed, gone })
+    Ok(Against { kept: kept.finish().await?, new, changed, gone, versions })
 }
 
 struct Set(ArtifactLines);

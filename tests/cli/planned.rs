@@ -202,6 +202,87 @@ fn what_moves_while_the_run_waits_is_not_touched_either() {
 }
 
 #[test]
+fn a_command_that_destroys_does_what_was_planned_or_nothing() {
+    let place = Place::new();
+    place.runbook(
+        "state",
+        "steps:\n\
+         \x20 - { id: look, uses: command, with: { argv: [cat, which], parse: lines, effect: { class: read, repeat: repeatable } } }\n\
+         \x20 - { id: sure, uses: confirm-prompt, with: { message: m, phrases: [\"YES\"] } }\n\
+         \x20 - { id: again, needs: [sure], uses: command, with: { argv: [cat, which], parse: lines, effect: { class: read, repeat: repeatable } } }\n\
+         \x20 - { id: wipe, uses: command, waive: { RB0501: it is a test }, with: { argv: [sh, -c, 'rm -rf \"$TARGET\"'], env: { TARGET: \"${{ steps.again.outputs.lines[0] }}\" }, effect: { class: destroy, repeat: repeatable, items: 1 } } }\n\
+         \x20 - { id: extra, uses: command, waive: { RB0501: it is a test }, if: \"${{ steps.again.outputs.lines[0] == 'victim' }}\", with: { argv: [touch, extra-ran], effect: { class: destroy, repeat: repeatable, items: 1 } } }\n\
+         \x20 - { id: after, uses: command, with: { argv: [ls], effect: { class: read, repeat: repeatable } } }\n",
+    );
+    for name in ["old", "victim"] {
+        place.write(name, "kept");
+    }
+    place.write("which", "old\n");
+    place.expect(0, &["plan", "state.yaml", "-o", "plan.json"]);
+    // What it would be told changes before the run is started, and it is not.
+    place.write("which", "victim\n");
+    let ran = place.expect(9, &["exec", "--plan", "plan.json"]);
+    assert!(ran.err.contains("`wipe`: its settings come to something else"), "{}", ran.err);
+    place.write("which", "old\n");
+    place.expect(5, &["exec", "--plan", "plan.json"]);
+    place.write("which", "victim\n");
+    let ran = place.expect(9, &["answer", &place.newest(), "YES"]);
+    assert!(ran.err.contains("come to something else"), "{}", ran.err);
+    assert_eq!((place.text("old").as_str(), place.text("victim").as_str()), ("kept", "kept"));
+    assert!(!place.path("extra-ran").exists());
+}
+
+#[test]
+fn every_item_whose_version_is_known_is_guarded_in_whatever_collection() {
+    let place = Place::new();
+    for folder in ["a", "b"] {
+        fs::create_dir(place.path(folder)).unwrap();
+    }
+    // The orphan sorts first, and is of the other collection.
+    for name in ["a/k1", "a/k2", "b/a0", "b/k1", "b/k2"] {
+        place.write(name, name);
+    }
+    let at = |folder: &str| place.path(folder).display().to_string();
+    place.runbook(
+        "two",
+        &format!(
+            "connections:\n  a: {{ type: directory, path: \"{}\" }}\n  b: {{ type: directory, path: \"{}\" }}\n\
+             collections:\n  one: {{ type: files, connection: a }}\n  two: {{ type: files, connection: b }}\n\
+             limits: {{ max_items: 10 }}\n\
+             steps:\n\
+             \x20 - {{ id: first, uses: snapshot, with: {{ collection: one }} }}\n\
+             \x20 - {{ id: second, uses: snapshot, with: {{ collection: two, compare_with: \"${{{{ steps.first.outputs.manifest }}}}\" }} }}\n\
+             \x20 - {{ id: sure, uses: confirm-prompt, with: {{ message: m, phrases: [\"YES\"] }} }}\n\
+             \x20 - id: purge\n    uses: delete-batch\n    with:\n      collections: [two, one]\n      \
+             keys: [\"${{{{ steps.first.outputs.manifest }}}}\", \"${{{{ steps.second.outputs.only_here.manifest }}}}\"]\n\
+             \x20 - {{ id: left, uses: count, with: {{ collections: [one, two] }} }}\n",
+            at("a"),
+            at("b")
+        ),
+    );
+    place.expect(0, &["plan", "two.yaml", "-o", "plan.json"]);
+    place.expect(5, &["exec", "--plan", "plan.json"]);
+    place.write("a/k2", "it is another one");
+    let ran = place.expect(4, &["answer", &place.newest(), "YES"]);
+    assert!(ran.err.contains("`k2` changed since the snapshot"), "{}", ran.err);
+    assert_eq!(place.text("a/k2"), "it is another one");
+    assert!(!place.path("b/a0").exists());
+}
+
+#[test]
+fn a_plan_is_written_over_nothing_but_a_plan() {
+    let place = place("refuse");
+    let text = place.text("clean.yaml");
+    assert!(place.expect(2, &["plan", "clean.yaml", "-o", "clean.yaml"]).err.contains("it was left alone"));
+    assert_eq!(place.text("clean.yaml"), text);
+    saved(&place);
+    saved(&place);
+    for name in ["", "a\nb"] {
+        assert_eq!(place.run(&["exec", "--plan", "plan.json", "--as", name]).code, 2);
+    }
+}
+
+#[test]
 fn a_bound_run_that_is_killed_goes_on_within_its_plan() {
     let place = place("subset");
     saved(&place);

@@ -92,6 +92,9 @@ impl Loop {
             Ok(call) => call,
             Err(error) => return self.fail(step.id, error).await,
         };
+        if let Some(error) = self.unplanned(&step, &scope) {
+            return self.fail(step.id, error).await;
+        }
         let stop = CancellationToken::new();
         let cx = self.context(&step, attempt, stop.clone());
         let abandon = cx.abandon.clone();
@@ -228,6 +231,30 @@ impl Loop {
         }
         let error = StepError::new(ErrorKind::Bug, "the step panicked").with_source(error).unknown();
         self.fail(step, error).await
+    }
+
+    /// Why the reviewed plan does not let a step run that may destroy. One that has a set of items holds itself to that.
+    fn unplanned(&self, step: &PlannedStep, scope: &expr::Scope) -> Option<StepError> {
+        let reviewed = self.owner.plan.reviewed.as_ref().filter(|_| step.effect.class.may_destroy())?;
+        if reviewed.sets.contains_key(&step.id) {
+            return None;
+        }
+        let id = reviewed.id.get(..12).unwrap_or(&reviewed.id);
+        let message = match reviewed.settings.get(&step.id) {
+            Some(planned) if scope::settings_digest(step, scope).as_ref() == Some(planned) => return None,
+            Some(_) => {
+                format!("not begun: its settings come to something else than in the reviewed plan {id}")
+            }
+            None => format!(
+                "not begun: the reviewed plan {id} does not say what it would do, or says that it is skipped"
+            ),
+        };
+        let error = StepError::new(ErrorKind::Drift, message);
+        Some(
+            error.with_help(
+                "nothing of this step was done; cancel the run, make a new plan and have it reviewed",
+            ),
+        )
     }
 
     pub(super) fn masked(&self, error: StepError) -> StepError {

@@ -112,6 +112,7 @@ fn nothing(step: &PlannedStep, standing: Standing) -> Foreseen {
         does: String::new(),
         touches: Vec::new(),
         asks: Vec::new(),
+        settings: None,
         outputs: None,
         last_took_ms: None,
     }
@@ -176,7 +177,11 @@ impl Walk {
         let call = StepCall { id: step.id.clone(), uses: step.uses.clone(), with };
         let seen = self.with.executor.foresee(call, self.context(step)).await;
         Ok(match seen {
-            Ok(seen) => self.seen(step, seen),
+            Ok(seen) => {
+                let bound = step.effect.class.may_destroy() && seen.touches.is_empty();
+                let settings = scope::settings_digest(step, &scope).filter(|_| bound);
+                Foreseen { settings, ..self.seen(step, seen) }
+            }
             Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
             Err(error) => self.unknown(step, Standing::Fails(masked(&self.with.redactor, error))),
         })

@@ -219,6 +219,8 @@ pub fn foreseen(
             say(format!("{} items then, and {} now", old.count, new.count));
         } else if before.asks != after.asks && saved.plan.drift == Drift::Refuse {
             say("it asks something else".to_owned());
+        } else if before.settings != after.settings {
+            say("its settings come to something else".to_owned());
         } else if before.effect.class != crate::kinds::Class::Read && before.does != after.does {
             say(format!("it would {} then, and would {} now", before.does, after.does));
         }

@@ -68,6 +68,10 @@ pub struct Foreseen {
     /// What it would ask, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asks: Vec<Question>,
+    /// Of a step that destroys, or of which nobody knows: what its settings come to, SHA-256 of their JSON, 64 lower-case hex digits, with
+    /// names in place of secrets and of what is another thing in each run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<String>,
     /// What a step that was done gave, for whoever shows the plan; it is not saved.
     #[serde(skip)]
     #[schemars(skip)]
@@ -160,8 +164,15 @@ impl SavedPlan {
     /// The steps that destroy items which are known only later, so that the plan does not say which: a run that is started with it stops
     /// there.
     pub fn unbound(&self) -> Vec<&str> {
-        let after = |step: &&Foreseen| step.destroys() && matches!(step.standing, Standing::After(_));
+        let after =
+            |step: &&Foreseen| step.effect.class.may_destroy() && matches!(step.standing, Standing::After(_));
         self.steps.iter().filter(after).map(|step| &*step.step).collect()
+    }
+
+    /// What the settings of each step come to that is bound by them.
+    pub fn settings(&self) -> BTreeMap<StepId, String> {
+        let known = |step: &Foreseen| Some((step.step.clone(), step.settings.clone()?));
+        self.steps.iter().filter_map(known).collect()
     }
 
     /// The first step that destroys and would be done, or may be.

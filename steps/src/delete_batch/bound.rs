@@ -1,13 +1,13 @@
 //! A reviewed plan binds what is deleted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use runbook_engine::artifact::Artifact;
 use runbook_engine::error::{ErrorKind, StepError};
 use runbook_engine::plan::Drift;
 
 use super::DeleteBatch;
-use crate::collections::Guard;
+use crate::collections::{Collection, Guard};
 use crate::keyset::{Against, Few, hold_against, target_set};
 use crate::kind::Context;
 use crate::manifest::Keys;
@@ -20,6 +20,15 @@ pub(super) struct Bound {
     pub(super) left_alone: u64,
     /// The collections whose items are deleted only in the state that was read, and how that is made sure.
     pub(super) guard: BTreeMap<String, Guard>,
+    /// Whether a plan binds them.
+    pub(super) by_plan: bool,
+}
+
+impl Bound {
+    /// Whether an item of this collection whose version is known is deleted only in that state.
+    pub(super) fn guards(&self, collection: &dyn Collection) -> bool {
+        self.by_plan || collection.guard() == Guard::Looks
+    }
 }
 
 /// The collections in words.
@@ -33,8 +42,8 @@ pub(super) fn describe(step: &DeleteBatch, cx: &Context) -> Result<String, StepE
 pub(super) async fn bind(step: &DeleteBatch, cx: &Context) -> Result<Bound, StepError> {
     let plan = &cx.history.plan;
     let Some(reviewed) = &plan.reviewed else {
-        let guard = guards(step, cx, &step.keys.0, false).await?;
-        return Ok(Bound { manifests: step.keys.0.clone(), left_alone: 0, guard });
+        let guard = told(step, cx, first_versions(cx, &step.keys.0).await?, false)?;
+        return Ok(Bound { manifests: step.keys.0.clone(), left_alone: 0, guard, by_plan: false });
     };
     let Some(planned) = reviewed.sets.get(&cx.step) else {
         let message = "the reviewed plan says nothing of what this step would delete";
@@ -52,26 +61,32 @@ pub(super) async fn bind(step: &DeleteBatch, cx: &Context) -> Result<Bound, Step
         }
         cx.live.say(&format!("not as in the reviewed plan: {words}; only what is in the plan is deleted"));
     }
-    let manifests = vec![against.kept];
-    let guard = guards(step, cx, &manifests, true).await?;
-    Ok(Bound { manifests, left_alone, guard })
+    let guard = told(step, cx, against.versions, true)?;
+    Ok(Bound { manifests: vec![against.kept], left_alone, guard, by_plan: true })
 }
 
-/// How the collections guard their items: those that the manifests have versions of, and that look for nothing or for a plan.
-async fn guards(
+/// The collections of whose items the manifests have versions. All of a manifest are out of the same.
+async fn first_versions(cx: &Context, manifests: &[Artifact]) -> Result<BTreeSet<String>, StepError> {
+    let mut names = BTreeSet::new();
+    for manifest in manifests {
+        let first = Keys::open(&cx.artifacts, manifest, 0).await?.next_entry().await?;
+        names.extend(first.into_iter().flat_map(|entry| entry.version_in.into_keys()));
+    }
+    Ok(names)
+}
+
+/// How those of the step's collections guard their items of which there are versions.
+fn told(
     step: &DeleteBatch,
     cx: &Context,
-    manifests: &[Artifact],
+    versions: BTreeSet<String>,
     by_plan: bool,
 ) -> Result<BTreeMap<String, Guard>, StepError> {
     let mut guards = BTreeMap::new();
-    for manifest in manifests {
-        let first = Keys::open(&cx.artifacts, manifest, 0).await?.next_entry().await?;
-        for name in first.into_iter().flat_map(|entry| entry.version_in.into_keys()) {
-            let guard = cx.resources.collection(&name)?.guard();
-            if step.collections.0.contains(&name) && (by_plan || guard == Guard::Looks) {
-                guards.insert(name, guard);
-            }
+    for name in versions.into_iter().filter(|name| step.collections.0.contains(name)) {
+        let guard = cx.resources.collection(&name)?.guard();
+        if by_plan || guard == Guard::Looks {
+            guards.insert(name, guard);
         }
     }
     Ok(guards)

@@ -271,7 +271,7 @@ impl<'a> Work<'a> {
         for (at, collection) in self.collections.iter().enumerate() {
             let open = became.open(at);
             let name = &self.step.collections.0[at];
-            let doomed = if self.bound.guard.contains_key(name) {
+            let doomed = if self.bound.guards(&**collection) {
                 intended.doomed(&open, name)
             } else {
                 open.iter().map(|key| Doomed::whatever(key)).collect()

@@ -212,7 +212,11 @@ impl Step for HttpRequest {
         if effect.class == Class::Read && !in_session {
             return read_now(self, cx).await;
         }
-        Ok(would(format!("send {} {} to {}", self.method.name(), self.path, http.base())))
+        let query: Vec<String> =
+            self.query.iter().map(|(name, value)| format!("{name}={}", value.0)).collect();
+        let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
+        let body = self.json.as_ref().map_or_else(String::new, |json| format!(" with {json}"));
+        Ok(would(format!("send {} {}{query}{body} to {}", self.method.name(), self.path, http.base())))
     }
 
     async fn run(self, cx: &Context) -> Result<End<HttpOutputs>, StepError> {

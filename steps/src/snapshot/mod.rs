@@ -147,12 +147,11 @@ with:
     async fn foresee(self, _: Effect, cx: &Context) -> Result<Foresight, StepError> {
         let exports_to = self.export.as_ref().map(|export| export.connection.clone());
         let mut seen = read_now(Self { export: None, ..self }, cx).await?;
-        let count = seen.outputs.as_ref().and_then(|outputs| outputs["count"].as_u64()).unwrap_or(0);
         if let (Some(directory), Some(Value::Object(outputs))) = (exports_to, &mut seen.outputs) {
             seen.changes = Some(vec![directory]);
             outputs.remove("export_manifest");
             outputs.remove("exported");
-            (seen.done, seen.does) = (false, format!("export the contents of {count} items"));
+            (seen.done, seen.does) = (false, "export the contents of the items".to_owned());
         }
         Ok(seen)
     }

@@ -18,7 +18,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::kind::{Context, End, Step, would};
-use crate::manifest::count_keys;
 use crate::text::Text;
 use work::Work;
 
@@ -225,12 +224,8 @@ with:
         }
     }
 
-    async fn foresee(self, _: Effect, cx: &Context) -> Result<Foresight, StepError> {
-        let files = match &self.only {
-            Some(only) => only.len() as u64,
-            None => count_keys(&cx.artifacts, &self.manifest).await?,
-        };
-        Ok(would(format!("upload {files} files to {} of `{}`", self.path, self.connection)))
+    async fn foresee(self, _: Effect, _: &Context) -> Result<Foresight, StepError> {
+        Ok(would(format!("upload files to {} of `{}`", self.path, self.connection)))
     }
 
     async fn run(self, cx: &Context) -> Result<End<Uploaded>, StepError> {
