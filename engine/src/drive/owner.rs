@@ -49,7 +49,7 @@ impl Owner {
         Ok(this)
     }
 
-    /// Takes in the events of other processes; whether there were any.
+    /// Takes in the events of other processes; whether there were any. Fenced when one of them has taken the run over.
     pub async fn catch_up(&mut self, show: bool) -> Result<bool, DriveError> {
         let events = self.store.events(&self.run, self.state.seq).await?;
         for event in &events {
@@ -59,6 +59,10 @@ impl Owner {
             if show {
                 self.observer.changed(&self.state, event);
             }
+        }
+        // Another process may have claimed it before this one could say that it has.
+        if self.state.epoch > self.epoch {
+            return Err(StoreError::Fenced.into());
         }
         Ok(!events.is_empty())
     }
