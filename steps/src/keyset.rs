@@ -29,13 +29,42 @@ const SHOWN: usize = 5;
 /// One item of a set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Member {
-    key: String,
+pub(crate) struct Member {
+    pub(crate) key: String,
     /// Which state of it was read.
     #[serde(default, skip_serializing_if = "Versions::is_empty")]
-    version_in: Versions,
+    pub(crate) version_in: Versions,
     /// Its size in bytes.
-    bytes: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Member {
+    /// Whether it is known what stands under its key in each of these collections.
+    pub(crate) fn says_all_of(&self, collections: &[String]) -> bool {
+        collections.iter().all(|name| self.version_in.contains_key(name))
+    }
+
+    /// What became of it, with what a plan says of it.
+    fn since(&self, planned: &Self) -> Since {
+        let names = self.version_in.keys().chain(planned.version_in.keys());
+        let differs = names.map(|name| match (self.version_in.get(name), planned.version_in.get(name)) {
+            (here, there) if here == there => Since::Same,
+            (Some(here), Some(_)) if here.is_absent() => Since::GoneInPart,
+            _ => Since::Changed,
+        });
+        differs.max().unwrap_or(Since::Same)
+    }
+}
+
+/// What became of an item of a plan that is still listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Since {
+    /// Nothing.
+    Same,
+    /// It has gone from some of the collections, and is the same in the others.
+    GoneInPart,
+    /// It is another one somewhere.
+    Changed,
 }
 
 /// Some of many keys.
@@ -68,12 +97,14 @@ impl Few {
 /// A set held against the one of a plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Against {
-    /// What is in both and did not change: a manifest.
+    /// What is in both and did not change, but that it may have gone in part: a manifest.
     pub kept: Artifact,
     /// What is not in the plan.
     pub new: Few,
     /// What is in the plan in another state.
     pub changed: Few,
+    /// What has gone from some of the collections that the plan has it in, and is the same in the others.
+    pub gone_in_part: Few,
     /// What is in the plan only.
     pub gone: Few,
     /// The collections of which there are versions of what is kept.
@@ -83,27 +114,35 @@ pub struct Against {
 impl Against {
     /// What differs, in words; nothing when nothing does.
     pub fn words(&self) -> Option<String> {
-        let parts = [self.new.words("new"), self.changed.words("changed"), self.gone.words("gone")];
+        let parts = [
+            self.new.words("new"),
+            self.changed.words("changed"),
+            self.gone_in_part.words("gone in part"),
+            self.gone.words("gone"),
+        ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         (!parts.is_empty()).then(|| parts.join(", "))
     }
 }
 
-/// The items of these manifests as one set, which is called `what`. Of kind invalid when a key stands there twice.
+/// The items of these manifests as one set, which is called `what`, and whether the manifests say of every item what there is of it in
+/// each of these collections. Of kind invalid when a key stands there twice.
 pub async fn target_set(
     artifacts: &Artifacts,
     manifests: &[Artifact],
+    collections: &[String],
     what: String,
-) -> Result<TargetSet, StepError> {
+) -> Result<(TargetSet, bool), StepError> {
     let scratch = Scratch::make(artifacts).await?;
     let mut files = Files { folder: scratch.path().to_owned(), made: 0 };
     let mut runs = Vec::new();
-    let (mut chunk, mut size, mut bytes) = (Vec::new(), 0, 0_u64);
+    let (mut chunk, mut size, mut bytes, mut complete) = (Vec::new(), 0, 0_u64, true);
     for manifest in manifests {
         let mut keys = Keys::open(artifacts, manifest, 0).await?;
         while let Some(Entry { key, bytes: its, version_in }) = keys.next_entry().await? {
             bytes = bytes.saturating_add(its);
             let member = Member { key, version_in, bytes: its };
+            complete &= member.says_all_of(collections);
             let line = serde_json::to_string(&member).map_err(|error| failed(&error.into()))?;
             size += member.key.len() + line.len() + size_of::<Sorted>();
             chunk.push(Sorted { key: member.key, line });
@@ -136,7 +175,7 @@ pub async fn target_set(
         last = Some(member.key);
     }
     let items = set.finish().await?;
-    Ok(TargetSet { what, count: few.count, bytes, examples: few.first, items })
+    Ok((TargetSet { what, count: few.count, bytes, examples: few.first, items }, complete))
 }
 
 /// Compares two sets. What a key's size is said to be is no state of it.
@@ -147,9 +186,9 @@ pub async fn hold_against(
 ) -> Result<Against, StepError> {
     let mut kept = artifacts.create_raw("planned.jsonl").await?;
     let (mut new, mut changed, mut gone) = (Few::default(), Few::default(), Few::default());
-    let mut versions = BTreeSet::new();
-    let mut here = Set(artifacts.lines_from(found, 0).await?);
-    let mut there = Set(artifacts.lines_from(planned, 0).await?);
+    let (mut gone_in_part, mut versions) = (Few::default(), BTreeSet::new());
+    let mut here = Set::open(artifacts, found).await?;
+    let mut there = Set::open(artifacts, planned).await?;
     let (mut ours, mut theirs) = (here.next().await?, there.next().await?);
     loop {
         let order = match (&ours, &theirs) {
@@ -161,13 +200,17 @@ pub async fn hold_against(
         let left = if order == Ordering::Greater { None } else { ours.take() };
         let right = if order == Ordering::Less { None } else { theirs.take() };
         match (left, right) {
-            (Some(left), Some(right)) if left.version_in == right.version_in => {
-                kept.write_json(&left).await?;
-                for name in left.version_in.into_keys() {
-                    versions.insert(name);
+            (Some(left), Some(right)) => match left.since(&right) {
+                Since::Changed => changed.add(left.key),
+                since => {
+                    kept.write_json(&left).await?;
+                    let known = left.version_in.into_iter().filter(|(_, version)| !version.is_absent());
+                    versions.extend(known.map(|(name, _)| name));
+                    if since == Since::GoneInPart {
+                        gone_in_part.add(left.key);
+                    }
                 }
-            }
-            (Some(left), Some(_)) => changed.add(left.key),
+            },
             (Some(left), None) => new.add(left.key),
             (None, Some(right)) => gone.add(right.key),
             (None, None) => {}
@@ -179,13 +222,18 @@ pub async fn hold_against(
             theirs = there.next().await?;
         }
     }
-    Ok(Against { kept: kept.finish().await?, new, changed, gone, versions })
+    Ok(Against { kept: kept.finish().await?, new, changed, gone_in_part, gone, versions })
 }
 
-struct Set(ArtifactLines);
+/// Reads the items of a set, in their order.
+pub(crate) struct Set(ArtifactLines);
 
 impl Set {
-    async fn next(&mut self) -> Result<Option<Member>, StepError> {
+    pub(crate) async fn open(artifacts: &Artifacts, items: &Artifact) -> Result<Self, StepError> {
+        Ok(Self(artifacts.lines_from(items, 0).await?))
+    }
+
+    pub(crate) async fn next(&mut self) -> Result<Option<Member>, StepError> {
         Ok(self.0.next_json().await?.map(|(member, _)| member))
     }
 }
@@ -302,11 +350,12 @@ impl Merge {
 #[cfg(test)]
 mod tests {
     use runbook_engine::redact::Redactor;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use std::fs;
 
     use super::*;
+    use crate::collections::Version;
 
     async fn manifest(artifacts: &Artifacts, items: impl Iterator<Item = (String, u64)>) -> Artifact {
         let mut writer = artifacts.create("m.jsonl").await.unwrap();
@@ -330,14 +379,14 @@ mod tests {
         let one = manifest(&artifacts, items(0, 50_001)).await;
         let two =
             [manifest(&artifacts, items(20_000, 50_001)).await, manifest(&artifacts, items(0, 20_000)).await];
-        let one = target_set(&artifacts, &[one], "x".to_owned()).await.unwrap();
-        let two = target_set(&artifacts, &two, "x".to_owned()).await.unwrap();
+        let (one, _) = target_set(&artifacts, &[one], &[], "x".to_owned()).await.unwrap();
+        let (two, _) = target_set(&artifacts, &two, &[], "x".to_owned()).await.unwrap();
         assert_eq!(one, two);
         assert_eq!((one.count, one.bytes, one.examples[0].as_str()), (50_001, 150_003, "k0\n"));
         let left = fs::read_dir(folder.path()).unwrap().flatten();
         assert_eq!(left.filter(|entry| entry.file_name().to_string_lossy().starts_with('.')).count(), 0);
         let other = manifest(&artifacts, items(1, 50_001)).await;
-        let other = target_set(&artifacts, &[other], "x".to_owned()).await.unwrap();
+        let (other, _) = target_set(&artifacts, &[other], &[], "x".to_owned()).await.unwrap();
         assert_ne!(one.items.sha256, other.items.sha256);
     }
 
@@ -348,7 +397,7 @@ mod tests {
             manifest(&artifacts, [("a".to_owned(), 1)].into_iter()).await,
             manifest(&artifacts, [("b".to_owned(), 1), ("a".to_owned(), 2)].into_iter()).await,
         ];
-        let error = target_set(&artifacts, &both, String::new()).await.unwrap_err();
+        let error = target_set(&artifacts, &both, &[], String::new()).await.unwrap_err();
         assert!(error.message.contains("`a` stands in the manifests twice"), "{error}");
     }
 
@@ -358,7 +407,7 @@ mod tests {
         let set = async |items: &[(&str, u64)]| {
             let items = items.iter().map(|(key, version)| ((*key).to_owned(), *version));
             let manifest = manifest(&artifacts, items).await;
-            target_set(&artifacts, &[manifest], String::new()).await.unwrap().items
+            target_set(&artifacts, &[manifest], &[], String::new()).await.unwrap().0.items
         };
         let planned = set(&[("a", 1), ("c", 1), ("d", 1), ("z", 1)]).await;
         let found = set(&[("d", 2), ("b", 1), ("a", 1), ("e", 1)]).await;
@@ -368,5 +417,25 @@ mod tests {
         assert_eq!((kept.next().await.unwrap(), kept.next().await.unwrap()), (Some("a".to_owned()), None));
         let same = hold_against(&artifacts, &found, &found).await.unwrap();
         assert_eq!((same.words(), same.kept.lines), (None, Some(4)));
+    }
+
+    #[test]
+    fn what_has_gone_from_one_of_its_collections_is_no_other_item() {
+        let member = |blobs: Option<Value>| Member {
+            key: "a".to_owned(),
+            version_in: [("metadata", Some(json!(1))), ("blobs", blobs)]
+                .into_iter()
+                .filter_map(|(name, version)| Some((name.to_owned(), Version(version?))))
+                .collect(),
+            bytes: 1,
+        };
+        let (one, other) = (member(Some(json!(1))), member(Some(json!(2))));
+        let (absent, unread) = (member(Some(Value::Null)), member(None));
+        assert_eq!((one.since(&one), absent.since(&absent)), (Since::Same, Since::Same));
+        assert_eq!(absent.since(&one), Since::GoneInPart);
+        for (here, there) in [(&other, &one), (&one, &absent), (&unread, &one), (&one, &unread)] {
+            assert_eq!(here.since(there), Since::Changed);
+        }
+        assert!(absent.says_all_of(&["blobs".to_owned()]) && !unread.says_all_of(&["blobs".to_owned()]));
     }
 }

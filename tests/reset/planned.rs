@@ -3,7 +3,7 @@
 use runbook_sandbox::{Options, Server};
 use serde_json::Value;
 
-use crate::bench::{Bench, PHRASE};
+use crate::bench::{Bench, PHRASE, text};
 
 fn options() -> Options {
     Options { attachments: 40, orphans: 3, restore: 4, ..Options::default() }
@@ -75,11 +75,20 @@ async fn the_reset_is_applied_as_planned() {
     assert_eq!(world(&bench).await, before);
     assert!(bench.newest().await.is_none(), "there is no run");
     bench.delete("attachment-metadata", "late").await;
+    // A blob that is another one, although the metadata gives its key.
+    let blob = bench.kit.documents("attachments").await.unwrap().remove(0);
+    let key = text(&blob, "attachmentId");
+    let mut other = blob.clone();
+    other["fileName"] = Value::from("another.bin");
+    bench.put("attachments", &key, &other).await;
+    let said = bench.expect(9, &["exec", "--plan", &file, "--confirm", &confirm]).await;
+    assert!(said.contains("`purge`") && said.contains(&format!("1 changed ({key})")), "{said}");
+    bench.put("attachments", &key, &blob).await;
     bench.expect(0, &["exec", "--plan", &file, "--confirm", &confirm, "--as", "ada"]).await;
     let (_, state) = bench.newest().await.unwrap();
     bench.assert_reset(&state).await;
     let guard = state.step("purge").unwrap().outputs().unwrap()["guard"].clone();
-    assert_eq!(guard["metadata"], Value::from("reads"), "{guard}");
+    assert_eq!(guard, serde_json::json!({ "blobs": "reads", "metadata": "reads" }));
     let said = bench.expect(9, &["exec", "--plan", &file]).await;
     assert!(said.contains("applied already"), "{said}");
 }

@@ -31,6 +31,16 @@ pub struct Item {
 #[serde(transparent)]
 pub struct Version(pub Value);
 
+impl Version {
+    /// That there is no item of the key: what a plan keeps of it in a collection that it is to be deleted from beside another.
+    pub const ABSENT: Self = Self(Value::Null);
+
+    /// Whether this says that there is no item.
+    pub fn is_absent(&self) -> bool {
+        *self == Self::ABSENT
+    }
+}
+
 /// The version of an item in each collection that gave one, by the collection's name.
 pub type Versions = BTreeMap<String, Version>;
 
@@ -100,7 +110,7 @@ pub struct Content {
 }
 
 /// How a collection makes sure that an item is still the version that was read when it deletes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Guard {
     /// It looks right before it deletes, which costs nothing to speak of.

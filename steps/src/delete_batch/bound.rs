@@ -5,10 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use runbook_engine::artifact::Artifact;
 use runbook_engine::error::{ErrorKind, StepError};
 use runbook_engine::plan::Drift;
+use runbook_engine::step::LedgerView;
+use serde::{Deserialize, Serialize};
 
 use super::DeleteBatch;
+use super::record::{Cursor, Intended, decode, encode};
+use super::versions::complete_set;
 use crate::collections::{Collection, Guard};
-use crate::keyset::{Against, Few, hold_against, target_set};
+use crate::keyset::{Against, Few, hold_against};
 use crate::kind::Context;
 use crate::manifest::Keys;
 
@@ -49,20 +53,70 @@ pub(super) async fn bind(step: &DeleteBatch, cx: &Context) -> Result<Bound, Step
         let message = "the reviewed plan says nothing of what this step would delete";
         return Err(StepError::new(ErrorKind::Drift, message).with_help("make a new plan"));
     };
-    let found = target_set(&cx.artifacts, &step.keys.0, String::new()).await?;
+    let view = cx.ledger.view().await?;
+    if let Some(bound) = bound_before(step, cx, &view).await? {
+        return Ok(bound);
+    }
+    let found = complete_set(step, cx, String::new()).await?;
     let against = hold_against(&cx.artifacts, &found.items, planned).await?;
     let left_alone = against.new.count + against.changed.count;
     // What this run deleted before it was sent back to its snapshot is gone for that reason.
-    let begun = cx.ledger.view().await?.last > 0;
-    let gone = if begun { Few::default() } else { against.gone.clone() };
-    if let Some(words) = (Against { gone, ..against.clone() }).words() {
+    let begun = view.last > 0;
+    let mine = |few: &Few| if begun { Few::default() } else { few.clone() };
+    let (gone, gone_in_part) = (mine(&against.gone), mine(&against.gone_in_part));
+    if let Some(words) = (Against { gone, gone_in_part, ..against.clone() }).words() {
         if plan.drift == Drift::Refuse {
             return Err(drifted(&words, &reviewed.id));
         }
         cx.live.say(&format!("not as in the reviewed plan: {words}; only what is in the plan is deleted"));
     }
     let guard = told(step, cx, against.versions, true)?;
-    Ok(Bound { manifests: vec![against.kept], left_alone, guard, by_plan: true })
+    let kept = Kept { given: given(step), kept: against.kept, left_alone, guard };
+    cx.ledger.remember(&Kept::name(&kept.kept.sha256), encode(&kept)?).await?;
+    Ok(kept.bound())
+}
+
+/// What of the given manifests was found to be in the plan, as the ledger remembers it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    given: Vec<String>,
+    kept: Artifact,
+    left_alone: u64,
+    guard: BTreeMap<String, Guard>,
+}
+
+impl Kept {
+    /// Under which name it is remembered, by the hash of what was kept.
+    fn name(sha256: &str) -> String {
+        format!("bound {sha256}")
+    }
+
+    fn bound(self) -> Bound {
+        let Self { kept, left_alone, guard, .. } = self;
+        Bound { manifests: vec![kept], left_alone, guard, by_plan: true }
+    }
+}
+
+fn given(step: &DeleteBatch) -> Vec<String> {
+    step.keys.0.iter().map(|manifest| manifest.sha256.clone()).collect()
+}
+
+/// What the manifests came to when the deleting began, as long as they are the same ones: compared again, what was deleted since would be
+/// missing. Each item that is left is held to its version all the same.
+async fn bound_before(
+    step: &DeleteBatch,
+    cx: &Context,
+    view: &LedgerView,
+) -> Result<Option<Bound>, StepError> {
+    let begun = match (view.unsettled.last(), &view.cursor) {
+        (Some(batch), _) => decode::<Intended>(&batch.what)?.manifests,
+        (None, Some(cursor)) => decode::<Cursor>(cursor)?.manifests,
+        (None, None) => return Ok(None),
+    };
+    let Some(kept) = cx.ledger.recall(&Kept::name(&begun)).await? else { return Ok(None) };
+    let kept: Kept = decode(&kept)?;
+    Ok((kept.given == given(step)).then(|| kept.bound()))
 }
 
 /// The collections of whose items the manifests have versions. All of a manifest are out of the same.

@@ -2,6 +2,7 @@
 
 mod bound;
 mod record;
+mod versions;
 mod work;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,6 @@ use serde_json::Value;
 
 use self::work::Work;
 use crate::collections::Guard;
-use crate::keyset::target_set;
 use crate::kind::{Context, End, Step};
 use crate::one_or_many::OneOrMany;
 
@@ -26,8 +26,9 @@ use crate::one_or_many::OneOrMany;
 /// changes nothing. No key that is not in a manifest is ever deleted, and no item that is not what the snapshot of its collection holds, in
 /// collections that can tell (`version_in` in the manifest): a key whose item changed since fails, and the item is left.
 ///
-/// A run that was started with a reviewed plan touches only what is in that plan, in the state that it has there: anything else fails the
-/// step before the first delete, or is left alone where the runbook says `drift: subset`.
+/// A run that was started with a reviewed plan touches only what is in that plan, in the state that it has there in every one of the
+/// collections: anything else fails the step before the first delete, or is left alone where the runbook says `drift: subset`. For that,
+/// each item is read in those collections of which its manifest says nothing.
 ///
 /// One key is one item of `max_items`, however many collections it is deleted from; `max_percent` is of the largest collection, counted
 /// before the first delete, rounded down, but at least 1: 10 percent of 5 are 1, 0 percent are none; `max_bytes` counts the bytes that the manifest gives for a key, and those of its line there where it gives
@@ -103,7 +104,7 @@ with:
 
     async fn foresee(self, _: Effect, cx: &Context) -> Result<Foresight, StepError> {
         let what = bound::describe(&self, cx)?;
-        let set = target_set(&cx.artifacts, &self.keys.0, what.clone()).await?;
+        let set = versions::complete_set(&self, cx, what.clone()).await?;
         // How many is said of the set: the policy of drift may let it be another number.
         let does = format!("delete from {what}");
         Ok(Foresight { does, touches: vec![set], ..Foresight::default() })

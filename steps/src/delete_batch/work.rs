@@ -13,7 +13,7 @@ use super::bound::{Bound, bind};
 use super::record::{At, Became, Cursor, Intended, Tally, decode, encode};
 use super::{DeleteBatch, Outputs};
 use crate::backoff::{exponential, pause};
-use crate::collections::{Collection, Doomed};
+use crate::collections::{Collection, Doomed, KeyOutcome, Version};
 use crate::kind::Context;
 use crate::manifest::{Entry, Keys, count_keys};
 use crate::retry::asked;
@@ -276,11 +276,7 @@ impl<'a> Work<'a> {
             } else {
                 open.iter().map(|key| Doomed::whatever(key)).collect()
             };
-            let outcomes = if open.is_empty() { Vec::new() } else { collection.delete(&doomed).await? };
-            if outcomes.len() != open.len() {
-                let message = format!("{} outcomes for {} keys", outcomes.len(), open.len());
-                return Err(StepError::new(ErrorKind::Bug, message).unknown());
-            }
+            let outcomes = delete(&**collection, doomed).await?;
             became.add(at, &open, outcomes, again);
         }
         for error in became.errors.values_mut() {
@@ -375,6 +371,22 @@ impl<'a> Work<'a> {
         let error = if lasting { StepError::gate(message) } else { StepError::transient(message) };
         Ok(error.with_help(format!("all of them are in {}", path.display())))
     }
+}
+
+/// One outcome per key, in their order. What was not there when its plan was made is not asked for: what is there now is not in the plan.
+async fn delete(collection: &dyn Collection, keys: Vec<Doomed>) -> Result<Vec<KeyOutcome>, StepError> {
+    let absent: Vec<bool> =
+        keys.iter().map(|key| key.expected.as_ref().is_some_and(Version::is_absent)).collect();
+    let wanted: Vec<Doomed> =
+        keys.into_iter().zip(&absent).filter(|(_, absent)| !**absent).map(|(key, _)| key).collect();
+    let outcomes = if wanted.is_empty() { Vec::new() } else { collection.delete(&wanted).await? };
+    if outcomes.len() != wanted.len() {
+        let message = format!("{} outcomes for {} keys", outcomes.len(), wanted.len());
+        return Err(StepError::new(ErrorKind::Bug, message).unknown());
+    }
+    let mut outcomes = outcomes.into_iter();
+    let of_each = |absent| if absent { Some(KeyOutcome::Already) } else { outcomes.next() };
+    Ok(absent.into_iter().filter_map(of_each).collect())
 }
 
 /// The population: counted before the first delete, and remembered.
