@@ -1,12 +1,14 @@
 //! Shows an author's mistakes: the place, the line, a caret, what to write instead.
 
 pub mod formats;
+mod lines;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use runbook_engine::diagnostic::{Diagnostic, Severity};
 
 use crate::find::Source;
 use crate::format;
+use lines::Lines;
 
 /// The most that are shown to a person at one time.
 const MAX_SHOWN: usize = 100;
@@ -24,8 +26,9 @@ pub fn print(source: &Source, diagnostics: &[Diagnostic]) {
         shown.sort_by_key(|one| std::cmp::Reverse(one.severity));
         shown.truncate(MAX_SHOWN);
     }
+    let lines = Lines::of(&source.text);
     for one in &shown {
-        eprintln!("{}\n", render(source, one, format::colours()));
+        eprintln!("{}\n", render(source, &lines, one, format::colours()));
     }
     if shown.len() < diagnostics.len() {
         let more = diagnostics.len() - shown.len();
@@ -42,13 +45,19 @@ fn number(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-fn render(source: &Source, one: &Diagnostic, colours: bool) -> String {
+fn render(source: &Source, lines: &Lines<'_>, one: &Diagnostic, colours: bool) -> String {
     let level = match one.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let bound = |span: &std::ops::Range<usize>| within(&source.text, span);
-    let mut snippet = Snippet::source(source.text.as_str())
+    let spans = || std::iter::once(&one.span).chain(one.labels.iter().map(|label| &label.span));
+    let (first, shown) = lines.around(spans().map(|span| lines.within(span)));
+    let bound = |span: &std::ops::Range<usize>| {
+        let span = lines.within(span);
+        span.start - shown.start..span.end - shown.start
+    };
+    let mut snippet = Snippet::source(&source.text[shown.clone()])
+        .line_start(first)
         .path(source.name.as_str())
         .annotation(AnnotationKind::Primary.span(bound(&one.span)).label(one.label.as_str()));
     for label in &one.labels {
@@ -63,26 +72,6 @@ fn render(source: &Source, one: &Diagnostic, colours: bool) -> String {
     renderer.render(&[group])
 }
 
-/// A span that the text has, on character boundaries.
-fn within(text: &str, span: &std::ops::Range<usize>) -> std::ops::Range<usize> {
-    let floor = |mut at: usize| {
-        at = at.min(text.len());
-        while !text.is_char_boundary(at) {
-            at -= 1;
-        }
-        at
-    };
-    let start = floor(span.start);
-    start..floor(span.end).max(start)
-}
-
-/// The line and the column, both from 1, of a byte in the text; columns count characters.
-pub fn position(text: &str, at: usize) -> (usize, usize) {
-    let before = &text[..within(text, &(at..at)).start];
-    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,19 +84,19 @@ mod tests {
         let one = Diagnostic::error("RB0102", at..at + 9, "unknown step `snapshott`")
             .label("no step has this id")
             .help("did you mean `snapshot`?");
-        let shown = render(&source, &one, false);
+        let shown = render(&source, &Lines::of(&source.text), &one, false);
         assert!(shown.contains("error[RB0102]: unknown step `snapshott`"), "{shown}");
         assert!(shown.contains("a.yaml:4:13"), "{shown}");
         assert!(shown.contains("^^^^^^^^^ no step has this id"), "{shown}");
         assert!(shown.contains("did you mean `snapshot`?"), "{shown}");
-        assert_eq!(position(&source.text, at), (4, 13));
     }
 
     #[test]
     fn a_span_outside_the_text_is_shown_at_its_end() {
         let source =
             Source { path: "a.yaml".into(), name: "a.yaml".to_owned(), text: "é".to_owned(), broken: None };
-        let shown = render(&source, &Diagnostic::warning("RB0001", 1..90, "odd"), false);
+        let one = Diagnostic::warning("RB0001", 1..90, "odd");
+        let shown = render(&source, &Lines::of(&source.text), &one, false);
         assert!(shown.contains("warning[RB0001]: odd"), "{shown}");
     }
 }

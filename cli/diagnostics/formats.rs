@@ -4,7 +4,7 @@ use runbook_engine::check::{CODES, title};
 use runbook_engine::diagnostic::{Diagnostic, Severity};
 use serde_json::{Map, Value, json};
 
-use super::position;
+use super::lines::Lines;
 use crate::exit::{Exit, Failure};
 use crate::find::Source;
 
@@ -36,9 +36,9 @@ struct Region {
 }
 
 impl Region {
-    fn of(text: &str, span: &std::ops::Range<usize>) -> Self {
-        let (line, column) = position(text, span.start);
-        let (end_line, end_column) = position(text, span.end.max(span.start));
+    fn of(lines: &Lines<'_>, span: &std::ops::Range<usize>) -> Self {
+        let (line, column) = lines.position(span.start);
+        let (end_line, end_column) = lines.position(span.end.max(span.start));
         Self { line, column, end_line, end_column }
     }
 }
@@ -48,7 +48,8 @@ pub fn json(all: &[Looked]) -> Value {
     all.iter()
         .map(|looked| match looked {
             Looked::Read(source, found) => {
-                let found: Vec<Value> = found.iter().map(|one| json_one(&source.text, one)).collect();
+                let lines = Lines::of(&source.text);
+                let found: Vec<Value> = found.iter().map(|one| json_one(&lines, one)).collect();
                 json!({ "file": source.name, "diagnostics": found })
             }
             Looked::Unread(name, failure) => {
@@ -58,10 +59,10 @@ pub fn json(all: &[Looked]) -> Value {
         .collect()
 }
 
-fn json_one(text: &str, one: &Diagnostic) -> Value {
-    let at = Region::of(text, &one.span);
+fn json_one(lines: &Lines<'_>, one: &Diagnostic) -> Value {
+    let at = Region::of(lines, &one.span);
     let labels = one.labels.iter().map(|label| {
-        let at = Region::of(text, &label.span);
+        let at = Region::of(lines, &label.span);
         json!({ "line": at.line, "column": at.column, "span": label.span, "text": label.text })
     });
     json!({
@@ -99,7 +100,8 @@ pub fn sarif(all: &[Looked]) -> Value {
     for looked in all {
         match looked {
             Looked::Read(source, found) => {
-                results.extend(found.iter().map(|one| sarif_result(source, one)));
+                let lines = Lines::of(&source.text);
+                results.extend(found.iter().map(|one| sarif_result(source, &lines, one)));
             }
             Looked::Unread(name, failure) => notifications.push(json!({
                 "level": "error",
@@ -123,26 +125,26 @@ pub fn sarif(all: &[Looked]) -> Value {
     })
 }
 
-fn sarif_result(source: &Source, one: &Diagnostic) -> Value {
+fn sarif_result(source: &Source, lines: &Lines<'_>, one: &Diagnostic) -> Value {
     let text = one.help.as_ref().map_or(one.message.clone(), |help| format!("{}\n{help}", one.message));
     let mut result = Map::from_iter([
         ("ruleId".to_owned(), json!(one.code)),
         ("level".to_owned(), json!(level(one.severity))),
         ("message".to_owned(), json!({ "text": text })),
-        ("locations".to_owned(), json!([sarif_place(source, &one.span, &one.label)])),
+        ("locations".to_owned(), json!([sarif_place(source, lines, &one.span, &one.label)])),
     ]);
     if let Some(at) = CODES.iter().position(|code| *code == one.code) {
         result.insert("ruleIndex".to_owned(), json!(at));
     }
     if !one.labels.is_empty() {
-        let places = one.labels.iter().map(|label| sarif_place(source, &label.span, &label.text));
+        let places = one.labels.iter().map(|label| sarif_place(source, lines, &label.span, &label.text));
         result.insert("relatedLocations".to_owned(), places.collect());
     }
     Value::Object(result)
 }
 
-fn sarif_place(source: &Source, span: &std::ops::Range<usize>, label: &str) -> Value {
-    let at = Region::of(&source.text, span);
+fn sarif_place(source: &Source, lines: &Lines<'_>, span: &std::ops::Range<usize>, label: &str) -> Value {
+    let at = Region::of(lines, span);
     let mut place = json!({ "physicalLocation": {
         "artifactLocation": { "uri": uri(&source.name) },
         "region": {
@@ -176,7 +178,10 @@ pub fn github(all: &[Looked]) -> String {
     let mut lines = Vec::new();
     for looked in all {
         match looked {
-            Looked::Read(source, found) => lines.extend(found.iter().map(|one| annotation(source, one))),
+            Looked::Read(source, found) => {
+                let of = Lines::of(&source.text);
+                lines.extend(found.iter().map(|one| annotation(source, &of, one)));
+            }
             Looked::Unread(name, failure) => {
                 lines.push(format!("::error file={}::{}", property(name), message(&failure.message)));
             }
@@ -185,8 +190,8 @@ pub fn github(all: &[Looked]) -> String {
     lines.join("\n")
 }
 
-fn annotation(source: &Source, one: &Diagnostic) -> String {
-    let at = Region::of(&source.text, &one.span);
+fn annotation(source: &Source, lines: &Lines<'_>, one: &Diagnostic) -> String {
+    let at = Region::of(lines, &one.span);
     let text = one.help.as_ref().map_or(one.message.clone(), |help| format!("{}\n{help}", one.message));
     // Columns are for one line only.
     let columns = if at.line == at.end_line {
