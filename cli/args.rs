@@ -287,16 +287,18 @@ pub enum CheckFormat {
     Github,
 }
 
-/// Explain a code that `check` prints, with a wrong and a right example.
+/// Explain a part of the language, or a code that `check` prints with a wrong and a right example.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  runbook explain RB0501
-  runbook explain 501
-  runbook explain          all codes, a line each")]
+  runbook explain              all topics and codes, a line each
+  runbook explain step         the keys of a step: needs, if, retry, timeout ...
+  runbook explain expressions  what may stand in ${{ }}
+  runbook explain RB0501       a code; 501 is enough")]
 pub struct Explain {
-    /// The code.
-    pub code: Option<String>,
+    /// A topic (runbook, step, inputs, secrets, connections, collections, expressions) or a code.
+    #[arg(value_name = "TOPIC or CODE")]
+    pub what: Option<String>,
 }
 
 /// Write a new runbook that passes `check`: asks what it needs to know, and overwrites nothing.

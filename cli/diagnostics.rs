@@ -8,6 +8,7 @@ use runbook_engine::diagnostic::{Diagnostic, Severity};
 
 use crate::find::Source;
 use crate::format;
+use crate::report::describe::wrap;
 use lines::Lines;
 
 /// The most that are shown to a person at one time.
@@ -64,12 +65,27 @@ fn render(source: &Source, lines: &Lines<'_>, one: &Diagnostic, colours: bool) -
         snippet =
             snippet.annotation(AnnotationKind::Context.span(bound(&label.span)).label(label.text.as_str()));
     }
-    let mut group = level.primary_title(one.message.as_str()).id(one.code).element(snippet);
-    if let Some(help) = &one.help {
+    let width = format::width().unwrap_or(WIDTH);
+    let title = broken(&one.message, width.saturating_sub("warning[RB0000]: ".len()));
+    let help = one.help.as_deref().map(|help| broken(help, width.saturating_sub(12)));
+    let mut group = level.primary_title(title.as_str()).id(one.code).element(snippet);
+    if let Some(help) = &help {
         group = group.element(Level::HELP.message(help.as_str()));
     }
     let renderer = if colours { Renderer::styled() } else { Renderer::plain() };
-    renderer.render(&[group])
+    renderer.term_width(width).render(&[group])
+}
+
+/// As wide as a line of a diagnostic is shown where nobody says how wide the terminal is.
+const WIDTH: usize = 140;
+
+/// Text in lines as wide as the terminal; as it is where there is none.
+fn broken(text: &str, width: usize) -> String {
+    if format::width().is_none() {
+        return text.to_owned();
+    }
+    let lines: Vec<String> = text.lines().flat_map(|line| wrap(line, width)).collect();
+    lines.join("\n")
 }
 
 #[cfg(test)]

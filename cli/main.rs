@@ -16,6 +16,7 @@ mod commands;
 mod confirm;
 mod diagnostics;
 mod exit;
+mod fields;
 mod find;
 mod format;
 mod graph;
@@ -32,6 +33,7 @@ mod session;
 mod signals;
 mod state;
 mod template;
+mod topics;
 mod trace;
 mod trouble;
 

@@ -164,6 +164,38 @@ fn ask_until(step: &str, question: &Question, withdrawn: &AtomicBool) -> Reply {
     result.unwrap_or(Reply::Left)
 }
 
+/// Asks for one line, which is `default` when it is left empty, until it is `valid`: otherwise it says why not, and asks again.
+pub fn question(
+    question: &str,
+    default: &str,
+    valid: &dyn Fn(&str) -> Result<(), String>,
+) -> io::Result<Reply> {
+    let (term, never) = (Term::stderr(), AtomicBool::new(false));
+    let keys = Keys::new(&term, &never)?;
+    let told = |text: &str, style: Style| {
+        for line in wrap(text, width().saturating_sub(3)) {
+            eprintln!("  {}", format::paint(style.clone(), &line));
+        }
+    };
+    told(question, Style::new().bold());
+    told(&format!("empty: {default}"), Style::new().dim());
+    let prompt = if format::unicode() { "  › " } else { "  > " };
+    loop {
+        let text = match line::read(&keys, prompt)? {
+            Reply::Text(text) if text.trim().is_empty() => default.to_owned(),
+            Reply::Text(text) => text.trim().to_owned(),
+            other => return Ok(other),
+        };
+        match valid(&text) {
+            Ok(()) => {
+                eprintln!();
+                return Ok(Reply::Text(text));
+            }
+            Err(why) => told(&why, Style::new().red()),
+        }
+    }
+}
+
 fn width() -> usize {
     format::width().unwrap_or(80)
 }

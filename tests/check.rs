@@ -182,11 +182,12 @@ fn a_code_is_explained_however_it_is_written() {
         assert!(stdout(&runbook(&["explain", written], b"")).starts_with("# RB0501: "), "{written}");
     }
     let list = runbook(&["explain"], b"");
-    assert_eq!(stdout(&list).lines().count(), CODES.len());
-    assert!(stdout(&list).contains("RB0501  destroyed without a snapshot"), "{}", stdout(&list));
+    let codes = stdout(&list).lines().filter(|line| line.starts_with("RB")).count();
+    assert_eq!(codes, CODES.len());
+    assert!(stdout(&list).contains("RB0501       destroyed without a snapshot"), "{}", stdout(&list));
     let unknown = runbook(&["explain", "RB0591"], b"");
     assert_eq!(unknown.status.code(), Some(2));
     assert!(stderr(&unknown).contains("did you mean `RB0501`?"), "{}", stderr(&unknown));
     let word = runbook(&["explain", "snapshot"], b"");
-    assert!(stderr(&word).contains("`runbook explain` lists the codes"), "{}", stderr(&word));
+    assert!(stderr(&word).contains("`runbook explain` lists what there is"), "{}", stderr(&word));
 }

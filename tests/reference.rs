@@ -39,6 +39,20 @@ fn the_reference_of_steps_is_fresh() {
 }
 
 #[test]
+fn the_reference_of_the_language_is_fresh() {
+    let mut page =
+        String::from("# The language\n\nMade from the program: `runbook explain TOPIC` prints each part.\n");
+    let listed = says(&["explain"]);
+    let topics = listed.lines().filter_map(|line| line.split_whitespace().next());
+    let topics: Vec<&str> = topics.filter(|name| !name.starts_with("RB")).collect();
+    assert!(topics.len() >= 7, "{topics:?}");
+    for name in topics {
+        write!(page, "\n## {name}\n\n```text\n{}\n```\n", says(&["explain", name])).unwrap();
+    }
+    fresh("language.md", &page);
+}
+
+#[test]
 fn the_reference_of_commands_is_fresh() {
     let whole = says(&["--help"]);
     let mut page = format!("# Commands\n\nMade from the program's own help.\n\n```text\n{whole}\n```\n");

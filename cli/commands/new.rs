@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dialoguer::{Input, Select};
+use dialoguer::Select;
 use runbook_engine::compile::compile;
 use runbook_steps::catalog::CATALOG;
 use serde_json::json;
@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::args::New;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::format;
-use crate::prompt;
+use crate::prompt::{self, Reply};
 use crate::report::describe;
 use crate::template::{Field, TEMPLATES, Template};
 
@@ -43,7 +43,7 @@ pub fn run(app: &App, args: &New) -> Outcome {
         Some(name) => name.clone(),
         None if asks => {
             let valid = |name: &str| draft.with_name(name).check();
-            ask("Its name, kebab-case", template.name, &valid)?
+            ask("Its name, such as rotate-keys", template.name, &valid)?
         }
         None => return Err(not_asked("which name")),
     };
@@ -121,10 +121,15 @@ impl Draft {
     fn check(&self) -> Result<(), String> {
         match compile(&self.text(), &CATALOG).1.first() {
             None => Ok(()),
-            Some(problem) => Err(match &problem.help {
-                Some(help) => format!("{}: {help}", problem.message),
-                None => problem.message.clone(),
-            }),
+            Some(problem) => {
+                // Nobody wrote a default: what is wrong with it is wrong with what was given.
+                let broken = problem.message.split_once("breaks its own rules: ");
+                let message = broken.map_or(problem.message.as_str(), |(_, why)| why);
+                Err(match &problem.help {
+                    Some(help) => format!("{message}: {help}"),
+                    None => message.to_owned(),
+                })
+            }
         }
     }
 }
@@ -178,12 +183,11 @@ fn ask_template() -> Outcome<&'static Template> {
 }
 
 fn ask(question: &str, default: &str, valid: &dyn Fn(&str) -> Result<(), String>) -> Outcome<String> {
-    Input::with_theme(&*prompt::theme())
-        .with_prompt(question)
-        .default(default.to_owned())
-        .validate_with(|text: &String| valid(text))
-        .interact_text()
-        .map_err(left)
+    match prompt::question(question, default, valid) {
+        Ok(Reply::Text(text)) => Ok(text),
+        Ok(Reply::Left | Reply::Stop) => Err(nothing_written()),
+        Err(error) => Err(left(error.into())),
+    }
 }
 
 fn left(error: dialoguer::Error) -> Failure {

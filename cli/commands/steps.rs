@@ -1,8 +1,5 @@
 //! `runbook steps`.
 
-use std::collections::BTreeSet;
-
-use console::measure_text_width;
 use runbook_engine::kinds::StepKindInfo;
 use runbook_steps::catalog::CATALOG;
 use serde_json::{Value, json};
@@ -10,6 +7,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::args::Steps;
 use crate::exit::{Failure, Outcome};
+use crate::fields::{fields, fitted};
 use crate::format;
 use crate::report::describe::wrap;
 
@@ -27,29 +25,38 @@ pub fn run(app: &App, args: &Steps) -> Outcome {
             "summary": kind.summary,
             "with": config,
             "outputs": outputs,
-            "example": kind.example,
+            "example": example(kind),
         }));
     }
     let mut lines = fitted(page(kind, &config, &outputs));
     lines.extend(["example:".to_owned()]);
-    lines.extend(kind.example.trim_end().lines().map(|line| format!("  {line}").trim_end().to_owned()));
+    lines.extend(example(kind).lines().map(|line| format!("  {line}").trim_end().to_owned()));
+    lines.extend(see_also(&config));
     super::print(lines.join("\n").trim_end())
 }
 
-/// The lines, those that are wider than the terminal continued below, as far in as they begin.
-fn fitted(lines: Vec<String>) -> Vec<String> {
-    let Some(width) = format::look_of_stdout().width else { return lines };
-    let mut fitted = Vec::with_capacity(lines.len());
-    for line in lines {
-        if measure_text_width(&line) < width {
-            fitted.push(line);
-            continue;
-        }
-        let indent = " ".repeat(line.len() - line.trim_start().len());
-        let room = width.saturating_sub(indent.len() + 1);
-        fitted.extend(wrap(&line, room).into_iter().map(|part| format!("{indent}{part}")));
+/// A step as it stands below `steps`.
+fn example(kind: &StepKindInfo) -> String {
+    let text = kind.example.trim_end();
+    if text.starts_with("- ") { text.to_owned() } else { format!("- {}", text.replace('\n', "\n  ")) }
+}
+
+/// Where to read on of what the settings name.
+fn see_also(config: &Value) -> Vec<String> {
+    let has = |keys: &[&str]| {
+        keys.iter().any(|key| config.get("properties").is_some_and(|all| all.get(key).is_some()))
+    };
+    let mut lines = vec![
+        String::new(),
+        "`runbook explain step`: needs, if, retry, timeout, on_failure, limits".to_owned(),
+    ];
+    if has(&["connection"]) {
+        lines.push("`runbook explain connections`: how a connection is declared".to_owned());
     }
-    fitted
+    if has(&["collection", "collections"]) {
+        lines.push("`runbook explain collections`: how a collection is declared".to_owned());
+    }
+    lines
 }
 
 fn list(app: &App) -> Outcome {
@@ -68,6 +75,8 @@ fn list(app: &App) -> Outcome {
             name = "";
         }
     }
+    lines.push(String::new());
+    lines.push("`runbook steps KIND` explains one, `runbook explain` the file around them.".to_owned());
     super::print(&lines.join("\n"))
 }
 
@@ -78,94 +87,10 @@ fn page(kind: &StepKindInfo, config: &Value, outputs: &Value) -> Vec<String> {
         lines.push(String::new());
     }
     lines.push("with:".to_owned());
-    fields(config, config, 1, &mut BTreeSet::new(), &mut lines);
+    lines.extend(fields(config, config));
     lines.push(String::new());
     lines.push("outputs (steps.ID.outputs.NAME):".to_owned());
-    fields(outputs, outputs, 1, &mut BTreeSet::new(), &mut lines);
+    lines.extend(fields(outputs, outputs));
     lines.push(String::new());
     lines
-}
-
-/// One field a block: name, type, whether it is required, its default, its description; then the fields below it.
-fn fields(root: &Value, schema: &Value, depth: usize, seen: &mut BTreeSet<String>, lines: &mut Vec<String>) {
-    let indent = "  ".repeat(depth);
-    let Some(properties) = schema.get("properties").and_then(Value::as_object).filter(|all| !all.is_empty())
-    else {
-        if depth == 1 {
-            lines.push(format!("{indent}(none)"));
-        }
-        return;
-    };
-    let required: Vec<&str> = schema
-        .get("required")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
-    for (name, field) in properties {
-        let mut about = vec![kind_of(root, field)];
-        if required.contains(&name.as_str()) {
-            about.push("required".to_owned());
-        }
-        if let Some(default) = field.get("default").filter(|default| !default.is_null()) {
-            about.push(format!("default {default}"));
-        }
-        lines.push(format!("{indent}{name}  ({})", about.join(", ")));
-        if let Some(text) = field.get("description").and_then(Value::as_str) {
-            lines.extend(text.lines().map(|line| format!("{indent}    {line}").trim_end().to_owned()));
-        }
-        let target = target(root, field);
-        let key = target.to_string();
-        // A type that holds itself is explained once.
-        if depth < 4 && seen.insert(key.clone()) {
-            fields(root, target, depth + 2, seen, lines);
-            seen.remove(&key);
-        }
-    }
-}
-
-/// The schema behind references, lists and optional values.
-fn target<'a>(root: &'a Value, field: &'a Value) -> &'a Value {
-    if let Some(name) = field.get("$ref").and_then(Value::as_str) {
-        return name
-            .strip_prefix('#')
-            .and_then(|pointer| root.pointer(pointer))
-            .map_or(field, |one| target(root, one));
-    }
-    if let Some(choice) = field.get("anyOf").and_then(Value::as_array) {
-        let real = choice.iter().find(|one| one.get("type").and_then(Value::as_str) != Some("null"));
-        return real.map_or(field, |one| target(root, one));
-    }
-    field.get("items").map_or(field, |items| target(root, items))
-}
-
-fn kind_of(root: &Value, field: &Value) -> String {
-    if field.get("items").is_some() {
-        return format!("list of {}", kind_of(root, target(root, field)));
-    }
-    let schema = target(root, field);
-    if let Some(values) = schema.get("enum").and_then(Value::as_array) {
-        return values.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" | ");
-    }
-    if let Some(choices) = schema.get("oneOf").and_then(Value::as_array) {
-        let word = |one: &Value| {
-            let constant = one.get("const").and_then(Value::as_str).map(str::to_owned);
-            let key = || one.get("properties")?.as_object()?.keys().next().map(|key| format!("{key}: …"));
-            constant.or_else(key)
-        };
-        let words: Vec<String> = choices.iter().filter_map(word).collect();
-        if !words.is_empty() {
-            return words.join(" | ");
-        }
-    }
-    match schema.get("type") {
-        Some(Value::String(kind)) => kind.clone(),
-        Some(Value::Array(kinds)) => {
-            let kinds: Vec<&str> =
-                kinds.iter().filter_map(Value::as_str).filter(|kind| *kind != "null").collect();
-            kinds.join(" | ")
-        }
-        _ => "any".to_owned(),
-    }
 }

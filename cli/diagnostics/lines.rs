@@ -72,7 +72,7 @@ mod tests {
     fn spans_lie_in_whole_lines() {
         let lines = Lines::of("one\ntwo\nthree\nfour");
         assert_eq!(lines.around([5..6, 9..10].into_iter()), (2, 4..14));
-        assert_eq!(lines.around([18..18].into_iter()), (4, 14..18));
-        assert_eq!(lines.around([0..0].into_iter()), (1, 0..4));
+        assert_eq!(lines.around(std::iter::once(18..18)), (4, 14..18));
+        assert_eq!(lines.around(std::iter::once(0..0)), (1, 0..4));
     }
 }

@@ -234,7 +234,7 @@ impl Freezer {
     }
 
     /// A resolved setting as the type it must have; the type's default when there is none or it is wrong.
-    fn typed<T: DeserializeOwned + Default + JsonSchema>(
+    fn typed<T: DeserializeOwned + Default + JsonSchema + 'static>(
         &mut self,
         setting: Option<&Setting>,
         what: &str,

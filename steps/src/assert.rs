@@ -137,12 +137,12 @@ impl JsonSchema for Conditions {
 impl Step for Assert {
     const NAME: &'static str = "assert";
     const SUMMARY: &'static str = "Go on only when conditions hold, such as an open maintenance window";
-    const EXAMPLE: &'static str = r"id: preconditions
+    const EXAMPLE: &'static str = r#"id: preconditions
 uses: assert
 with:
   that:
-    - { that: true, message: the corpus is not empty }
-";
+    - { that: "${{ run.by != 'root' }}", message: nobody runs this as root }
+"#;
     type Outputs = Asserted;
 
     fn effect(_: &Value) -> Effect {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use runbook_engine::document::{check_kind, check_rules};
+use runbook_engine::document::{check_kind, check_rules, schema_of};
 use runbook_engine::error::StepError;
 use runbook_engine::event::{Obligation, Question};
 use runbook_engine::kinds::{Class, Effect, ResourceKindInfo, StepKindInfo};
@@ -145,8 +145,8 @@ fn schema<T: JsonSchema>() -> Schema {
 }
 
 /// Reads resolved settings. What expressions came to is held against the rules of the schema like what was written.
-fn decode<T: DeserializeOwned + JsonSchema>(with: Value) -> Result<T, StepError> {
-    if let Some(problem) = check_rules(schema::<T>().as_value(), &with).into_iter().next() {
+fn decode<T: DeserializeOwned + JsonSchema + 'static>(with: Value) -> Result<T, StepError> {
+    if let Some(problem) = check_rules(&schema_of::<T>(), &with).into_iter().next() {
         let message = match problem.pointer.as_str() {
             "" => problem.message,
             pointer => format!("{pointer}: {}", problem.message),

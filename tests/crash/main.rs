@@ -17,3 +17,4 @@ mod picture;
 mod requests;
 mod server;
 mod trial;
+mod tried;

@@ -10,6 +10,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::picture::differences;
 use crate::trial::{self, Crashes, Ended, Recovery, World};
+use crate::tried::Passed;
 
 /// How many failures are told.
 const TOLD: usize = 5;
@@ -98,12 +99,14 @@ pub fn explore(case: &Case) {
 }
 
 /// What came after the last crash of a trial.
-struct After {
-    crashes: Crashes,
+#[derive(Clone)]
+pub struct After {
+    /// Its crashes.
+    pub crashes: Crashes,
     /// The point it crashed at.
-    point: String,
+    pub point: String,
     /// The points that the next command passed.
-    next: Vec<String>,
+    pub next: Vec<String>,
 }
 
 impl After {
@@ -153,13 +156,21 @@ fn all(
 ) -> (Tried, Vec<After>) {
     let begun = Instant::now();
     let chosen: Vec<&Crashes> = trials.iter().step_by(stride).collect();
+    let passed = Passed::of(case.name);
     let (next, failures, ends) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
                 while let Some(crashes) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Some(after) = passed.find(crashes) {
+                        ends.lock().unwrap().push(after);
+                        continue;
+                    }
                     match one(case, reference, crashes) {
-                        Ok(after) => ends.lock().unwrap().push(after),
+                        Ok(after) => {
+                            passed.keep(&after);
+                            ends.lock().unwrap().push(after);
+                        }
                         Err(why) => failures.lock().unwrap().push(why),
                     }
                     if failures.lock().unwrap().len() >= ENOUGH {

@@ -19,7 +19,7 @@ use crate::diagnostic::Diagnostic;
 use crate::expr::{self, escape};
 
 pub use build::MAX_BYTES;
-pub use settings::{check_kind, check_rules, check_settings};
+pub use settings::{check_kind, check_rules, check_settings, schema_of};
 
 /// A value with its place.
 #[derive(Clone, Debug, PartialEq)]

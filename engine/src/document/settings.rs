@@ -7,7 +7,9 @@ mod errors;
 mod read;
 mod rules;
 
+use std::any::TypeId;
 use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use schemars::{JsonSchema, schema_for};
 use serde::de::DeserializeOwned;
@@ -26,12 +28,19 @@ const ROUNDS: usize = 200;
 
 /// Every mistake in the settings of a type that refuses unknown fields, by the type and by the rules of its schema. A text that
 /// holds `${{` fits anything.
-pub fn check_kind<T: DeserializeOwned + JsonSchema>(value: &Value) -> Vec<SettingProblem> {
+pub fn check_kind<T: DeserializeOwned + JsonSchema + 'static>(value: &Value) -> Vec<SettingProblem> {
     let mut problems = check_settings::<T>(value);
-    let more = check_rules(schema_for!(T).as_value(), value);
+    let more = check_rules(&schema_of::<T>(), value);
     let told: HashSet<String> = problems.iter().map(|problem| problem.pointer.clone()).collect();
     problems.extend(more.into_iter().filter(|problem| !told.contains(&problem.pointer)));
     without_misspelled(problems)
+}
+
+/// The schema of a type. Making one costs more than all else that is done for a step, and a runbook may have ten thousand of them.
+pub fn schema_of<T: JsonSchema + 'static>() -> Arc<Value> {
+    static MADE: LazyLock<Mutex<HashMap<TypeId, Arc<Value>>>> = LazyLock::new(Mutex::default);
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    made.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(schema_for!(T).to_value())).clone()
 }
 
 /// Without what is missing only because it is misspelled: of that it is asked already whether it was meant.

@@ -202,7 +202,7 @@ fn check(step: &Step, problems: &mut Vec<Diagnostic>) {
 }
 
 /// Writes down every mistake in settings that the engine itself reads.
-pub(crate) fn settings<T: DeserializeOwned + JsonSchema>(
+pub(crate) fn settings<T: DeserializeOwned + JsonSchema + 'static>(
     setting: &Setting,
     what: &str,
     problems: &mut Vec<Diagnostic>,

@@ -46,11 +46,11 @@ fn schema<T: JsonSchema>() -> Schema {
     schema_for!(T)
 }
 
-fn check<T: DeserializeOwned + JsonSchema>(value: &Value) -> Vec<SettingProblem> {
+fn check<T: DeserializeOwned + JsonSchema + 'static>(value: &Value) -> Vec<SettingProblem> {
     check_kind::<T>(value)
 }
 
-const fn step<T: DeserializeOwned + JsonSchema, O: JsonSchema>(
+const fn step<T: DeserializeOwned + JsonSchema + 'static, O: JsonSchema>(
     name: &'static str,
     effect: fn(&Value) -> Effect,
 ) -> StepKindInfo {
@@ -69,7 +69,7 @@ const fn step<T: DeserializeOwned + JsonSchema, O: JsonSchema>(
     }
 }
 
-const fn resource<T: DeserializeOwned + JsonSchema>(
+const fn resource<T: DeserializeOwned + JsonSchema + 'static>(
     name: &'static str,
     secret_fields: &'static [&'static str],
 ) -> ResourceKindInfo {
