@@ -6,6 +6,7 @@ use runbook_engine::store::Store;
 
 use crate::exit::{Exit, Outcome};
 use crate::lost;
+use crate::planning;
 use crate::state::Location;
 use crate::trouble;
 
@@ -33,16 +34,23 @@ impl App {
 
     /// Opens the state store, which is made when it is not there.
     pub async fn state(&self) -> Outcome<State> {
-        let location = Location::of(self.state.as_deref())?;
+        let location = self.swept()?;
         let store = location.open().await;
         Self::opened(location, store).await
     }
 
     /// Opens the state store for a command that only looks, also where nothing can be written.
     pub async fn state_to_read(&self) -> Outcome<State> {
-        let location = Location::of(self.state.as_deref())?;
+        let location = self.swept()?;
         let store = location.open_to_read().await;
         Self::opened(location, store).await
+    }
+
+    /// Where runs are kept, without what a plan that was killed had read.
+    fn swept(&self) -> Outcome<Location> {
+        let location = self.location()?;
+        planning::sweep(&location);
+        Ok(location)
     }
 
     async fn opened(location: Location, store: Outcome<Arc<dyn Store>>) -> Outcome<State> {

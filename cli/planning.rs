@@ -1,10 +1,11 @@
 //! Reads the world for a plan: what a run would do now.
 
+mod place;
+
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -20,7 +21,10 @@ use runbook_steps::executor::CatalogExecutor;
 use runbook_steps::kind::{NoVault, Vault};
 use tokio_util::sync::CancellationToken;
 
-use crate::exit::{Exit, Failure, Outcome};
+pub use self::place::sweep;
+
+use self::place::Place;
+use crate::exit::{Failure, Outcome};
 use crate::format;
 use crate::report::describe;
 use crate::session::{self, Needs, Systems};
@@ -42,42 +46,6 @@ pub struct World {
     _place: Place,
 }
 
-/// How old a folder that a killed process left is before it is taken away.
-const OLD: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// A folder for what is read, which is gone with it.
-struct Place(PathBuf);
-
-impl Place {
-    fn make(location: &Location) -> Outcome<Self> {
-        let failed = |error: std::io::Error| {
-            Failure::new(Exit::Store, format!("the folder {}: {error}", location.folder().display()))
-        };
-        let all = location.planning().map_err(failed)?;
-        sweep(&all);
-        let lot = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
-        Ok(Self(all.join(format!("{lot:016x}"))))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // What stays is swept by a later plan.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Takes away what processes left that were killed.
-fn sweep(all: &Path) {
-    let Ok(entries) = fs::read_dir(all) else { return };
-    for entry in entries.flatten() {
-        let made = entry.metadata().and_then(|found| found.modified()).ok();
-        if made.and_then(|made| SystemTime::now().duration_since(made).ok()).is_some_and(|age| age > OLD) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
 /// Reads everything that the plan would read, and changes nothing.
 pub async fn read(location: &Location, plan: Plan) -> Outcome<World> {
     let vault: Arc<dyn Vault> = Arc::new(NoVault);
@@ -85,7 +53,7 @@ pub async fn read(location: &Location, plan: Plan) -> Outcome<World> {
     let at = Timestamp::now();
     let identities = systems.resources.identities().await?;
     let place = Place::make(location)?;
-    let artifacts = Artifacts::new(&place.0, systems.redactor.clone());
+    let artifacts = Artifacts::new(place.path(), systems.redactor.clone());
     let (live, stop, stopper) =
         (LiveHub::new(systems.redactor.clone()), CancellationToken::new(), Stopper::new());
     let told = stop.clone();
@@ -95,7 +63,7 @@ pub async fn read(location: &Location, plan: Plan) -> Outcome<World> {
         executor: Arc::new(CatalogExecutor::new(systems.resources)),
         live: live.clone(),
         artifacts: artifacts.clone(),
-        scratch: place.0.clone(),
+        scratch: place.path().to_owned(),
         redactor: systems.redactor,
         secrets: systems.secrets,
         run: imagined(&systems.plan, at),

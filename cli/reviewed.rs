@@ -6,16 +6,18 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use jiff::Timestamp;
+use runbook_engine::artifact::Artifacts;
 use runbook_engine::inputs::{Given, resolve_inputs};
 use runbook_engine::plan::{Drift, Plan, Reviewed};
-use runbook_engine::saved::{self, Moved, SAVED_PLAN_VERSION, SavedPlan, What};
+use runbook_engine::saved::{self, Foreseen, Moved, SAVED_PLAN_VERSION, SavedPlan, What};
 use runbook_steps::catalog::CATALOG;
-use runbook_steps::keyset::hold_against;
+use runbook_steps::keyset::difference;
 use serde::Deserialize;
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::find::{self, Source};
 use crate::planning::{self, World};
+use crate::report::describe::one_line;
 use crate::{format, inputs};
 
 /// The one key of a saved plan that every version has.
@@ -75,7 +77,10 @@ pub async fn save(file: &Path, saved: &SavedPlan, world: &World) -> Outcome<()> 
         out.sync_all()?;
         fs::rename(&fresh, file)
     };
-    written().map_err(failed)
+    written().map_err(failed)?;
+    // The sets of a plan that was here before are nobody's any more.
+    let kept: Vec<_> = saved.steps.iter().flat_map(|step| &step.touches).map(|set| &set.items).collect();
+    sets.keep_only(&kept).await.map_err(failed)
 }
 
 /// Where a saved plan's definition is read from again: the file that is named, else the one that it came from.
@@ -128,38 +133,70 @@ pub fn in_time(saved: &SavedPlan, now: Timestamp) -> Outcome<()> {
 
 /// Everything that is not as the plan says, with the first items that differ.
 pub async fn moved(file: &Path, saved: &SavedPlan, world: &World) -> Outcome<Vec<Moved>> {
-    let mut moved = saved::foreseen(saved, &world.systems, &world.steps);
-    let sets = planning::sets_beside(file);
-    for after in &world.steps {
-        let Some(before) = saved.step(&after.step) else { continue };
-        for (old, new) in before.touches.iter().zip(&after.touches) {
-            if old.items.sha256 == new.items.sha256 {
-                continue;
-            }
-            world.artifacts.adopt(&sets, &old.items).await?;
-            let against = hold_against(&world.artifacts, &new.items, &old.items).await?;
-            let Some(words) = against.words() else { continue };
-            if saved.plan.drift == Drift::Subset {
-                eprintln!(
-                    "{}: not as in the plan: {words}; only what is in the plan will be touched",
-                    after.step
-                );
-                continue;
-            }
-            let told = moved.iter_mut().find(|one| one.what == What::Target && one.name == after.step);
-            match told {
-                Some(one) => one.how = format!("{}: {words}", one.how),
-                None => moved.push(Moved { what: What::Target, name: after.step.clone(), how: words }),
-            }
+    let subset = saved.plan.drift == Drift::Subset;
+    let mut moved = saved::foreseen(saved, &world.systems, &world.steps, !subset);
+    for (step, words) in items(saved, &planning::sets_beside(file), &world.steps, &world.artifacts).await? {
+        if subset {
+            eprintln!("{step}: not as in the plan: {words}; only what is in the plan will be touched");
+        } else {
+            add(&mut moved, step, words);
         }
     }
     Ok(moved)
 }
 
+/// What differs between two saved plans, with the first items that differ.
+pub async fn differing(
+    (before, before_file): (&SavedPlan, &Path),
+    (after, after_file): (&SavedPlan, &Path),
+) -> Outcome<Vec<Moved>> {
+    let mut moved = saved::definitions(&before.plan, &after.plan, &CATALOG);
+    moved.extend(saved::foreseen(before, &after.systems, &after.steps, true));
+    let (here, there) = (planning::sets_beside(after_file), planning::sets_beside(before_file));
+    for (step, words) in items(before, &there, &after.steps, &here).await? {
+        add(&mut moved, step, words);
+    }
+    Ok(moved)
+}
+
+/// The steps whose items are not those of the plan, each with the first items that differ.
+async fn items(
+    saved: &SavedPlan,
+    there: &Artifacts,
+    now: &[Foreseen],
+    here: &Artifacts,
+) -> Outcome<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    for after in now {
+        let Some(before) = saved.step(&after.step) else { continue };
+        for (old, new) in before.touches.iter().zip(&after.touches) {
+            if old.items.sha256 == new.items.sha256 {
+                continue;
+            }
+            let against = difference((here, &new.items), (there, &old.items)).await?;
+            found.extend(against.words().map(|words| (after.step.clone(), words)));
+        }
+    }
+    Ok(found)
+}
+
+/// Says of a step which of its items differ.
+fn add(moved: &mut Vec<Moved>, step: String, words: String) {
+    match moved.iter_mut().find(|one| one.what == What::Target && one.name == step) {
+        Some(one) => one.how = format!("{}: {words}", one.how),
+        None => moved.push(Moved { what: What::Target, name: step, how: words }),
+    }
+}
+
+/// One thing that moved, on one line.
+pub fn line(moved: &Moved) -> String {
+    one_line(&format!("{} `{}`: {}", moved.what.word(), moved.name, moved.how))
+}
+
 /// The failure that names all of it.
 pub fn refused(moved: &[Moved]) -> Failure {
     let failure = Failure::new(Exit::Drift, "what was planned is not what is there; nothing was done");
-    let lines = moved.iter().map(|one| format!("{} `{}`: {}", one.what.word(), one.name, one.how));
+    let lines = moved.iter().map(line);
     lines.fold(failure, Failure::help).help("make a new plan, and have it reviewed")
 }
 

@@ -105,9 +105,14 @@ impl Location {
 
     /// The folder of what is read for plans, made for its owner alone.
     pub fn planning(&self) -> io::Result<PathBuf> {
-        let folder = self.folder.join("planning");
+        let folder = self.planning_folder();
         private_folder(&folder)?;
         Ok(folder)
+    }
+
+    /// Where the folder of what is read for plans is, when there is one.
+    pub fn planning_folder(&self) -> PathBuf {
+        self.folder.join("planning")
     }
 
     /// The folder of one run, made for its owner alone.

@@ -5,12 +5,9 @@ use std::path::Path;
 use jiff::Timestamp;
 use runbook_engine::duration::Duration;
 use runbook_engine::plan::Plan;
-use runbook_engine::saved::{
-    Foreseen, Moved, SAVED_PLAN_VERSION, SavedPlan, Standing, definitions, foreseen,
-};
+use runbook_engine::saved::{Foreseen, Moved, SAVED_PLAN_VERSION, SavedPlan, Standing};
 use runbook_engine::state::StepStatus;
 use runbook_engine::store::{Store, decode_plan, load_state};
-use runbook_steps::catalog::CATALOG;
 use serde_json::json;
 
 use crate::app::App;
@@ -30,12 +27,19 @@ const RUNS: usize = 50;
 pub async fn run(app: &App, args: &Args) -> Outcome {
     match &args.what {
         Some(PlanCommand::Show { file }) => show(app, file),
-        Some(PlanCommand::Diff { before, after }) => diff(app, before, after),
+        Some(PlanCommand::Diff { before, after }) => diff(app, before, after).await,
         None => {
             let source = find::runbook(args.runbook.as_deref().unwrap_or_default())?;
             let expires: Duration = args.expires.parse().map_err(|error| {
                 Failure::usage(format!("`--expires {}`: {error}", args.expires)).help("such as 30m or 24h")
             })?;
+            if expires.0.is_zero() {
+                return Err(Failure::usage(format!(
+                    "`--expires {}`: the plan would have expired when it is saved",
+                    args.expires
+                ))
+                .help("such as 30m or 24h"));
+            }
             let plan = inputs::plan(&source, &args.inputs)?;
             make(app, &source, plan, expires, args.output.as_deref()).await
         }
@@ -143,18 +147,16 @@ fn show(app: &App, file: &Path) -> Outcome {
     super::print(&planned::lines(&saved, format::look_of_stdout()).join("\n"))
 }
 
-fn diff(app: &App, before: &Path, after: &Path) -> Outcome {
-    let (before, after) = (reviewed::load(before)?, reviewed::load(after)?);
-    let mut moved = definitions(&before.plan, &after.plan, &CATALOG);
-    moved.extend(foreseen(&before, &after.systems, &after.steps));
+async fn diff(app: &App, before: &Path, after: &Path) -> Outcome {
+    let (old, new) = (reviewed::load(before)?, reviewed::load(after)?);
+    let moved = reviewed::differing((&old, before), (&new, after)).await?;
     if app.json {
         let one = |one: &Moved| json!({ "what": one.what.word(), "name": one.name, "how": one.how });
         super::print_json(&json!(moved.iter().map(one).collect::<Vec<_>>()))?;
     } else if moved.is_empty() {
         super::print("the plans do the same")?;
     } else {
-        let line = |one: &Moved| format!("{} `{}`: {}", one.what.word(), one.name, one.how);
-        super::print(&moved.iter().map(line).collect::<Vec<_>>().join("\n"))?;
+        super::print(&moved.iter().map(reviewed::line).collect::<Vec<_>>().join("\n"))?;
     }
     Ok(if moved.is_empty() { Exit::Succeeded } else { Exit::Drift })
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::io;
 use std::path::PathBuf;
 
-use runbook_engine::artifact::{Artifact, ArtifactLines, Artifacts};
+use runbook_engine::artifact::{Artifact, ArtifactLines, ArtifactWriter, Artifacts};
 use runbook_engine::error::StepError;
 use runbook_engine::saved::TargetSet;
 use serde::{Deserialize, Serialize};
@@ -97,8 +97,6 @@ impl Few {
 /// A set held against the one of a plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Against {
-    /// What is in both and did not change, but that it may have gone in part: a manifest.
-    pub kept: Artifact,
     /// What is not in the plan.
     pub new: Few,
     /// What is in the plan in another state.
@@ -178,17 +176,34 @@ pub async fn target_set(
     Ok((TargetSet { what, count: few.count, bytes, examples: few.first, items }, complete))
 }
 
-/// Compares two sets. What a key's size is said to be is no state of it.
+/// Compares two sets, and writes down what is in both and did not change, but that it may have gone in part: a manifest. What a key's size
+/// is said to be is no state of it.
 pub async fn hold_against(
     artifacts: &Artifacts,
     found: &Artifact,
     planned: &Artifact,
-) -> Result<Against, StepError> {
+) -> Result<(Artifact, Against), StepError> {
     let mut kept = artifacts.create_raw("planned.jsonl").await?;
+    let (here, there) = (Set::open(artifacts, found).await?, Set::open(artifacts, planned).await?);
+    let against = compare(here, there, Some(&mut kept)).await?;
+    Ok((kept.finish().await?, against))
+}
+
+/// Compares two sets, each in its own folder, and writes nothing.
+pub async fn difference(
+    (here, found): (&Artifacts, &Artifact),
+    (there, planned): (&Artifacts, &Artifact),
+) -> Result<Against, StepError> {
+    compare(Set::open(here, found).await?, Set::open(there, planned).await?, None).await
+}
+
+async fn compare(
+    mut here: Set,
+    mut there: Set,
+    mut kept: Option<&mut ArtifactWriter>,
+) -> Result<Against, StepError> {
     let (mut new, mut changed, mut gone) = (Few::default(), Few::default(), Few::default());
     let (mut gone_in_part, mut versions) = (Few::default(), BTreeSet::new());
-    let mut here = Set::open(artifacts, found).await?;
-    let mut there = Set::open(artifacts, planned).await?;
     let (mut ours, mut theirs) = (here.next().await?, there.next().await?);
     loop {
         let order = match (&ours, &theirs) {
@@ -203,7 +218,9 @@ pub async fn hold_against(
             (Some(left), Some(right)) => match left.since(&right) {
                 Since::Changed => changed.add(left.key),
                 since => {
-                    kept.write_json(&left).await?;
+                    if let Some(kept) = &mut kept {
+                        kept.write_json(&left).await?;
+                    }
                     let known = left.version_in.into_iter().filter(|(_, version)| !version.is_absent());
                     versions.extend(known.map(|(name, _)| name));
                     if since == Since::GoneInPart {
@@ -222,7 +239,7 @@ pub async fn hold_against(
             theirs = there.next().await?;
         }
     }
-    Ok(Against { kept: kept.finish().await?, new, changed, gone_in_part, gone, versions })
+    Ok(Against { new, changed, gone_in_part, gone, versions })
 }
 
 /// Reads the items of a set, in their order.
@@ -411,12 +428,12 @@ mod tests {
         };
         let planned = set(&[("a", 1), ("c", 1), ("d", 1), ("z", 1)]).await;
         let found = set(&[("d", 2), ("b", 1), ("a", 1), ("e", 1)]).await;
-        let against = hold_against(&artifacts, &found, &planned).await.unwrap();
+        let (kept, against) = hold_against(&artifacts, &found, &planned).await.unwrap();
         assert_eq!(against.words().unwrap(), "2 new (b, e), 1 changed (d), 2 gone (c, z)");
-        let mut kept = Keys::open(&artifacts, &against.kept, 0).await.unwrap();
+        let mut kept = Keys::open(&artifacts, &kept, 0).await.unwrap();
         assert_eq!((kept.next().await.unwrap(), kept.next().await.unwrap()), (Some("a".to_owned()), None));
-        let same = hold_against(&artifacts, &found, &found).await.unwrap();
-        assert_eq!((same.words(), same.kept.lines), (None, Some(4)));
+        let (kept, same) = hold_against(&artifacts, &found, &found).await.unwrap();
+        assert_eq!((same.words(), kept.lines), (None, Some(4)));
     }
 
     #[test]

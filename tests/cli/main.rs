@@ -15,6 +15,7 @@ mod machine;
 mod orphans;
 mod people;
 mod place;
+mod plan_files;
 mod planned;
 mod poisoned;
 mod races;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::place::{Place, Ran};
 
 /// A runbook that deletes the files of `logs`, after a person was asked twice: before the snapshot, and before the delete.
-fn runbook(place: &Place, drift: &str, more: &str) {
+pub fn runbook(place: &Place, drift: &str, more: &str) {
     let logs = place.path("logs");
     place.runbook(
         "clean",
@@ -32,7 +32,7 @@ fn runbook(place: &Place, drift: &str, more: &str) {
     );
 }
 
-fn place(drift: &str) -> Place {
+pub fn place(drift: &str) -> Place {
     let place = Place::new();
     fs::create_dir(place.path("logs")).unwrap();
     for name in names() {
@@ -54,7 +54,7 @@ fn present(place: &Place) -> BTreeSet<String> {
 const APPLY: [&str; 7] =
     ["exec", "--plan", "plan.json", "--confirm", "begin=BEGIN", "--confirm", "sure=DELETE 8 FILES"];
 
-fn saved(place: &Place) -> Value {
+pub fn saved(place: &Place) -> Value {
     place.expect(0, &["plan", "clean.yaml", "-o", "plan.json"]);
     let plan: Value = serde_json::from_str(&place.text("plan.json")).unwrap();
     let schema = include_str!("../../schemas/saved-plan.schema.json");

@@ -104,6 +104,32 @@ impl Artifacts {
         Err(StepError::gate(format!("the artifact `{}` changed while it was read", artifact.name)))
     }
 
+    /// Takes away every artifact but these. Nothing is touched that is not named like one.
+    pub async fn keep_only(&self, kept: &[&Artifact]) -> std::io::Result<()> {
+        let mut starts = match tokio::fs::read_dir(&self.folder).await {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            starts => starts?,
+        };
+        while let Some(start) = starts.next_entry().await? {
+            if start.file_name().len() != 2 || !start.file_type().await?.is_dir() {
+                continue;
+            }
+            let mut entries = tokio::fs::read_dir(start.path()).await?;
+            while let Some(entry) = entries.next_entry().await? {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let one = Artifact { sha256: name, name: String::new(), bytes: 0, lines: None };
+                let named = self.path(&one).is_ok_and(|path| path == entry.path());
+                if named && !kept.iter().any(|kept| kept.sha256 == one.sha256) {
+                    tokio::fs::remove_file(entry.path()).await?;
+                }
+            }
+            // One that still holds something stays.
+            let _ = tokio::fs::remove_dir(start.path()).await;
+        }
+        let _ = tokio::fs::remove_dir(&self.folder).await;
+        Ok(())
+    }
+
     /// The artifact's bytes, after all of them were read and found to be what they were. An error of kind gate, naming the
     /// artifact, when they are missing or altered.
     pub async fn open(&self, artifact: &Artifact) -> Result<tokio::fs::File, StepError> {

@@ -1,13 +1,14 @@
 //! What moved since a plan was saved, told by name: an input, a part of the definition, a system, or what a step would do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
 use super::{Foreseen, SavedPlan, Standing};
+use crate::event::Question;
 use crate::expr;
 use crate::kinds::Catalog;
-use crate::plan::{Drift, Plan, PlannedStep};
+use crate::plan::{Plan, PlannedStep};
 
 /// One thing that is not as the plan says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,12 +182,13 @@ fn referenced(value: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
-/// What differs between what was foreseen and what is foreseen now. Of sets whose policy lets items go, only that they may differ is
-/// looked at elsewhere.
+/// What differs between what was foreseen and what is foreseen now. When it need not be `exact`, sets of items may differ, and what is asked
+/// because of them; which items differ is looked at elsewhere.
 pub fn foreseen(
     saved: &SavedPlan,
-    systems: &std::collections::BTreeMap<String, String>,
+    systems: &BTreeMap<String, String>,
     now: &[Foreseen],
+    exact: bool,
 ) -> Vec<Moved> {
     let mut moved = Vec::new();
     for (name, before) in &saved.systems {
@@ -209,7 +211,7 @@ pub fn foreseen(
             say(format!("{} then, and {} now", stands(&before.standing), stands(&after.standing)));
         } else if before.touches.len() != after.touches.len() {
             say(format!("it touched {} sets then, and {} now", before.touches.len(), after.touches.len()));
-        } else if saved.plan.drift == Drift::Refuse
+        } else if exact
             && let Some((old, new)) = before
                 .touches
                 .iter()
@@ -217,8 +219,8 @@ pub fn foreseen(
                 .find(|(old, new)| old.items.sha256 != new.items.sha256)
         {
             say(format!("{} items then, and {} now", old.count, new.count));
-        } else if before.asks != after.asks && saved.plan.drift == Drift::Refuse {
-            say("it asks something else".to_owned());
+        } else if exact && before.asks != after.asks {
+            say(asked(&before.asks, &after.asks));
         } else if before.settings != after.settings {
             say("its settings come to something else".to_owned());
         } else if before.effect.class != crate::kinds::Class::Read && before.does != after.does {
@@ -226,6 +228,26 @@ pub fn foreseen(
         }
     }
     moved
+}
+
+/// What is asked otherwise: the first text that differs, as it was and as it is.
+fn asked(before: &[Question], after: &[Question]) -> String {
+    if before.len() != after.len() {
+        return format!("it asked {} times then, and asks {} times now", before.len(), after.len());
+    }
+    let texts = |question: &Question| match question {
+        Question::Phrase { message, phrase, facts } => {
+            let facts: Vec<String> = facts.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+            [message.clone(), facts.join(", "), phrase.clone()]
+        }
+        Question::Settle { message } => [message.clone(), String::new(), String::new()],
+    };
+    let pairs = before.iter().zip(after).flat_map(|(old, new)| texts(old).into_iter().zip(texts(new)));
+    let different: Vec<String> = pairs
+        .filter(|(old, new)| old != new)
+        .map(|(old, new)| format!("it asked `{old}` then, and asks `{new}` now"))
+        .collect();
+    different.join("; ")
 }
 
 fn stands(standing: &Standing) -> String {

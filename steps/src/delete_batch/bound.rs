@@ -58,7 +58,7 @@ pub(super) async fn bind(step: &DeleteBatch, cx: &Context) -> Result<Bound, Step
         return Ok(bound);
     }
     let found = complete_set(step, cx, String::new()).await?;
-    let against = hold_against(&cx.artifacts, &found.items, planned).await?;
+    let (kept, against) = hold_against(&cx.artifacts, &found.items, planned).await?;
     let left_alone = against.new.count + against.changed.count;
     // What this run deleted before it was sent back to its snapshot is gone for that reason.
     let begun = view.last > 0;
@@ -71,7 +71,7 @@ pub(super) async fn bind(step: &DeleteBatch, cx: &Context) -> Result<Bound, Step
         cx.live.say(&format!("not as in the reviewed plan: {words}; only what is in the plan is deleted"));
     }
     let guard = told(step, cx, against.versions, true)?;
-    let kept = Kept { given: given(step), kept: against.kept, left_alone, guard };
+    let kept = Kept { given: given(step), kept, left_alone, guard };
     cx.ledger.remember(&Kept::name(&kept.kept.sha256), encode(&kept)?).await?;
     Ok(kept.bound())
 }
