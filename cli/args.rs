@@ -84,7 +84,8 @@ pub struct Exec {
     pub inputs: Inputs,
 
     /// Start the run with a plan that `runbook plan -o` saved. The world is read again first: when anything is not as the plan says,
-    /// nothing is done (exit 9). What is destroyed is in the plan, and nothing else is.
+    /// nothing is done (exit 9); with `--json` one line `{"refused": …}` names each difference. What is destroyed is in the plan, and nothing
+    /// else is.
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     pub plan: Option<PathBuf>,
 
@@ -92,7 +93,8 @@ pub struct Exec {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Answer the question of a step beforehand; may be repeated, in the order of its phrases. Only with `--plan`.
+    /// Answer the question of a step beforehand; may be repeated, in the order of its phrases. Only with `--plan`, and only what the plan
+    /// says that it asks.
     #[arg(long, value_name = "STEP=PHRASE", requires = "plan")]
     pub confirm: Vec<String>,
 
@@ -142,7 +144,8 @@ pub struct Plan {
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
-    /// For how long a saved plan can be applied, such as 30m or 24h.
+    /// For how long a saved plan can be applied, such as 30m or 24h. A run that was started in time begins no step that destroys after it;
+    /// a delete that has begun by then is finished.
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     pub expires: String,
 }

@@ -46,9 +46,18 @@ fn check(saved: &SavedPlan, step: &str, at: usize, given: &str) -> Outcome<()> {
         Some(Question::Phrase { phrase, .. }) => {
             Err(Failure::usage(format!("`{step}` asks for `{phrase}`, and `{given}` was given")))
         }
-        // What it will ask is known later than the plan.
-        None if matches!(foreseen.standing, Standing::After(_)) => Ok(()),
-        _ => Err(Failure::usage(format!("`{step}` asks for no phrase {}", at + 1))),
+        _ => Err(match &foreseen.standing {
+            Standing::After(steps) => {
+                let after = steps.iter().map(|step| format!("`{step}`")).collect::<Vec<_>>().join(", ");
+                Failure::usage(format!("what `{step}` asks, if it asks, is known only after {after}"))
+                    .help("what can not be checked against the plan is not taken beforehand; the run asks when it gets there")
+            }
+            Standing::Skipped => {
+                Failure::usage(format!("`{step}` is skipped in the plan, and asks for no phrase"))
+            }
+            _ if at == 0 => Failure::usage(format!("`{step}` asks for no phrase")),
+            _ => Failure::usage(format!("`{step}` asks for no phrase {}", at + 1)),
+        }),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use runbook_engine::drive::DriveError;
 use runbook_engine::error::{ErrorKind, StepError};
+use runbook_engine::saved::Moved;
 use runbook_engine::state::{RunState, RunStatus, StepStatus};
 use runbook_engine::store::StoreError;
 
@@ -83,6 +84,8 @@ pub struct Failure {
     pub exit: Exit,
     /// What is wrong; empty when it has been said already.
     pub message: String,
+    /// What is not as a reviewed plan says.
+    pub moved: Vec<Moved>,
     /// What to do about it, one line each.
     pub help: Vec<String>,
 }
@@ -93,7 +96,7 @@ pub type Outcome<T = Exit> = Result<T, Failure>;
 impl Failure {
     /// A failure that is told like this.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), help: Vec::new() }
+        Self { exit, message: message.into(), moved: Vec::new(), help: Vec::new() }
     }
 
     /// Wrong flags, arguments or inputs.
@@ -104,6 +107,12 @@ impl Failure {
     /// A failure that has been told already.
     pub fn silent(exit: Exit) -> Self {
         Self::new(exit, "")
+    }
+
+    /// The same, because of this.
+    #[must_use]
+    pub fn moved(self, moved: Vec<Moved>) -> Self {
+        Self { moved, ..self }
     }
 
     /// The same, with one more line of help.
@@ -121,6 +130,7 @@ impl From<StepError> for Failure {
             ErrorKind::Store => Exit::Store,
             ErrorKind::Bug => Exit::Bug,
             ErrorKind::Invalid => Exit::Invalid,
+            ErrorKind::Drift => Exit::Drift,
             _ => Exit::Failed,
         };
         let failure = error

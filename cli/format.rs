@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 
 use crate::exit::Failure;
 use crate::graph::tree::Look;
+use crate::reviewed;
 
 static NO_COLOURS: AtomicBool = AtomicBool::new(false);
 
@@ -66,7 +67,7 @@ pub fn failure(failure: &Failure) {
         return;
     }
     eprintln!("{} {}", paint(Style::new().red().bold(), "error:"), failure.message);
-    for line in &failure.help {
+    for line in failure.moved.iter().map(reviewed::line).chain(failure.help.iter().cloned()) {
         eprintln!("  {line}");
     }
 }

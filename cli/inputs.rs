@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use runbook_engine::check::codes::SYNTAX;
 use runbook_engine::compile;
 use runbook_engine::diagnostic::Diagnostic;
-use runbook_engine::inputs::{Given, resolve_inputs};
+use runbook_engine::inputs::{Given, InputError, resolve_inputs};
 use runbook_engine::plan::Plan;
 use runbook_engine::runbook::{InputKind, Runbook};
 use runbook_steps::catalog::CATALOG;
@@ -36,12 +36,7 @@ pub fn plan(source: &Source, args: &Inputs) -> Outcome<Plan> {
     diagnostics::print(source, &found);
     let Some(runbook) = runbook else { return Err(Failure::silent(Exit::Invalid)) };
     let given = all(args)?;
-    let mut values = resolve_inputs(&runbook, &given).map_err(|errors| {
-        errors.into_iter().fold(Failure::usage("the inputs are wrong"), |failure, error| {
-            let help = error.help.map_or_else(String::new, |help| format!(" ({help})"));
-            failure.help(format!("{}{help}", error.message))
-        })
-    })?;
+    let mut values = resolve_inputs(&runbook, &given).map_err(wrong)?;
     let here =
         std::env::current_dir().map_err(|error| Failure::usage(format!("the current folder: {error}")))?;
     absolute(&runbook, &mut values, &here);
@@ -53,6 +48,14 @@ pub fn plan(source: &Source, args: &Inputs) -> Outcome<Plan> {
         Failure::usage(format!("the current folder {} has no name in UTF-8", here.display()))
     })?;
     Ok(Plan { folder: Some(folder.to_owned()), ..plan })
+}
+
+/// The failure that names each mistake in what was given.
+pub fn wrong(errors: Vec<InputError>) -> Failure {
+    errors.into_iter().fold(Failure::usage("the inputs are wrong"), |failure, error| {
+        let help = error.help.map_or_else(String::new, |help| format!(" ({help})"));
+        failure.help(format!("{}{help}", error.message))
+    })
 }
 
 /// What the command line, the inputs file and the environment give.

@@ -63,10 +63,13 @@ fn main() {
 }
 
 async fn run(cli: Cli) -> Exit {
-    let app = App::new(cli.state.as_deref(), cli.json);
+    let (app, json) = (App::new(cli.state.as_deref(), cli.json), cli.json);
     match commands::run(app, cli.command).await {
         Ok(exit) => exit,
         Err(failure) => {
+            if json && failure.exit == Exit::Drift {
+                report::print_refused(&failure);
+            }
             format::failure(&failure);
             failure.exit
         }

@@ -18,7 +18,7 @@ use runbook_engine::redact::Redactor;
 use runbook_engine::saved::Foreseen;
 use runbook_engine::step::RunInfo;
 use runbook_steps::executor::CatalogExecutor;
-use runbook_steps::kind::{NoVault, Vault};
+use runbook_steps::kind::{NoVault, SystemIs, Vault};
 use tokio_util::sync::CancellationToken;
 
 pub use self::place::sweep;
@@ -36,7 +36,7 @@ pub struct World {
     /// The plan, with the folder it works in.
     pub plan: Arc<Plan>,
     /// Which system each connection and each collection is.
-    pub systems: BTreeMap<String, String>,
+    pub systems: BTreeMap<String, SystemIs>,
     /// What each step would do.
     pub steps: Vec<Foreseen>,
     /// When it was read.

@@ -1,5 +1,6 @@
 //! Saved plans: written, read, and held against the world before a run is started with one.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -12,7 +13,10 @@ use runbook_engine::plan::{Drift, Plan, Reviewed};
 use runbook_engine::saved::{self, Foreseen, Moved, SAVED_PLAN_VERSION, SavedPlan, What};
 use runbook_steps::catalog::CATALOG;
 use runbook_steps::keyset::difference;
+use runbook_steps::kind::SystemIs;
+use runbook_steps::resources::{in_words, there};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::find::{self, Source};
@@ -83,10 +87,46 @@ pub async fn save(file: &Path, saved: &SavedPlan, world: &World) -> Outcome<()> 
     sets.keep_only(&kept).await.map_err(failed)
 }
 
+/// Refuses a plan whose sets are not what it says.
+pub async fn whole(file: &Path, saved: &SavedPlan) -> Outcome<()> {
+    let sets = planning::sets_beside(file);
+    for set in saved.steps.iter().flat_map(|step| &step.touches) {
+        if let Err(error) = sets.open(&set.items).await {
+            let path = sets.path(&set.items).map_or(String::new(), |path| format!(": {}", path.display()));
+            return Err(Failure::new(Exit::Drift, format!("the plan is not whole{path}: {error}"))
+                .help(
+                    "nothing was done; put the folder .sets of this plan back beside it as it was saved, or",
+                )
+                .help(anew(&saved.source_name, &file.display().to_string())));
+        }
+    }
+    Ok(())
+}
+
+/// What to type for a new plan.
+pub fn anew(source: &str, file: &str) -> String {
+    format!("runbook plan {} -o {}   to make a new plan, and have it reviewed", quoted(source), quoted(file))
+}
+
+/// A word of a command line as a shell takes it.
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:=@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// Where a saved plan's definition is read from again: the file that is named, else the one that it came from.
-pub fn source(saved: &SavedPlan, named: Option<&str>) -> Outcome<Source> {
-    find::runbook(named.unwrap_or(&saved.source_name))
-        .map_err(|failure| Failure { exit: Exit::Drift, ..failure })
+pub fn source(file: &Path, saved: &SavedPlan, named: Option<&str>) -> Outcome<Source> {
+    if let Some(named) = named {
+        return find::runbook(named);
+    }
+    find::runbook(&saved.source_name).map_err(|failure| {
+        let moved =
+            format!("runbook exec FILE --plan {}   if it was moved", quoted(&file.display().to_string()));
+        Failure { exit: Exit::Drift, ..failure }.help("nothing was done; name the file").help(moved)
+    })
 }
 
 /// The plan that the definition makes now with the inputs of the saved one, but for those that are given anew.
@@ -99,6 +139,7 @@ pub fn again(saved: &SavedPlan, source: &Source, anew: Vec<(String, Given)>) -> 
         crate::diagnostics::print(source, &found);
         return Err(drifted("the definition has changed, and has mistakes now"));
     };
+    let given_now: Vec<String> = anew.iter().map(|(name, _)| name.clone()).collect();
     let known = |name: &String| runbook.inputs.iter().any(|input| input.name.value == *name);
     let given: Vec<(String, Given)> = saved
         .plan
@@ -110,7 +151,13 @@ pub fn again(saved: &SavedPlan, source: &Source, anew: Vec<(String, Given)>) -> 
         .collect();
     let given: Vec<(String, Given)> = given.into_iter().chain(anew).collect();
     let values = resolve_inputs(&runbook, &given).map_err(|errors| {
-        errors.into_iter().fold(drifted("the inputs of the plan do not fit it any more"), |failure, error| {
+        // Who gives a wrong input now is told so; one of the plan that does not fit any more is a change.
+        let (wrong, stale): (Vec<_>, Vec<_>) =
+            errors.into_iter().partition(|error| given_now.contains(&error.input));
+        if !wrong.is_empty() {
+            return inputs::wrong(wrong);
+        }
+        stale.into_iter().fold(drifted("the inputs of the plan do not fit it any more"), |failure, error| {
             failure.help(error.message)
         })
     })?;
@@ -122,19 +169,20 @@ pub fn again(saved: &SavedPlan, source: &Source, anew: Vec<(String, Given)>) -> 
 }
 
 /// Refuses a plan that has expired.
-pub fn in_time(saved: &SavedPlan, now: Timestamp) -> Outcome<()> {
+pub fn in_time(file: &Path, saved: &SavedPlan, now: Timestamp) -> Outcome<()> {
     if now < saved.expires_at {
         return Ok(());
     }
     let ago = format::ago(saved.expires_at, now);
     Err(Failure::new(Exit::Drift, format!("the plan expired {ago}"))
-        .help("nothing was done; make a new plan"))
+        .help("nothing was done")
+        .help(anew(&saved.source_name, &file.display().to_string())))
 }
 
 /// Everything that is not as the plan says, with the first items that differ.
 pub async fn moved(file: &Path, saved: &SavedPlan, world: &World) -> Outcome<Vec<Moved>> {
     let subset = saved.plan.drift == Drift::Subset;
-    let mut moved = saved::foreseen(saved, &world.systems, &world.steps, !subset);
+    let mut moved = saved::foreseen(saved, &in_words(&world.systems), &world.steps, !subset);
     for (step, words) in items(saved, &planning::sets_beside(file), &world.steps, &world.artifacts).await? {
         if subset {
             eprintln!("{step}: not as in the plan: {words}; only what is in the plan will be touched");
@@ -193,21 +241,29 @@ pub fn line(moved: &Moved) -> String {
     one_line(&format!("{} `{}`: {}", moved.what.word(), moved.name, moved.how))
 }
 
-/// The failure that names all of it.
-pub fn refused(moved: &[Moved]) -> Failure {
-    let failure = Failure::new(Exit::Drift, "what was planned is not what is there; nothing was done");
-    let lines = moved.iter().map(line);
-    lines.fold(failure, Failure::help).help("make a new plan, and have it reviewed")
+/// A difference as data.
+pub fn data(moved: &Moved) -> Value {
+    json!({ "what": moved.what.word(), "name": moved.name, "how": moved.how })
 }
 
-/// What a run keeps of the plan it is started with.
-pub fn kept(saved: &SavedPlan, by: &str) -> Reviewed {
+/// The failure that names all of it.
+pub fn refused(file: &Path, saved: &SavedPlan, moved: Vec<Moved>) -> Failure {
+    Failure::new(Exit::Drift, "what was planned is not what is there; nothing was done")
+        .moved(moved)
+        .help(anew(&saved.source_name, &file.display().to_string()))
+}
+
+/// What a run keeps of the plan it is started with, and of the systems it was compared with.
+pub fn kept(saved: &SavedPlan, by: &str, systems: BTreeMap<String, SystemIs>) -> Reviewed {
     Reviewed {
         id: saved.id.clone(),
         made_by: saved.made_by.clone(),
         made_at: saved.made_at,
         seen_by: by.to_owned(),
+        expires_at: saved.expires_at,
+        systems: there(systems),
         sets: saved.sets(),
         settings: saved.settings(),
+        skipped: saved.skipped(),
     }
 }

@@ -1,5 +1,6 @@
 //! Everything between a stored run and the loop that drives it: shared by every command that makes a run go on or end.
 
+mod bound;
 mod checks;
 mod recorder;
 
@@ -35,6 +36,7 @@ use crate::secrets::{self, Secrets};
 use crate::signals::Stopper;
 use crate::trouble;
 
+pub use self::bound::in_time;
 pub use self::checks::decodes;
 
 /// Whether everything a run needs must be there before it is entered.
@@ -54,11 +56,14 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Checks the plan against this program, reads the secrets and opens the systems; reaches none of them.
-    pub fn new(state: &State, run: &str, plan: Plan, needs: Needs) -> Outcome<Self> {
+    /// Checks the plan against this program, reads the secrets and opens the systems. They are those of the reviewed plan, if the run was
+    /// started with one; nothing else is asked of them.
+    pub async fn new(state: &State, run: &str, plan: Plan, needs: Needs) -> Outcome<Self> {
         let vault = Arc::new(SealedVault::for_run(state.location.folder(), run));
         let shared: Arc<dyn Vault> = Arc::clone(&vault) as _;
-        Ok(Self { systems: Systems::open(plan, needs, &shared)?, vault, confirmed: Confirmed::default() })
+        let systems = Systems::open(plan, needs, &shared)?;
+        bound::same_systems(run, &systems, needs).await?;
+        Ok(Self { systems, vault, confirmed: Confirmed::default() })
     }
 
     /// The same, with answers that were given beforehand.
@@ -362,10 +367,12 @@ async fn conclude(
 
 /// Sums up on stderr how a run stands.
 pub async fn tell(state: &State, run: &str, plan: &Plan, stands: &RunState) -> Outcome<()> {
+    let row = state.store.run(run).await?.ok_or_else(|| StoreError::NoSuchRun(run.to_owned()))?;
     let facts = Facts {
         run,
         plan,
         state: stands,
+        source: &row.source_name,
         location: &state.location,
         owned: false,
         now: Timestamp::now(),

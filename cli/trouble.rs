@@ -24,6 +24,7 @@ pub async fn during(state: &State, row: &RunRow, plan: &Plan, last: RunState, fa
         run,
         plan,
         state: &stands,
+        source: &row.source_name,
         location: &state.location,
         owned: false,
         now: Timestamp::now(),

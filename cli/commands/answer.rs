@@ -42,6 +42,7 @@ pub async fn run(app: &App, args: &args::Answer) -> Outcome {
     }
     let (step, question, text) = choose(&stands, &args.words)?;
     still_counts(&row.id, &plan, &stands, &step)?;
+    session::in_time(&row, &plan, &stands)?;
     let Some(text) = text.or_else(|| typed(&step, &question)) else {
         eprintln!("nothing was recorded; the run still waits");
         return Ok(Exit::Waiting);
@@ -51,7 +52,7 @@ pub async fn run(app: &App, args: &args::Answer) -> Outcome {
     // Whatever keeps this process from going on is found out before the answer is recorded.
     let prepared = match &owner {
         Some(_) => None,
-        None => Some(Prepared::new(&state, &row.id, plan.clone(), Needs::All)?),
+        None => Some(Prepared::new(&state, &row.id, plan.clone(), Needs::All).await?),
     };
     let answer = |stands: &RunState| {
         let asking = stands.step(&step).filter(|one| one.status == StepStatus::Asking);
@@ -72,7 +73,7 @@ pub async fn run(app: &App, args: &args::Answer) -> Outcome {
     let row = state.store.run(&row.id).await?.ok_or(StoreError::NoSuchRun(row.id))?;
     let prepared = match prepared {
         Some(prepared) => prepared,
-        None => Prepared::new(&state, &row.id, plan, Needs::All)?,
+        None => Prepared::new(&state, &row.id, plan, Needs::All).await?,
     };
     session::announce(&row.id);
     match session::drive(&state, &row, prepared, Purpose::GoOn, app.json).await {
@@ -124,7 +125,7 @@ async fn put_back(app: &App, state: &State, row: &RunRow, plan: Plan, purpose: P
     if let Some((owner, until)) = session::live_owner(state, row) {
         return Err(session::busy(&row.id, &owner, until));
     }
-    let prepared = Prepared::new(state, &row.id, plan, Needs::WhatThereIs)?;
+    let prepared = Prepared::new(state, &row.id, plan, Needs::WhatThereIs).await?;
     session::drive(state, row, prepared, purpose, app.json).await
 }
 

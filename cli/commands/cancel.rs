@@ -48,6 +48,6 @@ pub async fn run(app: &App, args: &Cancel) -> Outcome {
             }
         }
     }
-    let prepared = Prepared::new(&state, &row.id, plan, Needs::WhatThereIs)?;
+    let prepared = Prepared::new(&state, &row.id, plan, Needs::WhatThereIs).await?;
     session::drive(&state, &row, prepared, Purpose::Cancel(by), app.json).await
 }

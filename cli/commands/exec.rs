@@ -47,39 +47,42 @@ async fn applied(app: &App, args: &Exec, file: &Path) -> Outcome {
     let file =
         &std::path::absolute(file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
     let saved = reviewed::load(file)?;
-    reviewed::in_time(&saved, Timestamp::now())?;
+    reviewed::in_time(file, &saved, Timestamp::now())?;
     let by = args.seen_by.clone().unwrap_or_else(session::person);
     if by.trim().is_empty() || by.chars().any(char::is_control) {
         return Err(Failure::usage("`--as` needs a name, without control characters"));
     }
     let confirmed = Confirmed::of(&args.confirm, &by, &saved)?;
-    let source = reviewed::source(&saved, args.runbook.as_deref())?;
+    reviewed::whole(file, &saved).await?;
+    let source = reviewed::source(file, &saved, args.runbook.as_deref())?;
     let plan = reviewed::again(&saved, &source, inputs::given_anew(&args.inputs)?)?;
     let state = app.state().await?;
     banner::show(&state, None).await;
     if let Some(run) = state.store.applied(&saved.id).await? {
         return Err(StoreError::Applied { run }.into());
     }
-    let mut moved = definitions(&saved.plan, &plan, &CATALOG);
-    if moved.is_empty() {
-        let world = planning::read(&state.location, plan.clone()).await?;
-        moved = reviewed::moved(file, &saved, &world).await?;
-    }
+    let moved = definitions(&saved.plan, &plan, &CATALOG);
     if !moved.is_empty() {
-        return Err(reviewed::refused(&moved));
+        return Err(reviewed::refused(file, &saved, moved));
+    }
+    let world = planning::read(&state.location, plan.clone()).await?;
+    let moved = reviewed::moved(file, &saved, &world).await?;
+    if !moved.is_empty() {
+        return Err(reviewed::refused(file, &saved, moved));
     }
     let sets = planning::sets_beside(file);
     for artifact in saved.sets().values() {
         state.location.artifacts().adopt(&sets, artifact).await?;
     }
-    let plan = Plan { reviewed: Some(reviewed::kept(&saved, &by)), ..plan };
+    let plan = Plan { reviewed: Some(reviewed::kept(&saved, &by, world.systems.clone())), ..plan };
+    drop(world);
     start(&state, app.json, source, plan, confirmed).await
 }
 
 async fn start(state: &State, json: bool, source: Source, plan: Plan, confirmed: Confirmed) -> Outcome {
     let now = Timestamp::now();
     let id = run_id(&plan.runbook, now, draw()?);
-    let prepared = Prepared::new(state, &id, plan.clone(), Needs::All)?.confirmed(confirmed);
+    let prepared = Prepared::new(state, &id, plan.clone(), Needs::All).await?.confirmed(confirmed);
     let row = create(state, &id, &plan, source, now, json).await?;
     session::announce(&id);
     session::drive(state, &row, prepared, Purpose::GoOn, json).await

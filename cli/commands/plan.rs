@@ -5,9 +5,10 @@ use std::path::Path;
 use jiff::Timestamp;
 use runbook_engine::duration::Duration;
 use runbook_engine::plan::Plan;
-use runbook_engine::saved::{Foreseen, Moved, SAVED_PLAN_VERSION, SavedPlan, Standing};
+use runbook_engine::saved::{Foreseen, SAVED_PLAN_VERSION, SavedPlan, Standing};
 use runbook_engine::state::StepStatus;
 use runbook_engine::store::{Store, decode_plan, load_state};
+use runbook_steps::resources::in_words;
 use serde_json::json;
 
 use crate::app::App;
@@ -111,7 +112,7 @@ fn saved(source: &Source, world: &World, expires: Duration) -> SavedPlan {
         source_name: source.path.display().to_string(),
         source: source.text.clone(),
         plan: Plan::clone(&world.plan),
-        systems: world.systems.clone(),
+        systems: in_words(&world.systems),
         steps: world.steps.clone(),
     }
     .sealed()
@@ -151,8 +152,7 @@ async fn diff(app: &App, before: &Path, after: &Path) -> Outcome {
     let (old, new) = (reviewed::load(before)?, reviewed::load(after)?);
     let moved = reviewed::differing((&old, before), (&new, after)).await?;
     if app.json {
-        let one = |one: &Moved| json!({ "what": one.what.word(), "name": one.name, "how": one.how });
-        super::print_json(&json!(moved.iter().map(one).collect::<Vec<_>>()))?;
+        super::print_json(&json!(moved.iter().map(reviewed::data).collect::<Vec<_>>()))?;
     } else if moved.is_empty() {
         super::print("the plans do the same")?;
     } else {

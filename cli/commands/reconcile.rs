@@ -50,7 +50,7 @@ async fn release(state: &State, run: &str) -> Outcome {
     if let Some((owner, until)) = session::live_owner(state, &row) {
         return Err(session::busy(run, &owner, until));
     }
-    let prepared = Prepared::new(state, run, decode_plan(&row)?, Needs::WhatThereIs)?;
+    let prepared = Prepared::new(state, run, decode_plan(&row)?, Needs::WhatThereIs).await?;
     session::drive(state, &row, prepared, Purpose::Reconcile, false)
         .await
         .map_err(|failure| Failure { message: format!("run {run}: {}", failure.message), ..failure })

@@ -1,7 +1,7 @@
 //! `runbook resume`.
 
 use runbook_engine::drive::Purpose;
-use runbook_engine::store::{RunRow, decode_plan};
+use runbook_engine::store::RunRow;
 
 use crate::app::App;
 use crate::args::Resume;
@@ -33,8 +33,9 @@ pub async fn run(app: &App, args: &Resume) -> Outcome {
     if let Some((owner, until)) = session::live_owner(&state, &row) {
         return Err(session::busy(&row.id, &owner, until));
     }
-    let plan = decode_plan(&row)?;
-    let prepared = Prepared::new(&state, &row.id, plan, Needs::All)?;
+    let (plan, stands) = session::load(&state, &row).await?;
+    session::in_time(&row, &plan, &stands)?;
+    let prepared = Prepared::new(&state, &row.id, plan, Needs::All).await?;
     session::announce(&row.id);
     tell_difference(&row);
     session::drive(&state, &row, prepared, Purpose::Resume, app.json).await

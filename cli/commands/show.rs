@@ -44,6 +44,7 @@ pub async fn run(app: &App, args: &Show) -> Outcome {
         run: &row.id,
         plan: &plan,
         state: &stands,
+        source: &row.source_name,
         location: &state.location,
         owned,
         now,
@@ -55,8 +56,7 @@ pub async fn run(app: &App, args: &Show) -> Outcome {
         format!("created {} by {}, from {}", format::ago(row.created_at, now), stands.by, row.source_name),
     ];
     if let Some(reviewed) = &plan.reviewed {
-        let id = reviewed.id.get(..12).unwrap_or(&reviewed.id);
-        let made = format::ago(reviewed.made_at, now);
+        let (id, made) = (reviewed.short_id(), format::ago(reviewed.made_at, now));
         lines.push(format!(
             "with plan {id}, made {made} by {}, seen by {}",
             reviewed.made_by, reviewed.seen_by
@@ -152,6 +152,7 @@ fn document(row: &RunRow, plan: &Plan, stands: &RunState, owner: Option<&str>) -
             "made_by": plan.made_by,
             "made_at": plan.made_at,
             "seen_by": plan.seen_by,
+            "expires_at": plan.expires_at,
         })),
         "owner": owner,
         "inputs": plan.inputs,

@@ -7,8 +7,11 @@ use runbook_engine::drive::live::Line;
 use runbook_engine::event::{Event, EventKind};
 use runbook_engine::state::RunState;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{Subject, View};
+use crate::exit::Failure;
+use crate::reviewed;
 
 /// An event with the run it belongs to.
 #[derive(Serialize)]
@@ -43,11 +46,36 @@ impl View for Json {
     }
 }
 
-/// Prints one event.
-pub fn print(run: &str, event: &Event) {
-    if let Ok(text) = serde_json::to_string(&Record { run, seq: event.seq, at: event.at, what: &event.what })
-    {
+/// What is printed instead of events when a reviewed plan is not followed.
+#[derive(Serialize)]
+struct Refused<'a> {
+    refused: Refusal<'a>,
+}
+
+#[derive(Serialize)]
+struct Refusal<'a> {
+    exit: i32,
+    message: &'a str,
+    moved: Vec<Value>,
+    help: &'a [String],
+}
+
+/// Prints why nothing was done, with each difference.
+pub fn print_refused(failure: &Failure) {
+    let moved = failure.moved.iter().map(reviewed::data).collect();
+    let refusal =
+        Refusal { exit: failure.exit.code(), message: &failure.message, moved, help: &failure.help };
+    print_line(&Refused { refused: refusal });
+}
+
+fn print_line(record: &impl Serialize) {
+    if let Ok(text) = serde_json::to_string(record) {
         // Whoever read our lines may have gone; the run does not stop for that.
         let _ = writeln!(std::io::stdout().lock(), "{text}");
     }
+}
+
+/// Prints one event.
+pub fn print(run: &str, event: &Event) {
+    print_line(&Record { run, seq: event.seq, at: event.at, what: &event.what });
 }

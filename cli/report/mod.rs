@@ -7,7 +7,7 @@ pub mod planned;
 pub mod summary;
 mod terminal;
 
-pub use self::json::print as print_event;
+pub use self::json::{print as print_event, print_refused};
 pub use self::plain::line as plain_line;
 
 use std::io::IsTerminal;

@@ -27,6 +27,8 @@ pub struct Facts<'a> {
     pub plan: &'a Plan,
     /// Its state.
     pub state: &'a RunState,
+    /// The file that its definition was read from.
+    pub source: &'a str,
     /// Where reports are.
     pub location: &'a Location,
     /// Whether a process works on it.

@@ -3,7 +3,7 @@
 //! Values that hold `${{ }}` expressions on secrets or on outputs of steps are kept as they were written; they are evaluated
 //! when their step starts, so that no secret is ever stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -87,14 +87,32 @@ pub struct Reviewed {
     pub made_at: Timestamp,
     /// Who started the run with it.
     pub seen_by: String,
+    /// From when on no step that destroys begins with it.
+    pub expires_at: Timestamp,
+    /// Which system each connection and each collection was that was there when the run was started, by its name.
+    pub systems: BTreeMap<String, String>,
     /// What each step that destroys may touch: an artifact with one JSON object a line, `{"key", "version_in", "bytes"}`, in the order of
     /// the keys.
     pub sets: BTreeMap<StepId, Artifact>,
-    /// What the settings of each other step come to that destroys, or of which nobody knows: SHA-256, 64 lower-case hex digits. Such a step
-    /// that is neither here nor in `sets` may not run.
+    /// What the settings of each other step that changes something come to, as far as it is known beforehand. One that destroys, or of
+    /// which nobody knows what it does, and that is neither here nor in `sets` may not run.
     #[serde(default)]
-    pub settings: BTreeMap<StepId, String>,
+    pub settings: BTreeMap<StepId, SettingsDigest>,
+    /// The steps that were to be skipped: those of them that change something may not run.
+    #[serde(default)]
+    pub skipped: BTreeSet<StepId>,
 }
+
+impl Reviewed {
+    /// The beginning of its id, as people know it.
+    pub fn short_id(&self) -> &str {
+        self.id.get(..12).unwrap_or(&self.id)
+    }
+}
+
+/// What the settings of a step come to: by the name of each setting the SHA-256 of its JSON, 64 lower-case hex digits, with names in place of
+/// secrets and of what is another thing in each run, and without what only changes the speed.
+pub type SettingsDigest = BTreeMap<String, String>;
 
 /// Where a secret is read from when a process needs it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]

@@ -1,12 +1,12 @@
 //! What the expressions of a run can see, from its plan and its state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::expr::{self, Scope};
-use crate::plan::{Plan, PlannedStep};
+use crate::plan::{Plan, PlannedStep, SettingsDigest};
 use crate::state::{RunState, StepState};
 use crate::step::RunInfo;
 
@@ -26,16 +26,41 @@ pub fn of_release(plan: &Plan, state: &RunState, run: &RunInfo, secrets: &BTreeM
     Scope { secrets: secrets.clone(), ..scope }
 }
 
-/// What a step's settings come to: SHA-256 of their JSON, 64 lower-case hex digits, with names in place of secrets and of what is another
-/// thing in each run, so that the same step of a plan and of a run started with it come to the same. None when an expression has no value.
-pub fn settings_digest(step: &PlannedStep, scope: &Scope) -> Option<String> {
+/// When a step began and ended, where it does not matter when: a time all the same, because expressions may reckon with it.
+const SOME_TIME: &str = "1970-01-01T00:00:00Z";
+
+/// What a step's settings come to, so that the same step of a plan and of a run started with it come to the same: secrets and facts of the
+/// run by their names, steps at some time, and without the settings at the JSON pointers `speed`. None when an expression has no value.
+pub fn settings_digest(step: &PlannedStep, speed: &[&str], scope: &Scope) -> Option<SettingsDigest> {
     let named = |what: &str, name: &String| Value::from(format!("{what}.{name}"));
     let run = scope.run.keys().map(|name| (name.clone(), named("run", name))).collect();
     let secrets = scope.secrets.keys().map(|name| (name.clone(), format!("secrets.{name}"))).collect();
-    let neutral = Scope { run, secrets, ..scope.clone() };
-    let with = expr::resolve(&step.with, &neutral).ok()?;
-    let digest = Sha256::digest(with.to_string().as_bytes());
-    Some(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    let mut steps = scope.steps.clone();
+    for facts in steps.values_mut().filter_map(Value::as_object_mut) {
+        let times = facts.iter_mut().filter(|(name, _)| matches!(name.as_str(), "started_at" | "ended_at"));
+        times.for_each(|(_, time)| *time = Value::from(SOME_TIME));
+    }
+    let neutral = Scope { inputs: scope.inputs.clone(), steps, run, secrets };
+    let mut with = step.with.clone();
+    for pointer in speed {
+        if let Some(value) = with.pointer_mut(pointer) {
+            *value = Value::Null;
+        }
+    }
+    let with = expr::resolve(&with, &neutral).ok()?;
+    let digest = |value: &Value| -> String {
+        Sha256::digest(value.to_string().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    let settings = with.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+    Some(settings.map(|(name, value)| (name.clone(), digest(value))).collect())
+}
+
+/// That the settings of a step come to something else, and which; nothing when they come to the same.
+pub fn settings_words(before: &SettingsDigest, after: &SettingsDigest) -> Option<String> {
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let differ = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
+    let differ: Vec<String> = differ.map(|name| format!("`{name}`")).collect();
+    (!differ.is_empty()).then(|| format!("its settings come to something else ({})", differ.join(", ")))
 }
 
 /// The scope of a step that is only foreseen: of the steps before it, what is known of them.

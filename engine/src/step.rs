@@ -1,6 +1,7 @@
 //! The seam between the engine and what a step does: one call in, outputs or a question out, and a context for everything a
 //! step may use of the engine.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -101,6 +102,17 @@ pub trait Executor: Send + Sync {
     async fn foresee(&self, call: StepCall, cx: StepContext) -> Result<Foresight, StepError> {
         let _ = (call, cx);
         Ok(Foresight::default())
+    }
+
+    /// JSON pointers in the settings of a step kind that change how fast it works and not what it does.
+    fn speed_fields(&self, uses: &str) -> &'static [&'static str] {
+        let _ = uses;
+        &[]
+    }
+
+    /// Which system each connection and each collection is, by its name, in words. Changes nothing.
+    async fn systems(&self) -> Result<BTreeMap<String, String>, StepError> {
+        Ok(BTreeMap::new())
     }
 
     /// Puts back what the obligation changed. Idempotent: it is entered again after a crash.

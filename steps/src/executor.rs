@@ -1,5 +1,6 @@
 //! Runs steps of the catalog for the engine.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,7 +11,7 @@ use runbook_engine::step::{Executor, Found, Hold, Look, Release, StepCall, StepC
 
 use crate::catalog;
 use crate::kind::{Context, StepEntry};
-use crate::resources::Resources;
+use crate::resources::{Resources, in_words};
 
 /// The executor for production.
 pub struct CatalogExecutor {
@@ -43,6 +44,14 @@ impl Executor for CatalogExecutor {
         let effect =
             cx.history.plan.step(&call.id).map_or((entry.info.effect)(&call.with), |step| step.effect);
         (entry.foresee)(call.with, effect, self.context(cx)).await
+    }
+
+    fn speed_fields(&self, uses: &str) -> &'static [&'static str] {
+        catalog::step(uses).map_or(&[], |entry| entry.info.speed_fields)
+    }
+
+    async fn systems(&self) -> Result<BTreeMap<String, String>, StepError> {
+        Ok(in_words(&self.resources.identities().await?))
     }
 
     async fn release(

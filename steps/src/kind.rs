@@ -217,7 +217,25 @@ pub trait ConnectionKind: DeserializeOwned + JsonSchema + Sized + 'static {
 
     /// Which system it is, in words that are the same as long as it is the same one, and others when the same address leads to another.
     /// No secrets.
-    async fn identity(client: &Self::Client) -> Result<String, StepError>;
+    async fn identity(client: &Self::Client) -> Result<SystemIs, StepError>;
+}
+
+/// Which system a connection leads to, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SystemIs {
+    /// It is there, or nothing but its address tells it from others.
+    There(String),
+    /// There is nothing yet; a run may make it, and is not bound to its being missing then.
+    NotYet(String),
+}
+
+impl SystemIs {
+    /// The words.
+    pub fn words(&self) -> &str {
+        match self {
+            Self::There(words) | Self::NotYet(words) => words,
+        }
+    }
 }
 
 /// What a connection may use when it is opened.
@@ -265,9 +283,9 @@ pub struct ConnectionEntry {
 }
 
 /// Tells which system a client leads to.
-pub type Identity = fn(Arc<dyn Any + Send + Sync>) -> Running<String>;
+pub type Identity = fn(Arc<dyn Any + Send + Sync>) -> Running<SystemIs>;
 
-fn identity<T: ConnectionKind>(client: Arc<dyn Any + Send + Sync>) -> Running<String> {
+fn identity<T: ConnectionKind>(client: Arc<dyn Any + Send + Sync>) -> Running<SystemIs> {
     Box::pin(async move {
         let client = client
             .downcast::<T::Client>()

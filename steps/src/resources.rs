@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::catalog;
 use crate::collections::Collection;
-use crate::kind::{Identity, OpenContext, Vault};
+use crate::kind::{Identity, OpenContext, SystemIs, Vault};
 
 struct Connection {
     client: Arc<dyn Any + Send + Sync>,
@@ -67,13 +67,15 @@ impl Resources {
     }
 
     /// Which system each connection leads to, and what each collection is, by their names.
-    pub async fn identities(&self) -> Result<BTreeMap<String, String>, StepError> {
+    pub async fn identities(&self) -> Result<BTreeMap<String, SystemIs>, StepError> {
         let mut all = BTreeMap::new();
         for (name, Connection { client, identity }) in &self.connections {
             let who = identity(Arc::clone(client)).await.map_err(|error| named("connection", name, error))?;
             all.insert(name.clone(), who);
         }
-        all.extend(self.collections.iter().map(|(name, one)| (name.clone(), one.describe())));
+        let described =
+            self.collections.iter().map(|(name, one)| (name.clone(), SystemIs::There(one.describe())));
+        all.extend(described);
         Ok(all)
     }
 
@@ -84,6 +86,20 @@ impl Resources {
             .cloned()
             .ok_or_else(|| StepError::invalid(format!("there is no collection `{name}`")))
     }
+}
+
+/// The systems in words.
+pub fn in_words(all: &BTreeMap<String, SystemIs>) -> BTreeMap<String, String> {
+    all.iter().map(|(name, one)| (name.clone(), one.words().to_owned())).collect()
+}
+
+/// Those of the systems that are there, in words.
+pub fn there(all: BTreeMap<String, SystemIs>) -> BTreeMap<String, String> {
+    let there = all.into_iter().filter_map(|(name, one)| match one {
+        SystemIs::There(words) => Some((name, words)),
+        SystemIs::NotYet(_) => None,
+    });
+    there.collect()
 }
 
 fn typed(name: &str, settings: &Value) -> Result<(String, Value), StepError> {

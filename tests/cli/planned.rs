@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -108,9 +109,52 @@ fn a_plan_that_expired_or_was_edited_or_is_none_is_refused() {
     place.write("plan.json", "{}");
     assert!(place.expect(2, &APPLY).err.contains("this is no saved plan"));
     place.write("plan.json", &text);
-    fs::remove_dir_all(place.path("plan.json.sets")).unwrap();
-    assert_ne!(place.run(&APPLY).code, 0, "without its sets it binds nothing");
+    let set = state_of_sets(&place);
+    let whole = fs::read_to_string(&set).unwrap();
+    fs::write(&set, whole.replace("b.log", "x.log")).unwrap();
+    for altered in [true, false] {
+        let ran = place.expect(9, &APPLY);
+        let path = set.display().to_string();
+        assert!(ran.err.contains(&path) && ran.err.contains("runbook plan "), "{altered}: {}", ran.err);
+        if altered {
+            fs::remove_dir_all(place.path("plan.json.sets")).unwrap();
+        }
+    }
     assert_eq!(present(&place), names());
+    assert_eq!(place.json(&["runs"]), serde_json::json!([]));
+}
+
+/// The one set beside the plan.
+fn state_of_sets(place: &Place) -> PathBuf {
+    let folders = fs::read_dir(place.path("plan.json.sets")).unwrap().map(|entry| entry.unwrap().path());
+    let files = folders.filter(|path| path.is_dir()).flat_map(|folder| fs::read_dir(folder).unwrap());
+    let files: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    files[0].clone()
+}
+
+#[test]
+fn what_is_refused_is_told_as_data_and_what_is_mistyped_is_no_drift() {
+    let place = place("refuse");
+    saved(&place);
+    for given in ["wished=*.log", "size=999"] {
+        let ran = place.expect(2, &[&APPLY[..], &["-i", given]].concat());
+        assert!(ran.err.contains("the inputs are wrong"), "{}", ran.err);
+    }
+    place.write("logs/e.log", "the CONTENT of e.log");
+    fs::remove_file(place.path("logs/c.log")).unwrap();
+    let ran = place.expect(9, &[&APPLY[..], &["--json"]].concat());
+    let told: Value = serde_json::from_str(&ran.out).unwrap();
+    let purge = &told["refused"]["moved"].as_array().unwrap()[1];
+    assert_eq!((&told["refused"]["exit"], &purge["name"]), (&Value::from(9), &Value::from("purge")));
+    assert!(purge["how"].as_str().unwrap().contains("1 changed (e.log), 1 gone (c.log)"), "{told}");
+    // A runbook that was moved is named.
+    fs::rename(place.path("clean.yaml"), place.path("moved.yaml")).unwrap();
+    let ran = place.expect(9, &APPLY);
+    assert!(ran.err.contains("runbook exec FILE --plan "), "{}", ran.err);
+    let ran = place.expect(9, &[&["exec", "moved.yaml"], &APPLY[1..]].concat());
+    assert!(ran.err.contains("1 changed (e.log)"), "{}", ran.err);
+    assert_eq!(place.run(&[&["exec", "nowhere.yaml"], &APPLY[1..]].concat()).code, 2);
     assert_eq!(place.json(&["runs"]), serde_json::json!([]));
 }
 
@@ -124,6 +168,7 @@ fn phrases_are_given_beforehand_only_with_the_plan_that_asks_for_them() {
         ("sure=DELETE 7 FILES", "asks for `DELETE 8 FILES`"),
         ("purge=DELETE", "asks for no phrase"),
         ("nobody=X", "the plan has no step `nobody`"),
+        ("gone=X", "is known only after `purge`"),
         ("begin", "has no phrase"),
     ] {
         let ran = with(confirm);
@@ -179,6 +224,8 @@ fn what_moves_while_the_run_waits_is_not_touched_either() {
         if drift == "refuse" {
             assert_eq!(ran.code, 9, "{}", ran.err);
             assert!(ran.err.contains(words) && ran.err.contains("nothing was deleted"), "{}", ran.err);
+            let at = |command: &str| ran.err.rfind(command).unwrap();
+            assert!(at("runbook plan ") < at("runbook resume "), "going on does not help: {}", ran.err);
             assert_eq!(present(&place).len(), 8);
             assert_eq!(place.run(&["resume", &run]).code, 9, "it is not forgotten");
         } else {
@@ -230,43 +277,6 @@ fn a_command_that_destroys_does_what_was_planned_or_nothing() {
     assert!(ran.err.contains("come to something else"), "{}", ran.err);
     assert_eq!((place.text("old").as_str(), place.text("victim").as_str()), ("kept", "kept"));
     assert!(!place.path("extra-ran").exists());
-}
-
-#[test]
-fn every_item_whose_version_is_known_is_guarded_in_whatever_collection() {
-    let place = Place::new();
-    for folder in ["a", "b"] {
-        fs::create_dir(place.path(folder)).unwrap();
-    }
-    // The orphan sorts first, and is of the other collection.
-    for name in ["a/k1", "a/k2", "b/a0", "b/k1", "b/k2"] {
-        place.write(name, name);
-    }
-    let at = |folder: &str| place.path(folder).display().to_string();
-    place.runbook(
-        "two",
-        &format!(
-            "connections:\n  a: {{ type: directory, path: \"{}\" }}\n  b: {{ type: directory, path: \"{}\" }}\n\
-             collections:\n  one: {{ type: files, connection: a }}\n  two: {{ type: files, connection: b }}\n\
-             limits: {{ max_items: 10 }}\n\
-             steps:\n\
-             \x20 - {{ id: first, uses: snapshot, with: {{ collection: one }} }}\n\
-             \x20 - {{ id: second, uses: snapshot, with: {{ collection: two, compare_with: \"${{{{ steps.first.outputs.manifest }}}}\" }} }}\n\
-             \x20 - {{ id: sure, uses: confirm-prompt, with: {{ message: m, phrases: [\"YES\"] }} }}\n\
-             \x20 - id: purge\n    uses: delete-batch\n    with:\n      collections: [two, one]\n      \
-             keys: [\"${{{{ steps.first.outputs.manifest }}}}\", \"${{{{ steps.second.outputs.only_here.manifest }}}}\"]\n\
-             \x20 - {{ id: left, uses: count, with: {{ collections: [one, two] }} }}\n",
-            at("a"),
-            at("b")
-        ),
-    );
-    place.expect(0, &["plan", "two.yaml", "-o", "plan.json"]);
-    place.expect(5, &["exec", "--plan", "plan.json"]);
-    place.write("a/k2", "it is another one");
-    let ran = place.expect(4, &["answer", &place.newest(), "YES"]);
-    assert!(ran.err.contains("`k2` changed since the snapshot"), "{}", ran.err);
-    assert_eq!(place.text("a/k2"), "it is another one");
-    assert!(!place.path("b/a0").exists());
 }
 
 #[test]

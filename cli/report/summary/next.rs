@@ -1,10 +1,13 @@
 //! What to type next.
 
 use console::{Style, measure_text_width};
+use runbook_engine::error::ErrorKind;
 use runbook_engine::event::Question;
+use runbook_engine::state::StepStatus;
 
 use super::{Facts, INDENT, asking, describe, row};
 use crate::format;
+use crate::reviewed;
 
 /// The commands that fit how the run stands; none when it has ended for good.
 pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
@@ -35,10 +38,24 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
         next.push((format!("runbook show {run}"), "look at it"));
     } else {
         next.extend(by_hand(facts));
-        next.push((format!("runbook resume {run}"), "go on from where it stands"));
-        next.push(cancel);
+        if drifted(facts) {
+            let anew = format!("runbook plan {} -o plan.json", reviewed::quoted(facts.source));
+            next.push((anew, "make a new plan, to be reviewed"));
+            // What is held would be found as it is now.
+            next.insert(if held { next.len() - 1 } else { next.len() }, cancel);
+            next.push((format!("runbook resume {run}"), "go on, once what differs is as it was"));
+        } else {
+            next.push((format!("runbook resume {run}"), "go on from where it stands"));
+            next.push(cancel);
+        }
     }
     commands(facts, lines, &next);
+}
+
+/// Whether something is not as the reviewed plan says, so that going on does not help by itself.
+fn drifted(facts: &Facts<'_>) -> bool {
+    let failed = facts.state.steps.values().filter(|step| step.status == StepStatus::Failed);
+    failed.filter_map(|step| step.error.as_ref()).any(|error| error.kind == ErrorKind::Drift)
 }
 
 /// What a person says who has put back what the run could not.

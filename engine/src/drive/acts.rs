@@ -60,12 +60,23 @@ impl Loop {
             Ok(ground) => ground,
             Err(error) => return self.fail(id.to_owned(), error).await,
         };
-        if ground.is_empty() {
+        let systems = self.systems_of(step);
+        if ground.is_empty() && systems.is_none() {
             return self.begin(id).await;
         }
         let (stop, name) = (CancellationToken::new(), id.to_owned());
         let (executor, stopped) = (std::sync::Arc::clone(&self.executor), stop.clone());
-        let task = async move { TaskEnd::Ground(name, ground::prove(&*executor, &ground, &stopped).await) };
+        let task = async move {
+            let proven = match systems {
+                Some(systems) => systems.same(&*executor).await,
+                None => Ok(()),
+            };
+            let ground = match proven {
+                Ok(()) => ground::prove(&*executor, &ground, &stopped).await,
+                Err(error) => Err(error),
+            };
+            TaskEnd::Ground(name, ground)
+        };
         self.spawn(id, stop, CancellationToken::new(), false, task);
         Ok(())
     }
@@ -92,7 +103,7 @@ impl Loop {
             Ok(call) => call,
             Err(error) => return self.fail(step.id, error).await,
         };
-        if let Some(error) = self.unplanned(&step, &scope) {
+        if let Some(error) = self.unplanned(&step, &scope).await? {
             return self.fail(step.id, error).await;
         }
         let stop = CancellationToken::new();
@@ -231,30 +242,6 @@ impl Loop {
         }
         let error = StepError::new(ErrorKind::Bug, "the step panicked").with_source(error).unknown();
         self.fail(step, error).await
-    }
-
-    /// Why the reviewed plan does not let a step run that may destroy. One that has a set of items holds itself to that.
-    fn unplanned(&self, step: &PlannedStep, scope: &expr::Scope) -> Option<StepError> {
-        let reviewed = self.owner.plan.reviewed.as_ref().filter(|_| step.effect.class.may_destroy())?;
-        if reviewed.sets.contains_key(&step.id) {
-            return None;
-        }
-        let id = reviewed.id.get(..12).unwrap_or(&reviewed.id);
-        let message = match reviewed.settings.get(&step.id) {
-            Some(planned) if scope::settings_digest(step, scope).as_ref() == Some(planned) => return None,
-            Some(_) => {
-                format!("not begun: its settings come to something else than in the reviewed plan {id}")
-            }
-            None => format!(
-                "not begun: the reviewed plan {id} does not say what it would do, or says that it is skipped"
-            ),
-        };
-        let error = StepError::new(ErrorKind::Drift, message);
-        Some(
-            error.with_help(
-                "nothing of this step was done; cancel the run, make a new plan and have it reviewed",
-            ),
-        )
     }
 
     pub(super) fn masked(&self, error: StepError) -> StepError {

@@ -178,8 +178,9 @@ impl Walk {
         let seen = self.with.executor.foresee(call, self.context(step)).await;
         Ok(match seen {
             Ok(seen) => {
-                let bound = step.effect.class.may_destroy() && seen.touches.is_empty();
-                let settings = scope::settings_digest(step, &scope).filter(|_| bound);
+                let bound = step.effect.class != Class::Read && seen.touches.is_empty();
+                let speed = self.with.executor.speed_fields(&step.uses);
+                let settings = scope::settings_digest(step, speed, &scope).filter(|_| bound);
                 Foreseen { settings, ..self.seen(step, seen) }
             }
             Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),

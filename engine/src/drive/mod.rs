@@ -10,6 +10,7 @@ pub mod ledger;
 pub mod live;
 pub mod obligations;
 mod owner;
+mod planned;
 mod release;
 mod run;
 mod steady;

@@ -8,7 +8,8 @@ use super::{Foreseen, SavedPlan, Standing};
 use crate::event::Question;
 use crate::expr;
 use crate::kinds::Catalog;
-use crate::plan::{Plan, PlannedStep};
+use crate::plan::{Plan, PlannedStep, SettingsDigest};
+use crate::scope::settings_words;
 
 /// One thing that is not as the plan says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,15 +191,7 @@ pub fn foreseen(
     now: &[Foreseen],
     exact: bool,
 ) -> Vec<Moved> {
-    let mut moved = Vec::new();
-    for (name, before) in &saved.systems {
-        match systems.get(name) {
-            Some(after) if after != before => {
-                moved.push(Moved::new(What::System, name, format!("it was {before} and is {after}")));
-            }
-            _ => {}
-        }
-    }
+    let mut moved = self::systems(&saved.systems, systems);
     for after in now {
         let Some(before) = saved.step(&after.step) else { continue };
         // Of what comes after one that fails nothing is known.
@@ -221,8 +214,8 @@ pub fn foreseen(
             say(format!("{} items then, and {} now", old.count, new.count));
         } else if exact && before.asks != after.asks {
             say(asked(&before.asks, &after.asks));
-        } else if before.settings != after.settings {
-            say("its settings come to something else".to_owned());
+        } else if let Some(words) = settings(before.settings.as_ref(), after.settings.as_ref()) {
+            say(words);
         } else if before.effect.class != crate::kinds::Class::Read && before.does != after.does {
             say(format!("it would {} then, and would {} now", before.does, after.does));
         }
@@ -248,6 +241,23 @@ fn asked(before: &[Question], after: &[Question]) -> String {
         .map(|(old, new)| format!("it asked `{old}` then, and asks `{new}` now"))
         .collect();
     different.join("; ")
+}
+
+/// The systems that are other ones, of those that are known then and now.
+pub fn systems(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<Moved> {
+    let both = before.iter().filter_map(|(name, then)| Some((name, then, after.get(name)?)));
+    let other = both.filter(|(_, then, now)| then != now);
+    other
+        .map(|(name, then, now)| Moved::new(What::System, name, format!("it was {then} and is {now}")))
+        .collect()
+}
+
+fn settings(before: Option<&SettingsDigest>, after: Option<&SettingsDigest>) -> Option<String> {
+    match (before, after) {
+        (Some(before), Some(after)) => settings_words(before, after),
+        (None, None) => None,
+        _ => Some("its settings come to something else".to_owned()),
+    }
 }
 
 fn stands(standing: &Standing) -> String {

@@ -3,20 +3,20 @@
 
 mod compare;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-pub use compare::{Moved, What, definitions, foreseen};
+pub use compare::{Moved, What, definitions, foreseen, systems};
 
 use crate::artifact::Artifact;
 use crate::error::StepError;
 use crate::event::Question;
 use crate::kinds::Effect;
-use crate::plan::{Plan, StepId};
+use crate::plan::{Plan, SettingsDigest, StepId};
 
 /// The version of the file's form. A later one is refused.
 pub const SAVED_PLAN_VERSION: u32 = 1;
@@ -68,10 +68,9 @@ pub struct Foreseen {
     /// What it would ask, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asks: Vec<Question>,
-    /// Of a step that destroys, or of which nobody knows: what its settings come to, SHA-256 of their JSON, 64 lower-case hex digits, with
-    /// names in place of secrets and of what is another thing in each run.
+    /// Of a step that changes something, and not the items of a set: what its settings come to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub settings: Option<String>,
+    pub settings: Option<SettingsDigest>,
     /// What a step that was done gave, for whoever shows the plan; it is not saved.
     #[serde(skip)]
     #[schemars(skip)]
@@ -170,9 +169,15 @@ impl SavedPlan {
     }
 
     /// What the settings of each step come to that is bound by them.
-    pub fn settings(&self) -> BTreeMap<StepId, String> {
+    pub fn settings(&self) -> BTreeMap<StepId, SettingsDigest> {
         let known = |step: &Foreseen| Some((step.step.clone(), step.settings.clone()?));
         self.steps.iter().filter_map(known).collect()
+    }
+
+    /// The steps that are to be skipped.
+    pub fn skipped(&self) -> BTreeSet<StepId> {
+        let skipped = self.steps.iter().filter(|step| step.standing == Standing::Skipped);
+        skipped.map(|step| step.step.clone()).collect()
     }
 
     /// The first step that destroys and would be done, or may be.

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::digest::hex;
-use crate::kind::{ConnectionKind, OpenContext};
+use crate::kind::{ConnectionKind, OpenContext, SystemIs};
 use crate::manifest::blocking;
 
 /// A directory of this machine.
@@ -35,17 +35,20 @@ impl ConnectionKind for DirectoryConnection {
         Directory::new(&self.path)
     }
 
-    async fn identity(client: &Directory) -> Result<String, StepError> {
+    async fn identity(client: &Directory) -> Result<SystemIs, StepError> {
         let root = client.root().to_owned();
         blocking(move || Ok(whereabouts(&root))).await
     }
 }
 
 /// A path with what tells one directory from another that has taken its place.
-fn whereabouts(root: &Path) -> String {
+fn whereabouts(root: &Path) -> SystemIs {
     match fs::metadata(root) {
-        Ok(found) => format!("{} (device {}, inode {})", root.display(), found.dev(), found.ino()),
-        Err(_) => format!("{} (not there)", root.display()),
+        Ok(found) => {
+            let (path, device, inode) = (root.display(), found.dev(), found.ino());
+            SystemIs::There(format!("{path} (device {device}, inode {inode})"))
+        }
+        Err(_) => SystemIs::NotYet(format!("{} (not there)", root.display())),
     }
 }
 

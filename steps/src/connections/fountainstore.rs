@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use super::http::{
     BASE_URL, BASE_URL_WANTED, Http, check_status, default_timeout, read_json, transport_error,
 };
-use crate::kind::{ConnectionKind, OpenContext};
+use crate::kind::{ConnectionKind, OpenContext, SystemIs};
 
 /// A FountainStore over HTTP.
 #[derive(Clone, Deserialize, JsonSchema)]
@@ -45,8 +45,8 @@ impl ConnectionKind for FountainStoreConnection {
         Ok(FountainStore { http, capabilities: Mutex::new(None) })
     }
 
-    async fn identity(client: &FountainStore) -> Result<String, StepError> {
-        Ok(client.describe())
+    async fn identity(client: &FountainStore) -> Result<SystemIs, StepError> {
+        Ok(SystemIs::There(client.describe()))
     }
 }
 

@@ -18,7 +18,7 @@ use url::Url;
 
 use super::fountainstore::FountainStore;
 use super::session::{Session, SessionSettings};
-use crate::kind::{ConnectionKind, OpenContext};
+use crate::kind::{ConnectionKind, OpenContext, SystemIs};
 use crate::resources::Resources;
 
 /// What a base URL looks like.
@@ -62,8 +62,8 @@ impl ConnectionKind for HttpConnection {
         Ok(Http { endpoint, session })
     }
 
-    async fn identity(client: &Http) -> Result<String, StepError> {
-        Ok(client.base().as_str().trim_end_matches('/').to_owned())
+    async fn identity(client: &Http) -> Result<SystemIs, StepError> {
+        Ok(SystemIs::There(client.base().as_str().trim_end_matches('/').to_owned()))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use runbook_engine::error::StepError;
+use runbook_engine::error::{ErrorKind, StepError};
 use runbook_engine::event::{Closed, Event, EventKind, ObligationChange};
 use runbook_engine::kinds::Class;
 use runbook_engine::plan::{OnFailure, Plan, PlannedStep, Reviewed};
@@ -389,12 +389,23 @@ fn next(run: &str, state: &RunState) -> Vec<(String, String)> {
     if state.cancel.is_none() && state.steps.values().any(|step| step.status == StepStatus::Asking) {
         next.push((format!("runbook answer {run}"), "answer what is asked".to_owned()));
     }
-    if state.cancel.is_none() {
-        next.push((format!("runbook resume {run}"), "go on with what failed and what is left".to_owned()));
-    }
-    if state.cancel.is_none() || state.open_obligations().next().is_some() {
-        next.push((format!("runbook cancel {run}"), "put back what is held, and end".to_owned()));
-    }
+    // What is not as the reviewed plan says is mended by a new plan, and not by going on.
+    let failed = state.steps.values().filter(|step| step.status == StepStatus::Failed);
+    let drifted = failed.filter_map(|step| step.error.as_ref()).any(|error| error.kind == ErrorKind::Drift);
+    let about = if drifted {
+        "go on, once what differs from the plan is as it was"
+    } else {
+        "go on with what failed and what is left"
+    };
+    let resume = state.cancel.is_none().then(|| (format!("runbook resume {run}"), about.to_owned()));
+    let end = if drifted {
+        "put back what is held, and end; then make a new plan"
+    } else {
+        "put back what is held, and end"
+    };
+    let cancel = (state.cancel.is_none() || state.open_obligations().next().is_some())
+        .then(|| (format!("runbook cancel {run}"), end.to_owned()));
+    next.extend(if drifted { [cancel, resume] } else { [resume, cancel] }.into_iter().flatten());
     next.push((format!("runbook show {run}"), "look at every step and batch".to_owned()));
     next
 }

@@ -1,0 +1,96 @@
+//! What a reviewed plan lets a step do, asked right before it begins.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::DriveError;
+use super::run::Loop;
+use crate::error::{ErrorKind, StepError};
+use crate::expr;
+use crate::kinds::Class;
+use crate::plan::{PlannedStep, Reviewed};
+use crate::saved;
+use crate::scope;
+use crate::step::Executor;
+
+/// The systems that a plan is about.
+pub(super) struct PlannedSystems {
+    plan: String,
+    systems: BTreeMap<String, String>,
+}
+
+impl PlannedSystems {
+    /// Of kind drift when one of them is another one now.
+    pub(super) async fn same(&self, executor: &dyn Executor) -> Result<(), StepError> {
+        let moved = saved::systems(&self.systems, &executor.systems().await?);
+        let words: Vec<String> = moved.iter().map(|one| format!("`{}`: {}", one.name, one.how)).collect();
+        if words.is_empty() {
+            return Ok(());
+        }
+        let what = format!("the reviewed plan {} is about other systems: {}", self.plan, words.join("; "));
+        Err(refused(what, "put them back as they were and resume, or cancel the run and make a new plan"))
+    }
+}
+
+impl Loop {
+    /// The systems that have to be the planned ones before this step begins: any that changes something may reach any of them.
+    pub(super) fn systems_of(&self, step: &PlannedStep) -> Option<PlannedSystems> {
+        let reviewed = self.owner.plan.reviewed.as_ref().filter(|_| step.effect.class != Class::Read)?;
+        Some(PlannedSystems { plan: reviewed.short_id().to_owned(), systems: reviewed.systems.clone() })
+    }
+
+    /// Why the reviewed plan does not let a step run. One that has a set of items holds itself to that.
+    pub(super) async fn unplanned(
+        &mut self,
+        step: &PlannedStep,
+        scope: &expr::Scope,
+    ) -> Result<Option<StepError>, DriveError> {
+        let plan = Arc::clone(&self.owner.plan);
+        let Some(reviewed) = plan.reviewed.as_ref().filter(|_| step.effect.class != Class::Read) else {
+            return Ok(None);
+        };
+        if step.effect.class.may_destroy() && self.late(step, reviewed).await? {
+            let until = reviewed.expires_at.strftime("%Y-%m-%d %H:%M:%S UTC");
+            let what = format!("the reviewed plan {} expired at {until}", reviewed.short_id());
+            let help =
+                "cancel the run, make a new plan and have it reviewed; `plan --expires` gives it more time";
+            return Ok(Some(refused(what, help)));
+        }
+        if reviewed.sets.contains_key(&step.id) {
+            return Ok(None);
+        }
+        let id = reviewed.short_id();
+        let what = match reviewed.settings.get(&step.id) {
+            Some(planned) => {
+                let now = scope::settings_digest(step, self.executor.speed_fields(&step.uses), scope);
+                match scope::settings_words(planned, &now.unwrap_or_default()) {
+                    Some(words) => format!("{words} than in the reviewed plan {id}"),
+                    None => return Ok(None),
+                }
+            }
+            None if reviewed.skipped.contains(&step.id) => {
+                format!("the reviewed plan {id} says that it is skipped")
+            }
+            None if step.effect.class.may_destroy() => {
+                format!("the reviewed plan {id} does not say what it would do")
+            }
+            None => return Ok(None),
+        };
+        Ok(Some(refused(what, "cancel the run, make a new plan and have it reviewed")))
+    }
+
+    /// Whether the plan's time is over for a step that destroys. One that has begun with its set goes on: every item that is left is held
+    /// to what was reviewed, and stopping half-way makes nothing safer. Of others it is not known how far they came.
+    async fn late(&mut self, step: &PlannedStep, reviewed: &Reviewed) -> Result<bool, DriveError> {
+        if self.owner.clock.now() < reviewed.expires_at {
+            return Ok(false);
+        }
+        let ledger = self.owner.store.ledger(&self.owner.run, &step.id).await?;
+        Ok(!reviewed.sets.contains_key(&step.id) || ledger.last_batch == 0)
+    }
+}
+
+fn refused(what: impl std::fmt::Display, help: &str) -> StepError {
+    StepError::new(ErrorKind::Drift, format!("not begun: {what}"))
+        .with_help(format!("nothing of this step was done; {help}"))
+}
