@@ -12,7 +12,7 @@ use crate::check::{self, Graph, codes, setting_problems};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::document::{self, Node};
 use crate::expr::{self, Reason, Scope};
-use crate::kinds::{Catalog, Effect, ResourceKindInfo};
+use crate::kinds::{Catalog, Effect, ResourceKindInfo, matches};
 use crate::plan::{PLAN_VERSION, Plan, PlannedStep};
 use crate::runbook::{self, Resource, Runbook, Setting, Step};
 
@@ -37,7 +37,8 @@ impl Runbook {
     /// The plan of a run with these inputs: order and needs filled in, what depends on inputs alone resolved and checked again.
     /// What uses steps, the run or secrets stays as it is written. Otherwise every mistake that the inputs lead to.
     pub fn plan(&self, inputs: Map<String, Value>, catalog: &Catalog) -> Result<Plan, Vec<Diagnostic>> {
-        let mut freezer = Freezer { scope: Scope { inputs, ..Scope::default() }, problems: Vec::new() };
+        let scope = Scope { inputs, ..Scope::default() };
+        let mut freezer = Freezer { scope, lazy: &[], problems: Vec::new() };
         let mut resolved = self.clone();
         freezer.resources(&mut resolved.connections, catalog.connections);
         freezer.resources(&mut resolved.collections, catalog.collections);
@@ -148,6 +149,8 @@ const MAX_PARALLEL: usize = 8;
 /// Resolves what depends on inputs alone.
 struct Freezer {
     scope: Scope,
+    /// Pointers to what need not have a value before the run.
+    lazy: &'static [&'static str],
     problems: Vec<Diagnostic>,
 }
 
@@ -171,8 +174,11 @@ impl Freezer {
         if self.never(step) {
             return;
         }
+        let kind = catalog.step(&step.uses.value);
+        self.lazy = kind.map_or(&[], |kind| kind.lazy_fields);
         self.setting(&mut step.with);
-        if let Some(kind) = catalog.step(&step.uses.value) {
+        self.lazy = &[];
+        if let Some(kind) = kind {
             let found = (kind.check)(&step.with.value);
             self.problems.extend(setting_problems(found, &step.with, &step.uses.value));
         }
@@ -204,6 +210,8 @@ impl Freezer {
                     }
                     *value = resolved;
                 }
+                // It is evaluated when it is needed, and may have a value then.
+                Err(_) if matches(pointer, self.lazy) => {}
                 Err(error) => self.problem(node, pointer, error.reason, error.message),
             },
             Value::Array(items) => {

@@ -99,6 +99,9 @@ pub struct StepKindInfo {
     pub code_fields: &'static [&'static str],
     /// JSON pointers in `with` that change how fast it works and not what it does: a reviewed plan does not bind them.
     pub speed_fields: &'static [&'static str],
+    /// JSON pointers in `with` to texts whose expressions are evaluated when the step asks for them, and not before: they may speak of
+    /// what is not always there. No secrets.
+    pub lazy_fields: &'static [&'static str],
     /// What it does to the world, from `with` as authored (expressions not evaluated).
     pub effect: fn(&Value) -> Effect,
     /// Whether it tells the limits how many items it destroys; with false, what it destroys counts as one. From `with` as authored.
@@ -140,4 +143,18 @@ impl Catalog {
     pub fn step(&self, name: &str) -> Option<&'static StepKindInfo> {
         self.steps.iter().find(|kind| kind.name == name)
     }
+}
+
+/// Whether a JSON pointer is one of these, in which `*` stands for any one key or index.
+pub fn matches(pointer: &str, patterns: &[&str]) -> bool {
+    patterns.iter().any(|pattern| {
+        let (mut given, mut wanted) = (pointer.split('/'), pattern.split('/'));
+        loop {
+            match (given.next(), wanted.next()) {
+                (None, None) => return true,
+                (Some(got), Some(want)) if want == "*" || want == got => {}
+                _ => return false,
+            }
+        }
+    })
 }

@@ -82,6 +82,12 @@ pub enum StepStatus {
     Skipped,
 }
 
+impl StepStatus {
+    /// Every status, as expressions see it.
+    pub const NAMES: &'static [&'static str] =
+        &["succeeded", "failed", "skipped", "pending", "running", "asking", "answered", "interrupted"];
+}
+
 /// A step's part of the state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepState {

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+pub use crate::drive::lazy::Lazy;
 pub use crate::drive::ledger::{Batch, Intent, Ledger, LedgerView, Settlement, Totals};
 pub use crate::drive::live::{Live, Progress};
 pub use crate::drive::obligations::Obligations;
@@ -87,13 +88,21 @@ pub struct StepCall {
     pub id: StepId,
     /// Its kind.
     pub uses: String,
-    /// Its configuration, resolved.
+    /// Its configuration, resolved but for what is evaluated late.
     pub with: Value,
+    /// What is evaluated late.
+    pub lazy: Lazy,
 }
 
 /// What runs steps. The `steps` crate has the one for production.
 #[async_trait]
 pub trait Executor: Send + Sync {
+    /// JSON pointers in the configuration of a kind to texts that are evaluated only when the step asks for them, in [`StepCall::lazy`].
+    fn lazy_fields(&self, uses: &str) -> &'static [&'static str] {
+        let _ = uses;
+        &[]
+    }
+
     /// Runs one attempt to its end. It watches [`StepContext::stop`] and returns [`StepError::interrupted`] at the next safe
     /// place when that fires; it may be dropped at any await point.
     async fn run(&self, call: StepCall, cx: StepContext) -> Result<StepEnd, StepError>;

@@ -26,7 +26,7 @@ pub struct Assert {
     /// false: a number or a text is a mistake.
     #[serde(default)]
     pub that: Option<Conditions>,
-    /// What to say when the single condition does not hold.
+    /// What to say when the single condition does not hold. Evaluated only then: it may speak of what is not there otherwise.
     #[serde(default)]
     pub message: Option<String>,
     /// A maintenance window that must be open now.
@@ -40,7 +40,7 @@ pub struct Assert {
 pub struct Condition {
     /// What must be true.
     pub that: bool,
-    /// What to say when it is not.
+    /// What to say when it is not. Evaluated only then.
     pub message: String,
 }
 
@@ -143,36 +143,48 @@ with:
   that:
     - { that: "${{ run.by != 'root' }}", message: nobody runs this as root }
 "#;
+    const LAZY_FIELDS: &'static [&'static str] = &["/message", "/that/*/message"];
     type Outputs = Asserted;
 
     fn effect(_: &Value) -> Effect {
         Effect::READ
     }
 
-    async fn run(self, _: &Context) -> Result<End<Asserted>, StepError> {
-        self.check(Timestamp::now()).map(End::Done)
+    async fn run(self, cx: &Context) -> Result<End<Asserted>, StepError> {
+        self.check(Timestamp::now(), |pointer, message| cx.lazy(pointer, message)).map(End::Done)
     }
 }
 
 impl Assert {
-    fn check(self, now: Timestamp) -> Result<Asserted, StepError> {
+    /// `said` makes of a message and its place in the settings what is said.
+    fn check(
+        self,
+        now: Timestamp,
+        said: impl Fn(&str, String) -> Result<String, StepError>,
+    ) -> Result<Asserted, StepError> {
         let conditions = match self.that {
             None => Vec::new(),
             Some(Conditions::One(that)) => {
                 let message = self.message.unwrap_or_else(|| "the condition does not hold".to_owned());
-                vec![Condition { that, message }]
+                vec![(Condition { that, message }, "/message".to_owned())]
             }
             Some(Conditions::Many(_)) if self.message.is_some() => {
                 return Err(StepError::invalid(
                     "`message` goes with a single condition; each one of a list has its own",
                 ));
             }
-            Some(Conditions::Many(conditions)) => conditions,
+            Some(Conditions::Many(conditions)) => {
+                let numbered = conditions.into_iter().enumerate();
+                numbered.map(|(at, condition)| (condition, format!("/that/{at}/message"))).collect()
+            }
         };
         let mut held = conditions.len() as u64;
         let mut failing: Vec<String> = Vec::new();
-        for condition in conditions.into_iter().filter(|condition| !condition.that) {
-            failing.push(condition.message);
+        for (condition, pointer) in conditions.into_iter().filter(|(condition, _)| !condition.that) {
+            // That it does not hold counts, also when it can not be said why.
+            failing.push(said(&pointer, condition.message).unwrap_or_else(|error| {
+                format!("a condition does not hold, and its message has no value: {}", error.message)
+            }));
         }
         let mut facts = None;
         if let Some(window) = self.window {
@@ -230,7 +242,7 @@ mod tests {
     use super::*;
 
     fn check(with: Value, now: &str) -> Result<Asserted, StepError> {
-        serde_json::from_value::<Assert>(with).unwrap().check(now.parse().unwrap())
+        serde_json::from_value::<Assert>(with).unwrap().check(now.parse().unwrap(), |_, message| Ok(message))
     }
 
     const NOON: &str = "2026-02-01T12:00:00Z";
@@ -251,6 +263,20 @@ mod tests {
         ]);
         let error = check(json!({ "that": that }), NOON).unwrap_err();
         assert_eq!(error.message, "a is wrong; c is wrong");
+    }
+
+    #[test]
+    fn only_the_message_of_what_does_not_hold_is_asked_for() {
+        let that = json!([{ "that": true, "message": "a" }, { "that": false, "message": "b" }, { "that": false, "message": "c" }]);
+        let assert = serde_json::from_value::<Assert>(json!({ "that": that })).unwrap();
+        let said = |pointer: &str, message: String| match message.as_str() {
+            "b" => Ok(format!("{message} at {pointer}")),
+            _ => Err(StepError::invalid("`inputs.x` has no value")),
+        };
+        let error = assert.check(NOON.parse().unwrap(), said).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Gate);
+        let told = "b at /that/1/message; a condition does not hold, and its message has no value: `inputs.x` has no value";
+        assert_eq!(error.message, told);
     }
 
     #[test]

@@ -24,8 +24,8 @@ impl CatalogExecutor {
         Self { resources: Arc::new(resources) }
     }
 
-    fn context(&self, engine: StepContext) -> Context {
-        Context { engine, resources: Arc::clone(&self.resources) }
+    fn context(&self, engine: StepContext, call: &StepCall) -> Context {
+        Context { engine, resources: Arc::clone(&self.resources), lazy: call.lazy.clone() }
     }
 }
 
@@ -35,15 +35,21 @@ fn entry(uses: &str) -> Result<&'static StepEntry, StepError> {
 
 #[async_trait]
 impl Executor for CatalogExecutor {
+    fn lazy_fields(&self, uses: &str) -> &'static [&'static str] {
+        catalog::step(uses).map_or(&[], |entry| entry.info.lazy_fields)
+    }
+
     async fn run(&self, call: StepCall, cx: StepContext) -> Result<StepEnd, StepError> {
-        (entry(&call.uses)?.run)(call.with, self.context(cx)).await
+        let cx = self.context(cx, &call);
+        (entry(&call.uses)?.run)(call.with, cx).await
     }
 
     async fn foresee(&self, call: StepCall, cx: StepContext) -> Result<Foresight, StepError> {
         let entry = entry(&call.uses)?;
         let effect =
             cx.history.plan.step(&call.id).map_or((entry.info.effect)(&call.with), |step| step.effect);
-        (entry.foresee)(call.with, effect, self.context(cx)).await
+        let cx = self.context(cx, &call);
+        (entry.foresee)(call.with, effect, cx).await
     }
 
     fn speed_fields(&self, uses: &str) -> &'static [&'static str] {
@@ -61,7 +67,8 @@ impl Executor for CatalogExecutor {
         hold: Hold,
         cx: StepContext,
     ) -> Result<Release, StepError> {
-        (entry(&call.uses)?.release)(call.with, obligation.clone(), hold, self.context(cx)).await
+        let cx = self.context(cx, &call);
+        (entry(&call.uses)?.release)(call.with, obligation.clone(), hold, cx).await
     }
 
     async fn inspect(
@@ -71,6 +78,7 @@ impl Executor for CatalogExecutor {
         look: Look,
         cx: StepContext,
     ) -> Result<Found, StepError> {
-        (entry(&call.uses)?.inspect)(call.with, obligation.clone(), look, self.context(cx)).await
+        let cx = self.context(cx, &call);
+        (entry(&call.uses)?.inspect)(call.with, obligation.clone(), look, cx).await
     }
 }

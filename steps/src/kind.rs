@@ -11,7 +11,7 @@ use runbook_engine::error::StepError;
 use runbook_engine::event::{Obligation, Question};
 use runbook_engine::kinds::{Class, Effect, ResourceKindInfo, StepKindInfo};
 use runbook_engine::saved::Foresight;
-use runbook_engine::step::{Found, Hold, Look, Release, StepContext, StepEnd};
+use runbook_engine::step::{Found, Hold, Lazy, Look, Release, StepContext, StepEnd};
 use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,6 +27,16 @@ pub struct Context {
     pub engine: StepContext,
     /// The runbook's connections and collections.
     pub resources: Arc<Resources>,
+    /// The texts of the settings that are evaluated late.
+    pub lazy: Lazy,
+}
+
+impl Context {
+    /// What one of [`Step::LAZY_FIELDS`] comes to: evaluated now when it stands in the runbook with expressions, and else as it is in the
+    /// settings.
+    pub fn lazy(&self, pointer: &str, setting: String) -> Result<String, StepError> {
+        self.lazy.text(pointer).unwrap_or(Ok(setting))
+    }
 }
 
 impl Deref for Context {
@@ -61,6 +71,8 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + Sized + 'static {
     const CODE_FIELDS: &'static [&'static str] = &[];
     /// JSON pointers in `with` that change how fast it works and not what it does.
     const SPEED_FIELDS: &'static [&'static str] = &[];
+    /// JSON pointers in `with` to texts that are evaluated only when the step asks for them, by [`Context::lazy`].
+    const LAZY_FIELDS: &'static [&'static str] = &[];
     /// Its outputs: a struct, each field one name under `steps.ID.outputs`.
     type Outputs: Serialize + JsonSchema + Send;
 
@@ -128,6 +140,7 @@ pub const fn step<T: Step>() -> StepEntry {
             secret_fields: T::SECRET_FIELDS,
             code_fields: T::CODE_FIELDS,
             speed_fields: T::SPEED_FIELDS,
+            lazy_fields: T::LAZY_FIELDS,
             effect: T::effect,
             counts: T::counts,
             check: check_kind::<T>,

@@ -1,5 +1,6 @@
 //! The command line from outside: the real binary, small runbooks of commands, a state of its own for each test.
 
+mod absent;
 mod author;
 mod bound;
 mod changed;

@@ -77,6 +77,10 @@ codes! {
     TYPE = "RB0314";
     /// What should be a secret is written out.
     WRITTEN_SECRET = "RB0315";
+    /// A step of which the outputs are used may have none.
+    NO_OUTPUTS = "RB0316";
+    /// A comparison with what a value never is.
+    NEVER_EQUAL = "RB0317";
     /// A step, connection or collection kind that does not exist.
     KIND = "RB0401";
     /// A setting that its kind refuses.

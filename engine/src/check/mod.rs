@@ -2,6 +2,7 @@
 
 pub mod codes;
 
+mod comparisons;
 mod confirm_first;
 mod connections;
 mod cycles;
@@ -11,6 +12,7 @@ mod ids;
 mod kinds;
 mod limit;
 mod needs;
+mod no_outputs;
 mod places;
 mod references;
 mod safety;
@@ -59,6 +61,8 @@ const RULES: &[Rule] = &[
     unfreeze_what::check,
     references::check,
     types::check,
+    no_outputs::check,
+    comparisons::check,
     connections::check,
     unused::check,
 ];

@@ -16,6 +16,8 @@ pub(super) struct Place<'a> {
     pub(super) secrets: &'static [&'static str],
     /// Pointers to code of another language.
     pub(super) code: &'static [&'static str],
+    /// Pointers to texts that are evaluated only when their step asks for them.
+    pub(super) lazy: &'static [&'static str],
     /// Whether the text is an expression even without `${{ }}`.
     pub(super) condition: bool,
 }
@@ -28,6 +30,7 @@ pub(super) fn all<'a>(cx: &Context<'a>) -> Vec<Place<'a>> {
         step: None,
         secrets: &[],
         code: &[],
+        lazy: &[],
         condition: false,
     };
     let runbook = cx.runbook;
@@ -52,6 +55,7 @@ pub(super) fn all<'a>(cx: &Context<'a>) -> Vec<Place<'a>> {
             step: Some(at),
             secrets: kind.map_or(&[], |kind| kind.secret_fields),
             code: kind.map_or(&[], |kind| kind.code_fields),
+            lazy: kind.map_or(&[], |kind| kind.lazy_fields),
             ..fixed(format!("`with` of `{}`", step.id.value), &step.with)
         });
         if let Some(condition) = &step.condition {
@@ -72,18 +76,4 @@ pub(super) fn all<'a>(cx: &Context<'a>) -> Vec<Place<'a>> {
         }
     }
     places
-}
-
-/// Whether a JSON pointer is one of these, in which `*` stands for any one key or index.
-pub(super) fn matches(pointer: &str, patterns: &[&str]) -> bool {
-    patterns.iter().any(|pattern| {
-        let (mut given, mut wanted) = (pointer.split('/'), pattern.split('/'));
-        loop {
-            match (given.next(), wanted.next()) {
-                (None, None) => return true,
-                (Some(got), Some(want)) if want == "*" || want == got => {}
-                _ => return false,
-            }
-        }
-    })
 }

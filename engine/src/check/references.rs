@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::places::{Place, all, matches};
+use super::places::{Place, all};
 use super::shell::is_script;
 use super::{Context, codes};
 use crate::diagnostic::Diagnostic;
@@ -10,6 +10,7 @@ use crate::document::{Entry, Node};
 use crate::expr::{
     Analysis, ProblemKind, ROOTS, Reference, analyse, analyse_expression, is_template, unescape,
 };
+use crate::kinds::matches;
 use crate::suggest::{closest, did_you_mean, listed};
 
 /// What a step offers beside its outputs.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Context;
 use crate::kinds::Class;
-use crate::runbook::{Setting, Step};
+use crate::runbook::Step;
 
 /// The places of the steps that destroy.
 pub(super) fn destroying<'c>(cx: &'c Context<'_>) -> impl Iterator<Item = usize> + 'c {
@@ -27,8 +27,12 @@ pub(super) fn runs_with(step: &Step, other: &Step) -> bool {
 /// Whether `guard` has ended well whenever `step` runs, given that it comes before it: it is skipped only together with it, and its
 /// failure stops the run.
 pub(super) fn always_ran(guard: &Step, step: &Step) -> bool {
-    let goes_on = |setting: &Setting| setting.value != "stop";
-    runs_with(guard, step) && !guard.on_failure.as_ref().is_some_and(goes_on)
+    runs_with(guard, step) && !goes_on(guard)
+}
+
+/// Whether the run may go on when a step fails.
+pub(super) fn goes_on(step: &Step) -> bool {
+    step.on_failure.as_ref().is_some_and(|setting| setting.value != "stop")
 }
 
 /// The kind of a step that freezes.

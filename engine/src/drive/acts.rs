@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 use super::ground;
 use super::obligations::{Request, Standing};
 use super::run::{Loop, Running, Stopping, Task, TaskEnd, Waiter};
-use super::{DriveError, GRACE, Halt};
+use super::{DriveError, GRACE, Halt, lazy};
 use crate::decide::Action;
 use crate::error::{ErrorKind, StepError};
 use crate::event::{EventKind, Obligation, ObligationChange};
@@ -116,11 +116,9 @@ impl Loop {
     }
 
     pub(super) fn call(&self, step: &PlannedStep, scope: &expr::Scope) -> Result<StepCall, StepError> {
-        let with = expr::resolve_learning(&step.with, scope, &|secret| self.redactor.learn(secret));
-        let with = with.map_err(|error| {
+        lazy::call(step, self.executor.lazy_fields(&step.uses), scope, &self.redactor).map_err(|error| {
             StepError::invalid(format!("with{}: {}", error.pointer.replace('/', "."), error.message))
-        })?;
-        Ok(StepCall { id: step.id.clone(), uses: step.uses.clone(), with })
+        })
     }
 
     pub(super) fn context(&self, step: &PlannedStep, attempt: u32, stop: CancellationToken) -> StepContext {

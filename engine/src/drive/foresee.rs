@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::acts::masked;
 use super::live::LiveHub;
-use super::{LEASE, ledger::Ledger, obligations::Obligations};
+use super::{LEASE, lazy, ledger::Ledger, obligations::Obligations};
 use crate::artifact::Artifacts;
 use crate::error::{ErrorKind, StepError};
 use crate::event::{Event, EventKind, Question};
@@ -20,7 +20,7 @@ use crate::plan::{Limits, Plan, PlannedStep, StepId};
 use crate::redact::Redactor;
 use crate::saved::{Foreseen, Foresight, Standing, TargetSet};
 use crate::scope;
-use crate::step::{Executor, History, RunInfo, StepCall, StepContext};
+use crate::step::{Executor, History, RunInfo, StepContext};
 use crate::store::memory::MemoryStore;
 use crate::store::{NewRun, Store, StoreError};
 
@@ -160,21 +160,20 @@ impl Walk {
         if !waits.is_empty() {
             return Ok(self.unknown(step, Standing::After(waits)));
         }
-        let with =
-            match expr::resolve_learning(&step.with, &scope, &|secret| self.with.redactor.learn(secret)) {
-                Ok(with) => with,
-                Err(error) => {
-                    // Of a step that is known in part, what is missing is known after it.
-                    let named = self.partly(&step.with);
-                    let standing = if named.is_empty() {
-                        Standing::Fails(StepError::invalid(error.message))
-                    } else {
-                        Standing::After(named)
-                    };
-                    return Ok(self.unknown(step, standing));
-                }
-            };
-        let call = StepCall { id: step.id.clone(), uses: step.uses.clone(), with };
+        let fields = self.with.executor.lazy_fields(&step.uses);
+        let call = match lazy::call(step, fields, &scope, &self.with.redactor) {
+            Ok(call) => call,
+            Err(error) => {
+                // Of a step that is known in part, what is missing is known after it.
+                let named = self.partly(&step.with);
+                let standing = if named.is_empty() {
+                    Standing::Fails(StepError::invalid(error.message))
+                } else {
+                    Standing::After(named)
+                };
+                return Ok(self.unknown(step, standing));
+            }
+        };
         let seen = self.with.executor.foresee(call, self.context(step)).await;
         Ok(match seen {
             Ok(seen) => {

@@ -6,6 +6,7 @@
 mod acts;
 mod foresee;
 mod ground;
+pub mod lazy;
 pub mod ledger;
 pub mod live;
 pub mod obligations;

@@ -187,6 +187,15 @@ pub(super) fn parse(source: &str) -> Result<ast::Expr<'_>, (Range<usize>, String
     })
 }
 
+/// What may be absent in this: the value before `default`, `is defined` and `is undefined`.
+pub(super) fn allows_absence<'t, 'a>(expr: &'t ast::Expr<'a>) -> Option<&'t ast::Expr<'a>> {
+    match expr {
+        ast::Expr::Filter(filter) if matches!(filter.name, "default" | "d") => filter.expr.as_ref(),
+        ast::Expr::Test(test) if matches!(test.name, "defined" | "undefined") => Some(&test.expr),
+        _ => None,
+    }
+}
+
 /// The bytes of a node in its source.
 pub(super) fn bytes(span: Span) -> Range<usize> {
     span.start_offset as usize..span.end_offset as usize
@@ -233,15 +242,14 @@ impl Walk<'_> {
                 }
             }
             Expr::Filter(filter) => {
-                let guards = matches!(filter.name, "default" | "d");
                 if let Some(inner) = &filter.expr {
-                    self.visit(inner, guards);
+                    self.visit(inner, allows_absence(expr).is_some());
                 }
                 self.known("filter", filter.name, FILTERS, filter.span());
                 self.arguments(&filter.args);
             }
             Expr::Test(test) => {
-                self.visit(&test.expr, matches!(test.name, "defined" | "undefined"));
+                self.visit(&test.expr, allows_absence(expr).is_some());
                 self.known("test", test.name, TESTS, test.span());
                 self.arguments(&test.args);
             }

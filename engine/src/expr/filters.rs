@@ -6,7 +6,7 @@ use minijinja::value::{Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, filters, functions, tests};
 use sha2::{Digest, Sha256};
 
-use super::tracked::{to_json, to_text};
+use super::tracked::{maybe, to_json, to_text};
 use crate::duration::Duration;
 
 /// Every filter.
@@ -95,6 +95,9 @@ pub const FUNCTIONS: &[&str] = &["dict", "range"];
 /// What turns an operand of `~` into text; no author can write this name.
 pub(super) const TEXT: &str = "__text";
 
+/// What lets a chain of so many lookups come to nothing; no author can write this name.
+pub(super) const MAYBE: &str = "__maybe";
+
 /// The most work one expression may be: a loop over a list costs a unit an item.
 const FUEL: u64 = 200_000;
 
@@ -111,6 +114,7 @@ pub(super) static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(||
     env.add_function("range", functions::range);
     env.add_function("dict", functions::dict);
     env.add_function(TEXT, |value: &Value| to_text(value).map_err(refuse));
+    env.add_function(MAYBE, |value: &Value, lookups: usize| maybe(value, lookups));
     env
 });
 

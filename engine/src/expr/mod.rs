@@ -1,9 +1,12 @@
 //! Expressions: `${{ … }}` in string leaves, evaluated by minijinja with strict undefined and native types.
 
+mod absent;
 mod analyse;
-mod concat;
+mod assume;
+mod compared;
 mod filters;
 mod foreign;
+mod rewrite;
 mod template;
 mod tracked;
 
@@ -18,9 +21,13 @@ use serde_json::{Map, Value};
 pub use analyse::{
     Analysis, Problem, ProblemKind, ROOTS, Reference, Segment, analyse, analyse_expression, references,
 };
+pub use assume::{Facts, Standings};
+pub use compared::{Comparison, comparisons};
 pub use filters::{FILTERS, FUNCTIONS, TESTS};
 pub use template::{CLOSE, OPEN, Part, Unclosed, is_template, split, whole};
 
+use crate::kinds::matches;
+use absent::{covers, explain};
 use tracked::{Missing, pairs, to_json, to_text, track_map};
 
 /// What expressions can see.
@@ -81,7 +88,20 @@ pub fn resolve(value: &Value, scope: &Scope) -> Result<Value, ExprError> {
 
 /// Like [`resolve`], and tells `learn` every text that comes of a secret: in upper case, or a part of it, it is a secret still.
 pub fn resolve_learning(value: &Value, scope: &Scope, learn: &dyn Fn(&str)) -> Result<Value, ExprError> {
-    Evaluator { learn: Some(learn), ..Evaluator::new(scope) }.value(value, &mut String::new())
+    resolve_except(value, &[], scope, learn).map(|(resolved, _)| resolved)
+}
+
+/// Like [`resolve_learning`], but texts with expressions at the pointers `lazy` (`*` for any one key or index) stay as they are written; they
+/// come by their pointers beside the value.
+pub(crate) fn resolve_except(
+    value: &Value,
+    lazy: &[&str],
+    scope: &Scope,
+    learn: &dyn Fn(&str),
+) -> Result<(Value, BTreeMap<String, String>), ExprError> {
+    let mut evaluator = Evaluator { learn: Some(learn), lazy, ..Evaluator::new(scope) };
+    let resolved = evaluator.value(value, &mut String::new())?;
+    Ok((resolved, evaluator.left))
 }
 
 /// Whether a condition (an expression without `${{ }}`) holds; anything but true or false is an error.
@@ -120,15 +140,24 @@ struct Evaluator<'a> {
     context: Option<Native>,
     /// Told what comes of secrets.
     learn: Option<&'a dyn Fn(&str)>,
+    /// Pointers to what stays as it is written.
+    lazy: &'a [&'a str],
+    /// What stayed as it is written, by pointer.
+    left: BTreeMap<String, String>,
 }
 
 impl<'a> Evaluator<'a> {
     fn new(scope: &'a Scope) -> Self {
-        Self { scope, missing: Missing::default(), context: None, learn: None }
+        let (missing, left) = (Missing::default(), BTreeMap::new());
+        Self { scope, missing, context: None, learn: None, lazy: &[], left }
     }
 
     fn value(&mut self, value: &Value, pointer: &mut String) -> Result<Value, ExprError> {
         match value {
+            Value::String(text) if is_template(text) && matches(pointer, self.lazy) => {
+                self.left.insert(pointer.clone(), text.clone());
+                Ok(value.clone())
+            }
             Value::String(text) if is_template(text) => {
                 self.leaf(text).map_err(|refused| refused.at(pointer))
             }
@@ -179,13 +208,13 @@ impl<'a> Evaluator<'a> {
         if let Some(problem) = analysis.problems.first() {
             return Err(quoted(source, &problem.message));
         }
-        let text = concat::with_text_operands(source, &tree);
+        let text = rewrite::rewritten(source, &tree);
         let context = self.context();
         self.missing.take();
         let result =
             filters::ENVIRONMENT.compile_expression(&text).and_then(|expression| expression.eval(context));
         if let Some(absent) = self.absent(&analysis.references) {
-            return Err(quoted(source, &self.explain(&absent)).absent());
+            return Err(quoted(source, &explain(self.scope, &absent)).absent());
         }
         match result {
             Ok(value) if value.is_undefined() => Err(quoted(source, "the value is undefined").absent()),
@@ -222,40 +251,10 @@ impl<'a> Evaluator<'a> {
             .clone()
     }
 
-    /// The first reference that was looked up, was not there, and is nowhere allowed to be absent.
+    /// The first lookup that found nothing and is part of a reference; one that may be absent was not looked up in this way.
     fn absent(&self, references: &[Reference]) -> Option<String> {
-        self.missing.take().into_iter().find(|path| {
-            let mut named = references.iter().filter(|reference| covers(reference, path)).peekable();
-            named.peek().is_some() && !named.any(|reference| reference.guarded)
-        })
-    }
-
-    /// Which part of a reference is not there, and what is.
-    fn explain(&self, path: &str) -> String {
-        let (parent, name) = path.rsplit_once('.').unwrap_or(("", path));
-        let mut at: Option<Value> = None;
-        for (depth, key) in parent.split('.').enumerate() {
-            at = match (depth, key) {
-                (0, "inputs") => Some(Value::Object(self.scope.inputs.clone())),
-                (0, "steps") => Some(Value::Object(self.scope.steps.clone())),
-                (0, "run") => Some(Value::Object(self.scope.run.clone())),
-                (0, _) => None,
-                _ => at.and_then(|value| value.get(key).cloned()),
-            };
-        }
-        match at {
-            Some(Value::Object(map)) if map.is_empty() => {
-                format!("`{path}` has no value: `{parent}` is empty")
-            }
-            Some(Value::Object(map)) => {
-                let names = map.keys().take(20).map(String::as_str);
-                format!(
-                    "`{path}` has no value: `{parent}` has {} and no `{name}`",
-                    crate::suggest::listed(names)
-                )
-            }
-            _ => format!("`{path}` has no value"),
-        }
+        let unguarded = |path: &String| references.iter().any(|one| !one.guarded && covers(one, path));
+        self.missing.take().into_iter().find(unguarded)
     }
 }
 
@@ -266,15 +265,6 @@ fn each_text(value: &Value, take: &dyn Fn(&str)) {
         Value::Object(map) => map.values().for_each(|item| each_text(item, take)),
         _ => {}
     }
-}
-
-/// Whether a failed lookup is part of what a reference names.
-fn covers(reference: &Reference, path: &str) -> bool {
-    let full = reference.text();
-    if reference.dynamic {
-        return path.starts_with(&full);
-    }
-    full == path || full.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// minijinja's message without its prefix for the kind where it has a detail.

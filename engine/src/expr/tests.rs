@@ -65,7 +65,17 @@ fn what_is_absent_is_named() {
             "`steps.snap.outputs.cout` has no value: `steps.snap.outputs` has `count`, `items` and no `cout`",
         ),
         ("${{ steps['nope'].outputs.count }}", "`steps.nope` has no value"),
-        ("${{ steps.skipped.outputs.count }}", "`steps.skipped.outputs` has no value"),
+        ("${{ steps.skipped.outputs.count }}", "`steps.skipped.outputs` has no value: `skipped` was skipped"),
+        (
+            "${{ steps.skipped.outputs.a | default('') ~ (steps.skipped.outputs.a == 'x') }}",
+            "`steps.skipped.outputs` has no value",
+        ),
+        ("${{ (steps.skipped.outputs.count > 1) | default(false) }}", "`steps.skipped.outputs` has no value"),
+        (
+            "${{ steps.snap.outputs.items[0].nme | default(steps.nope.outputs.a) }}",
+            "`steps.nope` has no value",
+        ),
+        ("${{ [inputs.list[5] | default(0), inputs.list[5] == 1] }}", "`inputs.list.5` has no value"),
         ("${{ [inputs.missing] }}", "`inputs.missing` has no value"),
         ("x ${{ not inputs.missing }}", "`inputs.missing` has no value"),
         ("${{ inputs.list[7] == 1 }}", "`inputs.list.7` has no value"),
@@ -88,6 +98,24 @@ fn what_may_be_absent_may() {
         eval("${{ steps.skipped.status == 'succeeded' and steps.skipped.outputs.count > 3 }}").unwrap(),
         json!(false)
     );
+    for (text, value) in [
+        ("${{ steps.skipped.outputs.a | default('none') }}", json!("none")),
+        ("${{ steps.skipped.outputs.a.b[0]['c'] | default('none') }}", json!("none")),
+        ("${{ steps['skipped'].outputs.a | d('none') }}", json!("none")),
+        ("${{ steps.skipped.outputs.a is defined }}", json!(false)),
+        ("${{ steps.skipped.outputs.a is undefined }}", json!(true)),
+        ("${{ steps.skipped.outputs.list | default([]) | length }}", json!(0)),
+        ("a ${{ 'x' ~ steps.skipped.outputs[inputs.name ~ '!'] | default('none') }}", json!("a xnone")),
+        ("${{ inputs.map.b.c | default(steps.skipped.outputs.a | default(2)) }}", json!(2)),
+        ("${{ inputs.list[9].a | default(1) }}", json!(1)),
+        ("${{ inputs.list[-1] | default(9) }}", json!(2)),
+        ("${{ steps.snap.outputs.items[1].id | default('none') }}", json!("b")),
+        ("${{ steps.snap.outputs.count | default(0) + 1 }}", json!(8)),
+        ("${{ inputs | default({}) | length }}", json!(10)),
+        ("${{ steps.snap.outputs | default({}) }}", json!({"count": 7, "items": [{"id": "a"}, {"id": "b"}]})),
+    ] {
+        assert_eq!(eval(text).as_ref(), Ok(&value), "{text}");
+    }
     assert_eq!(eval("${{ inputs.nothing | default('none', true) }}").unwrap(), json!("none"));
 }
 
@@ -166,6 +194,18 @@ fn what_comes_of_a_secret_is_learnt() {
     let resolved = resolve_learning(&value, &scope(), &|text| learnt.borrow_mut().push(text.to_owned()));
     assert_eq!(resolved.unwrap()["env"]["A"], "token S3CR3T");
     assert_eq!(learnt.into_inner(), ["S3CR3T", "s3cr3t:100", "x", "s3cr3t"]);
+}
+
+#[test]
+fn what_is_lazy_stays_as_it_is_written() {
+    let value = json!({
+        "that": [{ "that": "${{ inputs.on }}", "message": "no ${{ inputs.missing }}" }, { "message": "plain" }],
+        "message": "${{ inputs.size }}",
+    });
+    let (resolved, left) = resolve_except(&value, &["/that/*/message"], &scope(), &|_| {}).unwrap();
+    assert_eq!(resolved["that"][0], json!({ "that": true, "message": "no ${{ inputs.missing }}" }));
+    assert_eq!(resolved["message"], 100);
+    assert_eq!(left, BTreeMap::from([("/that/0/message".to_owned(), "no ${{ inputs.missing }}".to_owned())]));
 }
 
 #[test]

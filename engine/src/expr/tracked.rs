@@ -23,6 +23,15 @@ impl Missing {
         }
     }
 
+    /// What `look` comes to, without what it notes.
+    fn unnoted<T>(&self, look: impl FnOnce() -> T) -> T {
+        let paths = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = paths().len();
+        let found = look();
+        paths().truncate(before);
+        found
+    }
+
     /// What was noted, oldest first; the list is empty afterwards.
     pub(super) fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
@@ -79,6 +88,33 @@ impl Object for TrackedList {
     fn enumerate(self: &Arc<Self>) -> Enumerator {
         Enumerator::Seq(self.values.len())
     }
+}
+
+/// What a chain of lookups has come to so far, which may be nothing without being a mistake.
+#[derive(Debug)]
+struct Maybe {
+    value: Option<Value>,
+    /// How many lookups follow, at least one. After the last the value stands for itself.
+    lookups: usize,
+    missing: Missing,
+}
+
+impl Object for Maybe {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let look = |value: &Value| self.missing.unnoted(|| value.get_item(key)).ok();
+        let found = self.value.as_ref().and_then(look).filter(|found| !found.is_undefined());
+        if self.lookups <= 1 {
+            return found;
+        }
+        let (lookups, missing) = (self.lookups - 1, self.missing.clone());
+        Some(Value::from_object(Self { value: found, lookups, missing }))
+    }
+}
+
+/// A root of which so many lookups may come to nothing; anything else as it is.
+pub(super) fn maybe(root: &Value, lookups: usize) -> Value {
+    let Some(map) = root.downcast_object_ref::<TrackedMap>() else { return root.clone() };
+    Value::from_object(Maybe { value: Some(root.clone()), lookups, missing: map.missing.clone() })
 }
 
 fn join(path: &str, name: &str) -> String {

@@ -62,6 +62,7 @@ const fn step<T: DeserializeOwned + JsonSchema + 'static, O: JsonSchema>(
         secret_fields: &[],
         code_fields: &[],
         speed_fields: &[],
+        lazy_fields: &[],
         effect,
         counts: |with| with.get("effect").is_none_or(|effect| effect.get("items").is_some()),
         check: check::<T>,

@@ -13,7 +13,7 @@ use runbook_engine::kinds::Effect;
 use runbook_engine::plan::{Plan, PlannedStep};
 use runbook_engine::redact::Redactor;
 use runbook_engine::state::RunStatus;
-use runbook_engine::step::{History, Ledger, Obligations, RunInfo, StepContext, StepEnd};
+use runbook_engine::step::{History, Lazy, Ledger, Obligations, RunInfo, StepContext, StepEnd};
 use runbook_engine::store::memory::MemoryStore;
 use runbook_engine::store::{Fence, Store, Write};
 use runbook_steps::catalog;
@@ -144,7 +144,7 @@ impl Bench {
             redactor: self.redactor.clone(),
             history: History { plan: self.plan.clone(), store, run: RUN.to_owned() },
         };
-        Context { engine, resources: self.resources.clone() }
+        Context { engine, resources: self.resources.clone(), lazy: Lazy::default() }
     }
 
     /// Where artifacts are.

@@ -1,49 +1,88 @@
-//! Makes each operand of `~` text by our own rules, since minijinja would write `True` and Python lists.
+//! The source that minijinja is given: the author's, with our own functions around the places where our rules are others.
+//!
+//! - Each operand of `~` becomes text by our rules, since minijinja would write `True` and Python lists.
+//! - What may be absent (`… | default(…)`, `… is defined`) may be absent from wherever in it: minijinja refuses to look into what is not
+//!   there.
 
 use std::ops::Range;
 
 use minijinja::machinery::ast::{self, BinOpKind, Expr};
 
-use super::analyse::bytes;
-use super::filters::TEXT;
+use super::analyse::{allows_absence, bytes};
+use super::filters::{MAYBE, TEXT};
 
-/// The source with each operand of `~` wrapped in the function that refuses what is no text.
-pub(super) fn with_text_operands(source: &str, tree: &Expr<'_>) -> String {
+/// A place in the source where something is put in.
+struct Mark {
+    at: usize,
+    /// The function that is called from here on; none where a call ends.
+    opens: Option<&'static str>,
+    /// Further arguments of a call that ends.
+    arguments: String,
+}
+
+/// The source as minijinja is given it.
+pub(super) fn rewritten(source: &str, tree: &Expr<'_>) -> String {
     let mut marks = Vec::new();
     operands(source, tree, &mut marks);
     // The sort is stable: at one place closing marks come first, and outer ones open before inner ones.
-    marks.sort_by_key(|(at, opens)| (*at, *opens));
+    marks.sort_by_key(|mark| (mark.at, mark.opens.is_some()));
     let (mut text, mut done) = (String::with_capacity(source.len() + marks.len() * (TEXT.len() + 1)), 0);
-    for (at, opens) in marks {
-        text.push_str(source.get(done..at).unwrap_or_default());
-        if opens {
-            text.push_str(TEXT);
+    for mark in marks {
+        text.push_str(source.get(done..mark.at).unwrap_or_default());
+        match mark.opens {
+            Some(function) => {
+                text.push_str(function);
+                text.push('(');
+            }
+            None => {
+                text.push_str(&mark.arguments);
+                text.push(')');
+            }
         }
-        text.push(if opens { '(' } else { ')' });
-        done = at;
+        done = mark.at;
     }
     text.push_str(source.get(done..).unwrap_or_default());
     text
+}
+
+fn call(function: &'static str, around: Range<usize>, arguments: String, marks: &mut Vec<Mark>) {
+    marks.push(Mark { at: around.start, opens: Some(function), arguments: String::new() });
+    marks.push(Mark { at: around.end, opens: None, arguments });
+}
+
+/// The variable at the bottom of a chain of lookups, and how many lookups there are.
+fn bottom(expr: &Expr<'_>) -> Option<(Range<usize>, usize)> {
+    let (mut at, mut lookups) = (expr, 0);
+    loop {
+        match at {
+            Expr::Var(var) => return (lookups > 0).then(|| (bytes(var.span()), lookups)),
+            Expr::GetAttr(attr) => at = &attr.expr,
+            Expr::GetItem(item) => at = &item.expr,
+            _ => return None,
+        }
+        lookups += 1;
+    }
 }
 
 fn is_concat(expr: &Expr<'_>) -> bool {
     matches!(expr, Expr::BinOp(op) if matches!(op.op, BinOpKind::Concat))
 }
 
-fn operands(source: &str, expr: &Expr<'_>, marks: &mut Vec<(usize, bool)>) {
+fn operands(source: &str, expr: &Expr<'_>, marks: &mut Vec<Mark>) {
     if let Expr::BinOp(op) = expr
         && is_concat(expr)
     {
         for side in [&op.left, &op.right].into_iter().filter(|side| !is_concat(side)) {
-            let range = balanced(source, extent(side));
-            marks.push((range.start, true));
-            marks.push((range.end, false));
+            call(TEXT, balanced(source, extent(side)), String::new(), marks);
         }
+    }
+    if let Some((variable, lookups)) = allows_absence(expr).and_then(bottom) {
+        call(MAYBE, variable, format!(", {lookups}"), marks);
     }
     children(expr, &mut |child| operands(source, child, marks));
 }
 
-/// All bytes of a node; minijinja gives a filter or a test only those of its name.
+/// All bytes of a node, without the brackets around it; minijinja gives a filter or a test only those of its name.
 fn extent(expr: &Expr<'_>) -> Range<usize> {
     let mut range = bytes(expr.span());
     children(expr, &mut |child| {
@@ -82,7 +121,8 @@ fn balanced(source: &str, range: Range<usize>) -> Range<usize> {
     start..end
 }
 
-fn children<'a>(expr: &Expr<'a>, visit: &mut dyn FnMut(&Expr<'a>)) {
+/// Calls back with each node right below one.
+pub(super) fn children<'a>(expr: &Expr<'a>, visit: &mut dyn FnMut(&Expr<'a>)) {
     match expr {
         Expr::Var(_) | Expr::Const(_) => {}
         Expr::Slice(slice) => {
