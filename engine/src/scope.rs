@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::expr::{self, Scope};
+use crate::kinds::StepKindInfo;
 use crate::plan::{Plan, PlannedStep, SettingsDigest};
 use crate::state::{RunState, StepState};
 use crate::step::RunInfo;
@@ -26,23 +27,43 @@ pub fn of_release(plan: &Plan, state: &RunState, run: &RunInfo, secrets: &BTreeM
     Scope { secrets: secrets.clone(), ..scope }
 }
 
-/// When a step began and ended, where it does not matter when: a time all the same, because expressions may reckon with it.
+/// A time that is the same in each run: a time all the same, because expressions may reckon with it.
 const SOME_TIME: &str = "1970-01-01T00:00:00Z";
 
+/// A fact that is another one each time, as one of its type that never is.
+fn fleeting(fact: &mut Value) {
+    match fact {
+        Value::String(text) => SOME_TIME.clone_into(text),
+        Value::Number(number) => *number = 1.into(),
+        _ => {}
+    }
+}
+
 /// What a step's settings come to, so that the same step of a plan and of a run started with it come to the same: secrets and facts of the
-/// run by their names, steps at some time, and without the settings at the JSON pointers `speed`. None when an expression has no value.
-pub fn settings_digest(step: &PlannedStep, speed: &[&str], scope: &Scope) -> Option<SettingsDigest> {
+/// run by their names, whenever other steps were done and however long that took, and without what only changes the speed. None when an
+/// expression has no value.
+pub fn settings_digest(
+    plan: &Plan,
+    step: &PlannedStep,
+    kind: &dyn Fn(&str) -> Option<&'static StepKindInfo>,
+    scope: &Scope,
+) -> Option<SettingsDigest> {
     let named = |what: &str, name: &String| Value::from(format!("{what}.{name}"));
     let run = scope.run.keys().map(|name| (name.clone(), named("run", name))).collect();
     let secrets = scope.secrets.keys().map(|name| (name.clone(), format!("secrets.{name}"))).collect();
     let mut steps = scope.steps.clone();
-    for facts in steps.values_mut().filter_map(Value::as_object_mut) {
-        let times = facts.iter_mut().filter(|(name, _)| matches!(name.as_str(), "started_at" | "ended_at"));
-        times.for_each(|(_, time)| *time = Value::from(SOME_TIME));
+    for (id, facts) in &mut steps {
+        for name in ["started_at", "ended_at", "attempts"] {
+            facts.get_mut(name).map(fleeting);
+        }
+        let kind = plan.step(id).and_then(|other| kind(&other.uses));
+        for name in kind.map_or(&[][..], |kind| kind.fleeting_outputs) {
+            facts.get_mut("outputs").and_then(|outputs| outputs.get_mut(name)).map(fleeting);
+        }
     }
     let neutral = Scope { inputs: scope.inputs.clone(), steps, run, secrets };
     let mut with = step.with.clone();
-    for pointer in speed {
+    for pointer in kind(&step.uses).map_or(&[][..], |kind| kind.speed_fields) {
         if let Some(value) = with.pointer_mut(pointer) {
             *value = Value::Null;
         }

@@ -18,6 +18,7 @@ pub use crate::drive::obligations::Obligations;
 use crate::artifact::Artifacts;
 use crate::error::StepError;
 use crate::event::{Answer, Obligation, Question};
+use crate::kinds::StepKindInfo;
 use crate::plan::{Plan, StepId};
 use crate::redact::Redactor;
 use crate::saved::Foresight;
@@ -113,10 +114,10 @@ pub trait Executor: Send + Sync {
         Ok(Foresight::default())
     }
 
-    /// JSON pointers in the settings of a step kind that change how fast it works and not what it does.
-    fn speed_fields(&self, uses: &str) -> &'static [&'static str] {
+    /// What there is to know of a step kind; none when it is not known.
+    fn kind(&self, uses: &str) -> Option<&'static StepKindInfo> {
         let _ = uses;
-        &[]
+        None
     }
 
     /// Which system each connection and each collection is, by its name, in words. Changes nothing.

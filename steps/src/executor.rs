@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use runbook_engine::error::StepError;
 use runbook_engine::event::Obligation;
+use runbook_engine::kinds::StepKindInfo;
 use runbook_engine::saved::Foresight;
 use runbook_engine::step::{Executor, Found, Hold, Look, Release, StepCall, StepContext, StepEnd};
 
@@ -52,8 +53,8 @@ impl Executor for CatalogExecutor {
         (entry.foresee)(call.with, effect, cx).await
     }
 
-    fn speed_fields(&self, uses: &str) -> &'static [&'static str] {
-        catalog::step(uses).map_or(&[], |entry| entry.info.speed_fields)
+    fn kind(&self, uses: &str) -> Option<&'static StepKindInfo> {
+        catalog::step(uses).map(|entry| &entry.info)
     }
 
     async fn systems(&self) -> Result<BTreeMap<String, String>, StepError> {

@@ -73,6 +73,8 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + Sized + 'static {
     const SPEED_FIELDS: &'static [&'static str] = &[];
     /// JSON pointers in `with` to texts that are evaluated only when the step asks for them, by [`Context::lazy`].
     const LAZY_FIELDS: &'static [&'static str] = &[];
+    /// Names of outputs that say when something was done or how long it took.
+    const FLEETING_OUTPUTS: &'static [&'static str] = &[];
     /// Its outputs: a struct, each field one name under `steps.ID.outputs`.
     type Outputs: Serialize + JsonSchema + Send;
 
@@ -141,6 +143,7 @@ pub const fn step<T: Step>() -> StepEntry {
             code_fields: T::CODE_FIELDS,
             speed_fields: T::SPEED_FIELDS,
             lazy_fields: T::LAZY_FIELDS,
+            fleeting_outputs: T::FLEETING_OUTPUTS,
             effect: T::effect,
             counts: T::counts,
             check: check_kind::<T>,

@@ -314,17 +314,20 @@ fn a_step_that_writes_is_bound_by_everything_that_its_settings_come_to() {
         "told",
         &format!(
             "secrets: {{ key: {{ file: \"{}\" }} }}\n\
-             connections: {{ away: {{ type: http, url: \"http://127.0.0.1:9\" }} }}\n\
-             steps:\n{}\
+             connections:\n  away: {{ type: http, url: \"http://127.0.0.1:9\" }}\n  here: {{ type: directory, path: \"{}\" }}\n\
+             collections: {{ all: {{ type: files, connection: here, pattern: which }} }}\n\
+             steps:\n\
+             \x20 - {{ id: held, uses: snapshot, with: {{ collection: all }} }}\n{}\
              \x20 - {{ id: sure, uses: confirm-prompt, with: {{ message: m, phrases: [\"YES\"] }} }}\n{}\
              \x20 - {{ id: maybe, needs: [again], uses: command, if: \"${{{{ steps.again.outputs.lines[0] == 'bob' }}}}\", with: {{ argv: [touch, maybe], effect: {{ class: write, repeat: repeatable }} }} }}\n\
              \x20 - id: tell\n    needs: [again]\n    uses: command\n    with:\n      argv: [touch, told]\n      \
-             env: {{ TO: \"${{{{ steps.again.outputs.lines[0] }}}}\", AT: \"${{{{ steps.look.ended_at }}}}\", KEY: \"${{{{ secrets.key }}}}\" }}\n      \
+             env: {{ TO: \"${{{{ steps.again.outputs.lines[0] }}}}\", AT: \"${{{{ steps.look.ended_at }}}} after ${{{{ steps.look.outputs.duration_ms }}}} ms, ${{{{ steps.held.outputs.taken_at }}}}\", KEY: \"${{{{ secrets.key }}}}\" }}\n      \
              effect: {{ class: write, repeat: repeatable }}\n\
              \x20 - id: put\n    uses: http\n    with:\n      connection: away\n      method: PUT\n      path: /x\n      \
              headers: {{ X-To: \"${{{{ steps.again.outputs.lines[0] }}}}\" }}\n      form: {{ to: \"${{{{ steps.again.outputs.lines[0] }}}}\" }}\n      \
              effect: {{ class: write, repeat: repeatable }}\n",
             place.path("key").display(),
+            place.path("").display(),
             look("look"),
             look("again"),
         ),

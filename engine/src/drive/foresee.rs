@@ -178,8 +178,8 @@ impl Walk {
         Ok(match seen {
             Ok(seen) => {
                 let bound = step.effect.class != Class::Read && seen.touches.is_empty();
-                let speed = self.with.executor.speed_fields(&step.uses);
-                let settings = scope::settings_digest(step, speed, &scope).filter(|_| bound);
+                let kind = |uses: &str| self.with.executor.kind(uses);
+                let settings = scope::settings_digest(&self.with.plan, step, &kind, &scope).filter(|_| bound);
                 Foreseen { settings, ..self.seen(step, seen) }
             }
             Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),

@@ -62,7 +62,7 @@ impl Loop {
         let id = reviewed.short_id();
         let what = match reviewed.settings.get(&step.id) {
             Some(planned) => {
-                let now = scope::settings_digest(step, self.executor.speed_fields(&step.uses), scope);
+                let now = scope::settings_digest(&plan, step, &|uses| self.executor.kind(uses), scope);
                 match scope::settings_words(planned, &now.unwrap_or_default()) {
                     Some(words) => format!("{words} than in the reviewed plan {id}"),
                     None => return Ok(None),

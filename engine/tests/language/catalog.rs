@@ -63,6 +63,7 @@ const fn step<T: DeserializeOwned + JsonSchema + 'static, O: JsonSchema>(
         code_fields: &[],
         speed_fields: &[],
         lazy_fields: &[],
+        fleeting_outputs: &[],
         effect,
         counts: |with| with.get("effect").is_none_or(|effect| effect.get("items").is_some()),
         check: check::<T>,
@@ -91,6 +92,7 @@ pub static CATALOG: Catalog = Catalog {
             secret_fields: &["/env/*"],
             code_fields: &["/script"],
             speed_fields: &[],
+            fleeting_outputs: &[],
             ..step::<Command, Ran>("command", declared)
         },
         step::<Confirm, Nothing>("confirm-prompt", |_| Effect::READ),
