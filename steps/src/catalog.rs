@@ -7,11 +7,13 @@ use runbook_engine::kinds::Catalog;
 use crate::assert::Assert;
 use crate::collections::files::FilesCollection;
 use crate::collections::fountainstore_documents::FountainStoreDocuments;
+use crate::collections::s3_objects::S3ObjectsCollection;
 use crate::command::Command;
 use crate::confirm_prompt::ConfirmPrompt;
 use crate::connections::directory::DirectoryConnection;
 use crate::connections::fountainstore::FountainStoreConnection;
 use crate::connections::http::HttpConnection;
+use crate::connections::s3::S3Connection;
 use crate::count::Count;
 use crate::delete_batch::DeleteBatch;
 use crate::freeze::Freeze;
@@ -52,6 +54,7 @@ pub static CONNECTIONS: &[ConnectionEntry] = &[
     kind::connection::<DirectoryConnection>(),
     kind::connection::<FountainStoreConnection>(),
     kind::connection::<HttpConnection>(),
+    kind::connection::<S3Connection>(),
 ];
 
 /// The collection kinds.
@@ -59,6 +62,7 @@ pub static COLLECTIONS: &[CollectionEntry] = &[
     // Alphabetic, one a line.
     kind::collection::<FilesCollection>(),
     kind::collection::<FountainStoreDocuments>(),
+    kind::collection::<S3ObjectsCollection>(),
 ];
 
 /// What the engine knows of all of them.

@@ -4,6 +4,7 @@
 pub mod files;
 pub mod fountainstore_documents;
 pub mod record_version;
+pub mod s3_objects;
 
 use std::collections::BTreeMap;
 

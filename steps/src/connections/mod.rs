@@ -3,4 +3,5 @@
 pub mod directory;
 pub mod fountainstore;
 pub mod http;
+pub mod s3;
 pub mod session;

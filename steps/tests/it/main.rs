@@ -15,6 +15,7 @@ mod http;
 mod notify;
 mod refusals;
 mod report;
+mod s3;
 mod server;
 mod session;
 mod settings;

@@ -1,0 +1,152 @@
+//! What is in the bucket, page by page. Where a page goes on is what the store said: not every store lists in the order of the keys.
+
+use aws_sdk_s3::primitives::DateTime;
+use aws_sdk_s3::types::{DeleteMarkerEntry, ObjectVersion};
+use runbook_engine::error::StepError;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::object::{Name, moment};
+use super::{S3Objects, record_of};
+use crate::collections::{Item, Version};
+use crate::connections::s3::failed;
+
+/// What a listing tells of an object.
+pub(super) struct Listed {
+    pub(super) name: Name,
+    pub(super) bytes: u64,
+    etag: String,
+    modified_at: Option<String>,
+    /// Whether it is a delete marker.
+    pub(super) marker: bool,
+}
+
+impl Listed {
+    pub(super) fn item(&self) -> Item {
+        let mut record = record_of(&self.name, self.bytes, &self.etag, self.modified_at.as_deref());
+        if self.marker {
+            record["delete_marker"] = json!(true);
+        }
+        // A version never changes, and a marker has no ETag.
+        let version = if self.marker { json!({ "marker": true }) } else { json!({ "etag": self.etag }) };
+        Item { key: self.name.to_string(), record, bytes: Some(self.bytes), version: Some(Version(version)) }
+    }
+}
+
+/// A page of a listing.
+pub(super) struct Listing {
+    pub(super) objects: Vec<Listed>,
+    /// Where the next one begins; absent after the last.
+    pub(super) next: Option<Value>,
+}
+
+/// Where a listing goes on.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cursor {
+    /// The store's own token, or the key to go on after.
+    at: String,
+    /// The version to go on after, with versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+}
+
+fn bytes(size: Option<i64>) -> u64 {
+    size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0)
+}
+
+fn etag(text: Option<&str>) -> String {
+    text.unwrap_or_default().trim_matches('"').to_owned()
+}
+
+impl S3Objects {
+    /// The page at a cursor, of at most `limit` objects. A page may be empty and not the last one.
+    pub(super) async fn list(&self, cursor: Option<&Value>, limit: usize) -> Result<Listing, StepError> {
+        let cursor: Option<Cursor> = cursor
+            .map(Cursor::deserialize)
+            .transpose()
+            .map_err(|error| StepError::invalid(format!("the place in a listing is unreadable: {error}")))?;
+        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        if self.settings.versions {
+            self.list_versions(cursor, limit).await
+        } else {
+            self.list_current(cursor, limit).await
+        }
+    }
+
+    async fn list_current(&self, cursor: Option<Cursor>, limit: i32) -> Result<Listing, StepError> {
+        let client = self.bucket.client().await;
+        let page = client
+            .list_objects_v2()
+            .bucket(self.bucket.bucket())
+            .prefix(&self.settings.prefix)
+            .max_keys(limit)
+            .set_continuation_token(cursor.map(|cursor| cursor.at))
+            .send()
+            .await
+            .map_err(|error| failed(&format!("listing {}", self.bucket.describe()), &error))?;
+        let mut objects = Vec::new();
+        for one in page.contents() {
+            let Some(key) = one.key() else { continue };
+            objects.push(Listed {
+                name: Name { key: key.to_owned(), version: None },
+                bytes: bytes(one.size()),
+                etag: etag(one.e_tag()),
+                modified_at: moment(one.last_modified()),
+                marker: false,
+            });
+        }
+        let next = page.next_continuation_token().filter(|_| page.is_truncated() == Some(true));
+        Ok(Listing { objects, next: next.map(|token| json!({ "at": token })) })
+    }
+
+    async fn list_versions(&self, cursor: Option<Cursor>, limit: i32) -> Result<Listing, StepError> {
+        let client = self.bucket.client().await;
+        let (at, version) = cursor.map_or((None, None), |cursor| (Some(cursor.at), cursor.version));
+        let page = client
+            .list_object_versions()
+            .bucket(self.bucket.bucket())
+            .prefix(&self.settings.prefix)
+            .max_keys(limit)
+            .set_key_marker(at)
+            .set_version_id_marker(version)
+            .send()
+            .await
+            .map_err(|error| {
+                failed(&format!("listing the versions of {}", self.bucket.describe()), &error)
+            })?;
+        let mut objects: Vec<Listed> = page.versions().iter().filter_map(of_version).collect();
+        objects.extend(page.delete_markers().iter().filter_map(of_marker));
+        objects.sort_by(|a, b| (&a.name.key, &b.modified_at).cmp(&(&b.name.key, &a.modified_at)));
+        let next = page.next_key_marker().filter(|_| page.is_truncated() == Some(true));
+        let next = next.map(|key| {
+            json!(Cursor { at: key.to_owned(), version: page.next_version_id_marker().map(str::to_owned) })
+        });
+        Ok(Listing { objects, next })
+    }
+}
+
+fn named(key: Option<&str>, version: Option<&str>) -> Option<Name> {
+    Some(Name { key: key?.to_owned(), version: Some(version.unwrap_or("null").to_owned()) })
+}
+
+fn of_version(one: &ObjectVersion) -> Option<Listed> {
+    let modified_at: Option<&DateTime> = one.last_modified();
+    Some(Listed {
+        name: named(one.key(), one.version_id())?,
+        bytes: bytes(one.size()),
+        etag: etag(one.e_tag()),
+        modified_at: moment(modified_at),
+        marker: false,
+    })
+}
+
+fn of_marker(one: &DeleteMarkerEntry) -> Option<Listed> {
+    Some(Listed {
+        name: named(one.key(), one.version_id())?,
+        bytes: 0,
+        etag: String::new(),
+        modified_at: moment(one.last_modified()),
+        marker: true,
+    })
+}
