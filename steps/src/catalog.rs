@@ -21,6 +21,7 @@ use crate::http::HttpRequest;
 use crate::kind::{self, CollectionEntry, ConnectionEntry, StepEntry};
 use crate::notify::Notify;
 use crate::report::Report;
+use crate::s3_lifecycle::S3Lifecycle;
 use crate::snapshot::Snapshot;
 use crate::unfreeze::Unfreeze;
 use crate::upload::Upload;
@@ -40,6 +41,7 @@ pub static STEPS: &[StepEntry] = &[
     kind::step::<HttpRequest>(),
     kind::step::<Notify>(),
     kind::step::<Report>(),
+    kind::step::<S3Lifecycle>(),
     kind::step::<Snapshot>(),
     kind::step::<Unfreeze>(),
     kind::step::<Upload>(),

@@ -29,6 +29,7 @@ pub mod records;
 pub mod report;
 pub mod resources;
 pub mod retry;
+pub mod s3_lifecycle;
 mod scratch;
 pub mod snapshot;
 pub mod text;

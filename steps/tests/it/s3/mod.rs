@@ -1,5 +1,6 @@
 //! S3 against a real store.
 
+mod lifecycle;
 mod weed;
 
 use std::collections::BTreeSet;

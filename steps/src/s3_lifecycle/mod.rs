@@ -1,0 +1,241 @@
+//! Step kind `s3-lifecycle`: objects below a prefix expire after a number of days.
+
+mod rules;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_sdk_s3::types::{BucketLifecycleConfiguration, LifecycleRule};
+use runbook_engine::crash;
+use runbook_engine::error::StepError;
+use runbook_engine::kinds::{Class, Effect, Repeat};
+use runbook_engine::saved::Foresight;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::connections::s3::{S3, failed, is_missing};
+use crate::kind::{Context, End, Step, read_now, would};
+use crate::one_or_many::OneOrMany;
+use crate::retry::patiently;
+
+/// Sees to it that the objects below a prefix expire after a number of days, or that they do.
+///
+/// S3 knows a bucket's rules only as a whole. So they are read, changed, written at once, and read again: there is no moment without
+/// the rule, every rule that is about something else stays as it is, and the step fails when one does not.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct S3Lifecycle {
+    /// The name of a connection of type `s3`.
+    pub connection: String,
+    /// What is done: `plan` tells what `apply` would do, and `verify` fails unless it is so.
+    pub mode: Mode,
+    /// The prefix, or for `verify` several. It ends with `/`: `chat/prod` is about `chat/production/x` too.
+    pub prefix: OneOrMany<String>,
+    /// After how many days objects expire. `verify` without it takes any number.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub expire_days: Option<i32>,
+    /// What the rule is called when one has to be added. Default: `expire-` and the prefix.
+    #[serde(default)]
+    pub id: Option<String>,
+}
+
+/// What is done about the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Tells what `apply` would do.
+    Plan,
+    /// Makes it so.
+    Apply,
+    /// Fails unless it is so.
+    Verify,
+}
+
+/// What was found and done.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Outputs {
+    /// The mode.
+    pub mode: Mode,
+    /// The bucket, with its store.
+    pub bucket: String,
+    /// How many rules the bucket had.
+    pub rules_before: u64,
+    /// How many of them were about the prefixes.
+    pub prefix_rules_before: u64,
+    /// How many rules were left out, or with `plan` would be.
+    pub removed: u64,
+    /// Whether a rule was added, or with `plan` would be.
+    pub added: bool,
+    /// How many rules the bucket has now, or with `plan` would have.
+    pub rules_after: u64,
+    /// The rules as they are now, or with `plan` would be: what is worth keeping under version control.
+    pub rules: Vec<Value>,
+}
+
+#[async_trait]
+impl Step for S3Lifecycle {
+    const NAME: &'static str = "s3-lifecycle";
+    const SUMMARY: &'static str =
+        "Sees to it that objects below a prefix of a bucket expire, or that they do";
+    const EXAMPLE: &'static str = "\
+- id: expire_attachments
+  uses: s3-lifecycle
+  with:
+    connection: bucket
+    mode: apply
+    prefix: chat-attachments/staging/
+    expire_days: 45
+";
+    type Outputs = Outputs;
+
+    fn effect(with: &Value) -> Effect {
+        match with.get("mode").and_then(Value::as_str) {
+            Some("plan" | "verify") => Effect::READ,
+            _ => Effect { class: Class::Write, repeat: Repeat::Repeatable },
+        }
+    }
+
+    async fn run(self, cx: &Context) -> Result<End<Outputs>, StepError> {
+        let bucket = cx.resources.connection::<S3>(&self.connection)?;
+        let before = rules(&bucket, cx).await?;
+        match self.mode {
+            Mode::Verify => self.verify(&bucket, &before),
+            Mode::Plan => self.change(&before).map(|(change, _)| self.outputs(&bucket, &before, &change)),
+            Mode::Apply => self.apply(&bucket, &before, cx).await,
+        }
+        .map(End::Done)
+    }
+
+    async fn foresee(self, effect: Effect, cx: &Context) -> Result<Foresight, StepError> {
+        if effect.class == Class::Read {
+            return read_now(self, cx).await;
+        }
+        let bucket = cx.resources.connection::<S3>(&self.connection)?;
+        let (change, prefix) = self.change(&rules(&bucket, cx).await?)?;
+        let days = self.expire_days.unwrap_or_default();
+        Ok(would(match (change.adds, change.removed) {
+            (false, 0) => {
+                format!("nothing: objects below {prefix} of {} expire after {days} days", bucket.describe())
+            }
+            (adds, removed) => format!(
+                "expire objects below {prefix} of {} after {days} days: {} a rule, remove {removed} of the same prefix",
+                bucket.describe(),
+                if adds { "add" } else { "keep" },
+            ),
+        }))
+    }
+}
+
+impl S3Lifecycle {
+    /// The change that `apply` makes, and its prefix.
+    fn change(&self, before: &[LifecycleRule]) -> Result<(rules::Change, &str), StepError> {
+        let [prefix] = self.prefix.0.as_slice() else {
+            return Err(StepError::invalid("`plan` and `apply` take one prefix; write a step for each"));
+        };
+        let days = self.expire_days.ok_or_else(|| StepError::invalid("`expire_days` is missing"))?;
+        if days < 1 {
+            return Err(StepError::invalid(format!("`expire_days` is {days}; 1 is the least")));
+        }
+        if !prefix.ends_with('/') {
+            return Err(StepError::invalid(format!("the prefix `{prefix}` does not end with `/`"))
+                .with_help(format!("write `{prefix}/`: otherwise what merely begins so expires too")));
+        }
+        let id = self
+            .id
+            .clone()
+            .unwrap_or_else(|| format!("expire-{}", prefix.trim_end_matches('/').replace('/', "-")));
+        Ok((rules::change(before, prefix, days, &id)?, prefix))
+    }
+
+    fn verify(&self, bucket: &S3, before: &[LifecycleRule]) -> Result<Outputs, StepError> {
+        if self.prefix.0.is_empty() {
+            return Err(StepError::invalid("`prefix` is empty"));
+        }
+        let looked = self.prefix.0.iter().map(|prefix| rules::verify(before, prefix, self.expire_days));
+        let wrong: Vec<String> = looked.filter_map(Result::err).collect();
+        if wrong.is_empty() {
+            let same = rules::Change { rules: before.to_vec(), removed: 0, adds: false };
+            return Ok(self.outputs(bucket, before, &same));
+        }
+        Err(StepError::gate(format!("the lifecycle of {}: {}", bucket.describe(), wrong.join("; "))))
+    }
+
+    async fn apply(
+        &self,
+        bucket: &Arc<S3>,
+        before: &[LifecycleRule],
+        cx: &Context,
+    ) -> Result<Outputs, StepError> {
+        let (change, prefix) = self.change(before)?;
+        if change.adds || change.removed > 0 {
+            cx.checkpoint()?;
+            crash::point("before writing the lifecycle");
+            cx.unless_abandoned(patiently(|| write(bucket, &change.rules))).await?;
+            crash::point("lifecycle: written");
+            let after = rules(bucket, cx).await?;
+            let lost: Vec<&str> = before
+                .iter()
+                .filter(|rule| change.rules.contains(rule) && !after.contains(rule))
+                .map(|rule| rule.id().unwrap_or("without an id"))
+                .collect();
+            if !lost.is_empty() {
+                return Err(StepError::gate(format!(
+                    "rules of {} that are about something else are not as they were: {}",
+                    bucket.describe(),
+                    lost.join(", ")
+                ))
+                .with_help(
+                    "somebody changed them at the same time, or the store does not keep them: look at them",
+                ));
+            }
+            rules::verify(&after, prefix, self.expire_days).map_err(|why| {
+                StepError::gate(format!(
+                    "the lifecycle of {} was written, and still {why}",
+                    bucket.describe()
+                ))
+            })?;
+        }
+        Ok(self.outputs(bucket, before, &change))
+    }
+
+    fn outputs(&self, bucket: &S3, before: &[LifecycleRule], change: &rules::Change) -> Outputs {
+        let about = |rule: &&LifecycleRule| {
+            rules::prefix_of(rule).is_some_and(|prefix| self.prefix.0.iter().any(|ours| ours == prefix))
+        };
+        Outputs {
+            mode: self.mode,
+            bucket: bucket.describe(),
+            rules_before: before.len() as u64,
+            prefix_rules_before: before.iter().filter(about).count() as u64,
+            removed: change.removed,
+            added: change.adds,
+            rules_after: change.rules.len() as u64,
+            rules: change.rules.iter().map(rules::shown).collect(),
+        }
+    }
+}
+
+/// The rules of a bucket; none when it has no lifecycle.
+async fn rules(bucket: &Arc<S3>, cx: &Context) -> Result<Vec<LifecycleRule>, StepError> {
+    cx.unless_abandoned(patiently(async || {
+        let client = bucket.client().await;
+        match client.get_bucket_lifecycle_configuration().bucket(bucket.bucket()).send().await {
+            Ok(found) => Ok(found.rules().to_vec()),
+            Err(error) if is_missing(&error) => Ok(Vec::new()),
+            Err(error) => Err(failed(&format!("reading the lifecycle of {}", bucket.describe()), &error)),
+        }
+    }))
+    .await
+}
+
+async fn write(bucket: &Arc<S3>, rules: &[LifecycleRule]) -> Result<(), StepError> {
+    let whole = BucketLifecycleConfiguration::builder().set_rules(Some(rules.to_vec())).build();
+    let whole = whole.map_err(|error| StepError::invalid(error.to_string()))?;
+    let client = bucket.client().await;
+    let request =
+        client.put_bucket_lifecycle_configuration().bucket(bucket.bucket()).lifecycle_configuration(whole);
+    let sent = request.send().await;
+    sent.map(drop).map_err(|error| failed(&format!("writing the lifecycle of {}", bucket.describe()), &error))
+}

@@ -1,0 +1,94 @@
+//! `s3-lifecycle` against a real store.
+
+use aws_sdk_s3::types::{
+    BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter,
+};
+use runbook_engine::error::{ErrorKind, StepError};
+use runbook_steps::connections::s3::S3;
+use serde_json::{Value, json};
+
+use super::make;
+use super::weed::Weed;
+use crate::common::{Bench, planned};
+
+/// What one step of this mode comes to.
+async fn run(weed: &Weed, mode: &str, more: Value) -> Result<Value, StepError> {
+    let mut with = json!({ "connection": "bucket", "mode": mode, "prefix": "chat/staging/" });
+    for (key, value) in more.as_object().unwrap() {
+        with[key] = value.clone();
+    }
+    let step = planned("rule", "s3-lifecycle", with);
+    let bench = Bench::new(vec![step], json!({ "bucket": weed.bucket("rules") }), json!({})).await;
+    bench.enter("rule").await
+}
+
+fn rule(id: &str, prefix: &str, days: i32) -> LifecycleRule {
+    LifecycleRule::builder()
+        .id(id)
+        .status(ExpirationStatus::Enabled)
+        .filter(LifecycleRuleFilter::builder().prefix(prefix).build())
+        .expiration(LifecycleExpiration::builder().days(days).build())
+        .build()
+        .unwrap()
+}
+
+async fn set(s3: &S3, rules: Vec<LifecycleRule>) {
+    let whole = BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build().unwrap();
+    let client = s3.client().await;
+    let request = client.put_bucket_lifecycle_configuration().bucket("rules").lifecycle_configuration(whole);
+    request.send().await.unwrap();
+}
+
+async fn ids(s3: &S3) -> Vec<String> {
+    let found = s3.client().await.get_bucket_lifecycle_configuration().bucket("rules").send().await;
+    let mut ids: Vec<_> = found.unwrap().rules().iter().map(|rule| rule.id().unwrap().to_owned()).collect();
+    ids.sort();
+    ids
+}
+
+#[tokio::test]
+async fn a_rule_is_made_so_beside_those_of_others() {
+    let weed = Weed::start().await;
+    let s3 = make(&weed, "rules").await;
+    let error = run(&weed, "verify", json!({ "expire_days": 45 })).await.unwrap_err();
+    assert!(error.kind == ErrorKind::Gate && error.message.contains("no rule expires it"), "{error:?}");
+
+    // A bucket without any lifecycle.
+    let planned = run(&weed, "plan", json!({ "expire_days": 45 })).await.unwrap();
+    assert_eq!(
+        (&planned["rules_before"], &planned["added"], &planned["rules_after"]),
+        (&json!(0), &json!(true), &json!(1))
+    );
+    assert!(run(&weed, "verify", json!({})).await.is_err(), "a plan changes nothing");
+    run(&weed, "apply", json!({ "expire_days": 45 })).await.unwrap();
+    assert_eq!(ids(&s3).await, ["expire-chat-staging"]);
+    let again = run(&weed, "apply", json!({ "expire_days": 45 })).await.unwrap();
+    assert_eq!((&again["added"], &again["removed"]), (&json!(false), &json!(0)));
+
+    // One with rules of others, two of the prefix, and one that only looks like it.
+    let all = vec![
+        rule("other", "logs/", 7),
+        rule("a", "chat/staging/", 30),
+        rule("b", "chat/staging/", 60),
+        rule("near", "chat/stag", 9),
+    ];
+    set(&s3, all).await;
+    let error = run(&weed, "verify", json!({ "expire_days": 45 })).await.unwrap_err();
+    assert!(error.message.contains("after 30 days, and 45 are expected"), "{error:?}");
+    let done = run(&weed, "apply", json!({ "expire_days": 45, "id": "ours" })).await.unwrap();
+    assert_eq!(
+        (&done["rules_before"], &done["prefix_rules_before"], &done["removed"]),
+        (&json!(4), &json!(2), &json!(2))
+    );
+    assert_eq!(ids(&s3).await, ["near", "other", "ours"]);
+    run(&weed, "verify", json!({ "expire_days": 45, "prefix": ["chat/staging/", "logs/"] }))
+        .await
+        .unwrap_err();
+    run(&weed, "verify", json!({ "prefix": ["chat/staging/", "logs/"] })).await.unwrap();
+
+    // What would expire more than it says.
+    let error = run(&weed, "apply", json!({ "expire_days": 45, "prefix": "chat/prod" })).await.unwrap_err();
+    assert!(error.help.unwrap().contains("write `chat/prod/`"));
+    assert!(run(&weed, "apply", json!({ "prefix": "chat/prod/" })).await.is_err());
+    assert_eq!(ids(&s3).await, ["near", "other", "ours"]);
+}
