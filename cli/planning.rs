@@ -13,9 +13,9 @@ use jiff::Timestamp;
 use runbook_engine::artifact::Artifacts;
 use runbook_engine::drive::live::LiveHub;
 use runbook_engine::drive::{Foreseer, Halt};
-use runbook_engine::plan::Plan;
+use runbook_engine::plan::{Drift, Plan};
 use runbook_engine::redact::Redactor;
-use runbook_engine::saved::Foreseen;
+use runbook_engine::saved::{Foreseen, SavedPlan};
 use runbook_engine::step::RunInfo;
 use runbook_steps::executor::CatalogExecutor;
 use runbook_steps::kind::{NoVault, SystemIs, Vault};
@@ -46,8 +46,8 @@ pub struct World {
     _place: Place,
 }
 
-/// Reads everything that the plan would read, and changes nothing.
-pub async fn read(location: &Location, plan: Plan) -> Outcome<World> {
+/// Reads everything that the plan would read, and changes nothing; `against` is the saved plan that it will be held against.
+pub async fn read(location: &Location, plan: Plan, against: Option<&SavedPlan>) -> Outcome<World> {
     let vault: Arc<dyn Vault> = Arc::new(NoVault);
     let systems = Systems::open(plan, Needs::All, &vault)?;
     let at = Timestamp::now();
@@ -67,6 +67,9 @@ pub async fn read(location: &Location, plan: Plan) -> Outcome<World> {
         redactor: systems.redactor,
         secrets: systems.secrets,
         run: imagined(&systems.plan, at),
+        against: against.cloned(),
+        // Of a set that may differ only what is in the plan would be touched, and that was held against the limits when it was made.
+        limits: against.is_none_or(|saved| saved.plan.drift == Drift::Refuse),
         stop,
     };
     let mut halt = stopper.watch();

@@ -65,7 +65,7 @@ async fn applied(app: &App, args: &Exec, file: &Path) -> Outcome {
     if !moved.is_empty() {
         return Err(reviewed::refused(file, &saved, moved));
     }
-    let world = planning::read(&state.location, plan.clone()).await?;
+    let world = planning::read(&state.location, plan.clone(), Some(&saved)).await?;
     let moved = reviewed::moved(file, &saved, &world).await?;
     if !moved.is_empty() {
         return Err(reviewed::refused(file, &saved, moved));

@@ -5,7 +5,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use runbook_engine::duration::Duration;
 use runbook_engine::plan::Plan;
-use runbook_engine::saved::{Foreseen, SAVED_PLAN_VERSION, SavedPlan, Standing};
+use runbook_engine::saved::{Foreseen, SAVED_PLAN_VERSION, SavedPlan};
 use runbook_engine::state::StepStatus;
 use runbook_engine::store::{Store, decode_plan, load_state};
 use runbook_steps::resources::in_words;
@@ -58,7 +58,7 @@ async fn make(app: &App, source: &Source, plan: Plan, expires: Duration, output:
     if let Some(state) = &state {
         banner::show(state, None).await;
     }
-    let mut world = planning::read(&location, plan).await?;
+    let mut world = planning::read(&location, plan, None).await?;
     if let Some(state) = &state {
         took(&*state.store, &world.plan.runbook, &mut world.steps).await;
     }
@@ -68,7 +68,7 @@ async fn make(app: &App, source: &Source, plan: Plan, expires: Duration, output:
         }
     }
     let saved = saved(source, &world, expires);
-    let failed = saved.steps.iter().find(|step| matches!(step.standing, Standing::Fails(_)));
+    let failed = saved.fails_at();
     if let Some(file) = output.filter(|_| failed.is_none()) {
         reviewed::save(file, &saved, &world).await?;
     }

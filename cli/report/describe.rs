@@ -204,12 +204,29 @@ pub fn bounded(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The text in lines of at most so many columns, broken at spaces.
+/// The text in lines of at most so many columns, broken at spaces; a word that is longer than a line is broken behind a sign in it where that
+/// can be.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let (mut lines, mut line) = (Vec::new(), String::new());
     for word in text.split_whitespace() {
-        if !line.is_empty() && measure_text_width(&line) + 1 + measure_text_width(word) > width {
+        let mut word = word;
+        let room = |line: &str| {
+            if line.is_empty() { width } else { width.saturating_sub(measure_text_width(line) + 1) }
+        };
+        if measure_text_width(word) > room(&line) && !line.is_empty() {
+            // What has to be broken anyway begins where there is room, unless that is next to nothing.
+            let begins = measure_text_width(word) > width && room(&line) * 3 >= width;
+            if let Some((head, tail)) = broken(word, room(&line)).filter(|_| begins) {
+                line.push(' ');
+                line.push_str(head);
+                word = tail;
+            }
             lines.push(std::mem::take(&mut line));
+        }
+        while measure_text_width(word) > width {
+            let (head, tail) = broken(word, width).unwrap_or_else(|| at_width(word, width));
+            lines.push(head.to_owned());
+            word = tail;
         }
         if !line.is_empty() {
             line.push(' ');
@@ -218,6 +235,24 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
     }
     lines.push(line);
     lines
+}
+
+/// The word in two, the first no wider than this, behind the last sign that is not too near its beginning: one that parts, or else one that
+/// joins.
+fn broken(word: &str, width: usize) -> Option<(&str, &str)> {
+    let (head, _) = at_width(word, width);
+    let behind = |signs: &[char]| {
+        let at = head.rfind(signs)? + 1;
+        (measure_text_width(&word[..at]) * 3 >= width && at < word.len()).then(|| word.split_at(at))
+    };
+    behind(&['/', ',', ';', '&', '?']).or_else(|| behind(&['-', '_', '.', ':', '=', '@']))
+}
+
+/// The word in two, the first as wide as can be, and of one character at least.
+fn at_width(word: &str, width: usize) -> (&str, &str) {
+    let ends = word.char_indices().map(|(at, c)| at + c.len_utf8());
+    let fits = ends.take_while(|end| measure_text_width(&word[..*end]) <= width).last();
+    word.split_at(fits.unwrap_or_else(|| word.chars().next().map_or(0, char::len_utf8)))
 }
 
 #[cfg(test)]
@@ -258,6 +293,26 @@ mod tests {
         let question =
             Question::Phrase { message: "x".repeat(10_000), phrase: "GO".to_owned(), facts: Vec::new() };
         assert!(question_line(&question).ends_with("more characters) (type `GO`)"));
+    }
+
+    #[test]
+    fn a_word_that_is_too_long_is_broken_at_a_sign_and_no_line_is_wider_than_it_may_be() {
+        let path = "/srv/data/2026/chatkit-attachments/of-everybody.jsonl";
+        assert_eq!(wrap(path, 24), ["/srv/data/2026/", "chatkit-attachments/", "of-everybody.jsonl"]);
+        assert_eq!(wrap(&format!("delete {path}"), 24)[0], "delete /srv/data/2026/");
+        assert_eq!(wrap("0123456789abcdef", 6), ["012345", "6789ab", "cdef"]);
+        assert_eq!(wrap("a 日本語の文字", 6), ["a", "日本語", "の文字"]);
+        for width in 1..40 {
+            for text in [path, "one two-three/four=five six", "日本語の文字 and more", ""] {
+                let lines = wrap(text, width);
+                assert!(
+                    lines.iter().all(|line| measure_text_width(line) <= width.max(2)),
+                    "{width}: {lines:?}"
+                );
+                let kept: String = lines.concat().chars().filter(|c| *c != ' ').collect();
+                assert_eq!(kept, text.replace(' ', ""), "{width}");
+            }
+        }
     }
 
     #[test]

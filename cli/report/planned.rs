@@ -3,13 +3,14 @@
 use console::{Style, measure_text_width};
 use runbook_engine::event::Question;
 use runbook_engine::kinds::Class;
-use runbook_engine::plan::Drift;
+use runbook_engine::plan::{Drift, PlannedStep};
 use runbook_engine::saved::{Foreseen, SavedPlan, Standing, TargetSet};
 
+use runbook_steps::catalog::CATALOG;
 use serde_json::Value;
 
 use super::describe::{one_line, wrap};
-use crate::format::{self, count, length};
+use crate::format::{self, length};
 use crate::graph::tree::Look;
 
 /// How many further lines a value has at most.
@@ -41,13 +42,17 @@ pub fn lines(saved: &SavedPlan, look: Look) -> Vec<String> {
     let systems = saved.systems.iter().map(|(name, system)| (name.clone(), system.clone()));
     page.block(&mut lines, "systems", &systems.collect::<Vec<_>>());
     lines.push(String::new());
-    let no_return = saved.point_of_no_return();
+    let first =
+        |may: fn(&Foreseen) -> bool| saved.steps.iter().find(|step| may(step)).map(|step| &*step.step);
+    let (no_return, maybe) = (first(Foreseen::destroys), first(Foreseen::may_destroy));
     for (at, step) in saved.steps.iter().enumerate() {
         if at == plan.steps.len() {
             lines.push(page.dim("  at the end, however it ends"));
         }
         if no_return == Some(&*step.step) {
-            lines.push(page.red(page.no_return()));
+            page.no_return(&mut lines, "from here on there is no way back");
+        } else if maybe == Some(&*step.step) {
+            page.no_return(&mut lines, "from here on there may be no way back");
         }
         page.step(&mut lines, saved, step);
     }
@@ -63,8 +68,14 @@ struct Page {
 
 impl Page {
     fn text(&self, lines: &mut Vec<String>, indent: usize, text: &str) {
-        let room = self.width.saturating_sub(indent + 1).max(16);
-        lines.extend(wrap(&one_line(text), room).into_iter().map(|line| format!("{:indent$}{line}", "")));
+        lines.extend(
+            wrap(&one_line(text), self.room(indent)).into_iter().map(|line| format!("{:indent$}{line}", "")),
+        );
+    }
+
+    /// How many columns there are to the right of so many.
+    fn room(&self, indent: usize) -> usize {
+        self.width.saturating_sub(indent + 1).max(16)
     }
 
     /// Names with what they stand for, aligned. What is long is cut: all of it is in the file.
@@ -83,8 +94,7 @@ impl Page {
 
     fn aligned(&self, lines: &mut Vec<String>, widest: usize, name: &str, value: &str) {
         let label = widest.min(self.width / 3);
-        let room = self.width.saturating_sub(label + 5).max(16);
-        let mut below = wrap(&one_line(value), room).into_iter();
+        let mut below = wrap(&one_line(value), self.room(label + 4)).into_iter();
         let name = console::pad_str(name, label, console::Alignment::Left, Some("."));
         lines.push(format!("  {}  {}", self.dim(&name), below.next().unwrap_or_default()));
         let rest: Vec<String> = below.collect();
@@ -104,7 +114,14 @@ impl Page {
         let name = planned
             .and_then(|step| step.name.as_deref())
             .map_or_else(String::new, |name| format!("{}, ", one_line(name)));
-        lines.push(format!("{head}  {}", self.dim(&format!("{name}{uses}{took}"))));
+        let kind = format!("{name}{uses}{took}");
+        if measure_text_width(&head) + 2 + measure_text_width(&kind) < self.width {
+            lines.push(format!("{head}  {}", self.dim(&kind)));
+        } else {
+            lines.push(head);
+            let below = wrap(&kind, self.room(6));
+            lines.extend(below.iter().map(|line| format!("      {}", self.dim(line))));
+        }
         let mut say = |text: &str| self.text(lines, 6, text);
         match &step.standing {
             Standing::Read if step.does.is_empty() => {}
@@ -116,10 +133,17 @@ impl Page {
                 if let Some(help) = &error.help {
                     say(help);
                 }
+                if !saved.plan.fails_with(&step.step) {
+                    say("the run goes on all the same: on_failure is continue");
+                }
             }
         }
         for set in &step.touches {
             say(&set_words(set));
+        }
+        if step.items > 0 {
+            let why = if declares(planned) { "as declared" } else { "because nobody says how many" };
+            say(&format!("counts as {}, {why}", items(step.items)));
         }
         for question in &step.asks {
             let Question::Phrase { message, phrase, facts } = question else { continue };
@@ -129,31 +153,59 @@ impl Page {
             }
             say(&format!("asks for the phrase: {phrase}"));
         }
+        for note in &step.notes {
+            say(&format!("note: {note}"));
+        }
         for (code, reason) in planned.into_iter().flat_map(|step| &step.waived) {
             say(&format!("{code} is waived: {reason}"));
         }
     }
 
+    /// What is destroyed in all, each part with who says so.
     fn totals(&self, lines: &mut Vec<String>, saved: &SavedPlan) {
-        let sets = || saved.steps.iter().filter(|step| step.destroys()).flat_map(|step| &step.touches);
-        let items: u64 = sets().map(|set| set.count).sum();
-        let bytes: u64 = sets().map(|set| set.bytes).sum();
-        let unknown =
-            saved.steps.iter().any(|step| step.destroys() && matches!(step.standing, Standing::After(_)));
-        let more = if unknown { ", and what is known later" } else { "" };
+        let destroying = || saved.steps.iter().filter(|step| step.destroys());
+        let count: u64 = destroying().flat_map(|step| &step.touches).map(|set| set.count).sum();
+        let bytes: u64 = destroying().flat_map(|step| &step.touches).map(|set| set.bytes).sum();
+        let declared: u64 = destroying().map(|step| step.items).sum();
+        let listed = format!("{} by their manifests", size(bytes));
+        let sets = destroying().any(|step| !step.touches.is_empty());
+        let mut text = match (sets, declared) {
+            (true, 0) => format!("destroys {}, {listed}", items(count)),
+            (true, _) => format!(
+                "destroys {}: {} of sets, {listed}, and {} as its steps count",
+                items(count + declared),
+                format::count(count),
+                format::count(declared)
+            ),
+            (false, 0) => "destroys nothing".to_owned(),
+            (false, _) => format!("destroys {} as its steps count", items(declared)),
+        };
+        if destroying().any(|step| matches!(step.standing, Standing::After(_))) {
+            if !sets && declared == 0 {
+                text = "destroys what is known later".to_owned();
+            } else {
+                text.push_str(", and what is known later");
+            }
+        }
+        let unknown: Vec<&str> = saved
+            .steps
+            .iter()
+            .filter(|step| step.may_destroy() && !step.destroys())
+            .map(|step| step.step.as_str())
+            .collect();
+        if !unknown.is_empty() {
+            text.push_str(&format!("; nobody says what {} does", unknown.join(", ")));
+        }
         let asks: usize = saved.steps.iter().map(|step| step.asks.len()).sum();
         let questions = if asks == 1 { "1 question".to_owned() } else { format!("{asks} questions") };
-        let text = format!("destroys {} items ({}){more}; asks {questions}", count(items), size(bytes));
-        lines.push(self.bold(&text));
+        let lines_of = wrap(&format!("{text}; asks {questions}"), self.room(0));
+        lines.extend(lines_of.iter().map(|line| self.bold(line)));
         self.text(lines, 0, "Everything above was read just now; nothing was changed.");
     }
 
-    fn no_return(&self) -> &'static str {
-        if self.look.unicode {
-            "  ── from here on there is no way back ──"
-        } else {
-            "  -- from here on there is no way back --"
-        }
+    fn no_return(&self, lines: &mut Vec<String>, text: &str) {
+        let line = if self.look.unicode { "──" } else { "--" };
+        lines.push(self.red(&format!("  {line} {text} {line}")));
     }
 
     fn mark(&self, step: &Foreseen) -> String {
@@ -200,11 +252,19 @@ fn set_words(set: &TargetSet) -> String {
     let more = if set.count > set.examples.len() as u64 { ", …" } else { "" };
     let digest = set.items.sha256.get(..12).unwrap_or_default();
     let examples = one_line(&set.examples.join(", "));
-    format!(
-        "{} items, {} by their manifests, digest {digest}: {examples}{more}",
-        count(set.count),
-        size(set.bytes)
-    )
+    let (count, bytes) = (items(set.count), size(set.bytes));
+    format!("{count}, {bytes} by their manifests, digest {digest}: {examples}{more}")
+}
+
+/// Whether a step says how many items it destroys.
+fn declares(step: Option<&PlannedStep>) -> bool {
+    let kind = step.and_then(|step| Some((CATALOG.step(&step.uses)?, step)));
+    kind.is_some_and(|(kind, step)| (kind.counts)(&step.with))
+}
+
+/// A number of items.
+fn items(count: u64) -> String {
+    if count == 1 { "1 item".to_owned() } else { format!("{} items", format::count(count)) }
 }
 
 /// A number of bytes.

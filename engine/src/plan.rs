@@ -254,6 +254,12 @@ impl Plan {
         self.steps.iter().chain(&self.finally)
     }
 
+    /// Whether a run fails when this step does: not where the others go on.
+    pub fn fails_with(&self, id: &str) -> bool {
+        let goes_on = |step: &PlannedStep| step.id == id && step.on_failure == OnFailure::Continue;
+        !self.steps.iter().any(goes_on)
+    }
+
     /// The steps that come after `id` by `needs`, near or far, in plan order; `id` itself is not among them.
     pub fn downstream(&self, id: &str) -> Vec<&PlannedStep> {
         let mut reached: Vec<&str> = vec![id];

@@ -48,8 +48,11 @@ pub fn settings_digest(
     kind: &dyn Fn(&str) -> Option<&'static StepKindInfo>,
     scope: &Scope,
 ) -> Option<SettingsDigest> {
-    let named = |what: &str, name: &String| Value::from(format!("{what}.{name}"));
-    let run = scope.run.keys().map(|name| (name.clone(), named("run", name))).collect();
+    let named = |name: &String| match name.as_str() {
+        "created_at" | "started_at" => Value::from(SOME_TIME),
+        _ => Value::from(format!("run.{name}")),
+    };
+    let run = scope.run.keys().map(|name| (name.clone(), named(name))).collect();
     let secrets = scope.secrets.keys().map(|name| (name.clone(), format!("secrets.{name}"))).collect();
     let mut steps = scope.steps.clone();
     for (id, facts) in &mut steps {

@@ -88,3 +88,24 @@ pub fn connection(name: &str) -> Option<&'static ConnectionEntry> {
 pub fn collection(name: &str) -> Option<&'static CollectionEntry> {
     COLLECTIONS.iter().find(|entry| entry.info.name == name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_time_and_length_of_time_among_the_outputs_is_fleeting() {
+        for kind in CATALOG.steps {
+            let outputs = (kind.outputs)().to_value();
+            let names: Vec<&str> = outputs["properties"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(name, _)| name.as_str())
+                .collect();
+            let times: Vec<&str> =
+                names.iter().copied().filter(|name| name.ends_with("_at") || name.ends_with("_ms")).collect();
+            assert_eq!(kind.fleeting_outputs, times, "{}", kind.name);
+        }
+    }
+}

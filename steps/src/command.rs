@@ -132,7 +132,8 @@ impl Step for Command {
             return read_now(self, cx).await;
         }
         let argv: Vec<String> = self.argv.iter().map(|word| word.0.clone()).collect();
-        Ok(would(format!("run `{}`", Process::new(&argv).line())))
+        let items = self.effect.map_or(0, Declared::destroyed);
+        Ok(Foresight { items, ..would(format!("run `{}`", Process::new(&argv).line())) })
     }
 
     async fn run(self, cx: &Context) -> Result<End<CommandOutputs>, StepError> {

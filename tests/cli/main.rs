@@ -8,6 +8,7 @@ mod control;
 mod deaf;
 mod disk;
 mod examples;
+mod foreseen;
 mod holds;
 mod inputs;
 mod leaks;

@@ -203,7 +203,7 @@ fn a_run_that_would_fail_has_no_plan() {
     let text = place.text("clean.yaml").replace("max_items: 100", "max_items: 7");
     place.write("clean.yaml", &text);
     let ran = place.expect(4, &["plan", "clean.yaml", "-i", "size=6"]);
-    assert!(ran.out.contains("it would touch 8 items, and `max_items` is 7"), "{}", ran.out);
+    assert!(ran.out.contains("it would destroy 8 items, and max_items of the run is 7"), "{}", ran.out);
     assert_eq!(present(&place), names());
 }
 

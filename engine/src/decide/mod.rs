@@ -286,7 +286,8 @@ fn running_step(view: View<'_>, step: &PlannedStep, state: &StepState, stop: boo
     }
 }
 
-fn too_long(kind: ErrorKind, name: &str, bound: Duration) -> StepError {
+/// The error of what took longer than it may.
+pub(crate) fn too_long(kind: ErrorKind, name: &str, bound: Duration) -> StepError {
     StepError::new(kind, format!("it took longer than {name}, {bound}"))
 }
 

@@ -1,5 +1,8 @@
 //! What a run would do, found out by reads alone: step by step in the plan's order, each with what is known of those before it.
 
+mod each_run;
+mod tries;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,9 +19,9 @@ use crate::error::{ErrorKind, StepError};
 use crate::event::{Event, EventKind, Question};
 use crate::expr::{self, Scope};
 use crate::kinds::Class;
-use crate::plan::{Limits, Plan, PlannedStep, StepId};
+use crate::plan::{OnFailure, Plan, PlannedStep, StepId};
 use crate::redact::Redactor;
-use crate::saved::{Foreseen, Foresight, Standing, TargetSet};
+use crate::saved::{Foreseen, Foresight, SavedPlan, Standing, TargetSet};
 use crate::scope;
 use crate::step::{Executor, History, RunInfo, StepContext};
 use crate::store::memory::MemoryStore;
@@ -42,6 +45,10 @@ pub struct Foreseer {
     pub secrets: BTreeMap<String, String>,
     /// What expressions see of the run that is not there yet.
     pub run: RunInfo,
+    /// The saved plan that this is held against, if there is one: what is another thing in each run is in settings what it was there.
+    pub against: Option<SavedPlan>,
+    /// Whether the limits are asked for what would be destroyed. Not where only a part of what is found would be.
+    pub limits: bool,
     /// Fires when it should stop.
     pub stop: CancellationToken,
 }
@@ -55,16 +62,19 @@ struct Walk {
     known: Map<String, Value>,
     /// Connections and collections that a step before would change, with that step.
     changed: BTreeMap<String, StepId>,
+    /// The steps that would fail.
+    failing: BTreeSet<StepId>,
 }
 
 impl Foreseer {
-    /// Every step, the final ones last. After one that would fail, and stop the run, nothing is looked at. Nothing is changed in the
-    /// world; an error of kind interrupted when it was stopped.
+    /// Every step, the final ones last. After one that would fail and stop the run, nothing is looked at; each final step is, whatever
+    /// another one comes to. Nothing is changed in the world; an error of kind interrupted when it was stopped.
     pub async fn foresee(self) -> Result<Vec<Foreseen>, StepError> {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         imagine(&*store, &self).await.map_err(|error| error.for_step())?;
         let plan = Arc::clone(&self.plan);
-        let mut walk = Walk { with: self, store, known: Map::new(), changed: BTreeMap::new() };
+        let mut walk =
+            Walk { with: self, store, known: Map::new(), changed: BTreeMap::new(), failing: BTreeSet::new() };
         let (mut all, mut failed) = (Vec::new(), None);
         for step in plan.all_steps() {
             if walk.with.stop.is_cancelled() {
@@ -74,7 +84,8 @@ impl Foreseer {
                 Some(before) => nothing(step, Standing::After(vec![StepId::clone(before)])),
                 None => walk.step(step).await?,
             };
-            if matches!(foreseen.standing, Standing::Fails(_)) {
+            let stops = step.on_failure == OnFailure::Stop && plan.steps.iter().any(|one| one.id == step.id);
+            if matches!(foreseen.standing, Standing::Fails(_)) && stops {
                 failed = failed.or(Some(step.id.clone()));
             }
             all.push(foreseen);
@@ -111,8 +122,11 @@ fn nothing(step: &PlannedStep, standing: Standing) -> Foreseen {
         standing,
         does: String::new(),
         touches: Vec::new(),
+        items: 0,
         asks: Vec::new(),
+        notes: Vec::new(),
         settings: None,
+        fleeting: Map::new(),
         outputs: None,
         last_took_ms: None,
     }
@@ -143,48 +157,67 @@ fn resources(with: &Value) -> Vec<String> {
 
 impl Walk {
     async fn step(&mut self, step: &PlannedStep) -> Result<Foreseen, StepError> {
+        let failing = step.needs.iter().filter(|need| self.failing.contains(*need));
+        let after: Vec<String> = failing
+            .map(|need| format!("it needs `{need}`, which would fail, and runs all the same"))
+            .collect();
+        let mut foreseen = self.looked_at(step).await?;
+        if foreseen.standing != Standing::Skipped {
+            foreseen.notes.extend(after);
+        }
+        Ok(foreseen)
+    }
+
+    async fn looked_at(&mut self, step: &PlannedStep) -> Result<Foreseen, StepError> {
         let condition = step.condition.as_ref().map(|text| Value::from(format!("${{{{ {text} }}}}")));
-        let scope = self.scope();
-        match self.condition(step, condition.as_ref(), &scope) {
+        match self.condition(step, condition.as_ref(), &self.scope()) {
             Ok(true) => {}
             Ok(false) => {
                 self.known.insert(step.id.clone(), json!({ "status": "skipped", "attempts": 0 }));
                 return Ok(nothing(step, Standing::Skipped));
             }
+            Err(Standing::Fails(error)) => return Ok(self.fails(step, error, 0)),
             Err(standing) => return Ok(self.unknown(step, standing)),
         }
-        if let Some(before) = self.disturbed(step) {
+        if let Some(before) = self.disturbed(step).filter(|_| step.effect.class == Class::Read) {
             return Ok(self.unknown(step, Standing::After(vec![before])));
         }
         let waits = self.waits_for(&step.with);
         if !waits.is_empty() {
             return Ok(self.unknown(step, Standing::After(waits)));
         }
+        let scope = self.scope_as_planned();
         let fields = self.with.executor.lazy_fields(&step.uses);
         let call = match lazy::call(step, fields, &scope, &self.with.redactor) {
             Ok(call) => call,
             Err(error) => {
                 // Of a step that is known in part, what is missing is known after it.
                 let named = self.partly(&step.with);
-                let standing = if named.is_empty() {
-                    Standing::Fails(StepError::invalid(error.message))
-                } else {
-                    Standing::After(named)
-                };
-                return Ok(self.unknown(step, standing));
+                if named.is_empty() {
+                    return Ok(self.fails(step, StepError::invalid(error.message), 1));
+                }
+                return Ok(self.unknown(step, Standing::After(named)));
             }
         };
-        let seen = self.with.executor.foresee(call, self.context(step)).await;
+        let (seen, attempts) = self.tries(step, &call).await?;
         Ok(match seen {
             Ok(seen) => {
                 let bound = step.effect.class != Class::Read && seen.touches.is_empty();
                 let kind = |uses: &str| self.with.executor.kind(uses);
-                let settings = scope::settings_digest(&self.with.plan, step, &kind, &scope).filter(|_| bound);
-                Foreseen { settings, ..self.seen(step, seen) }
+                let settings = scope::settings_digest(&self.with.plan, step, &kind, &scope);
+                let notes = self.unforeseeable(step, &call.with, &seen.asks);
+                let mut seen = self.seen(step, seen, attempts).await?;
+                seen.notes.extend(notes);
+                Foreseen { settings: settings.filter(|_| bound), ..seen }
             }
-            Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
-            Err(error) => self.unknown(step, Standing::Fails(masked(&self.with.redactor, error))),
+            Err(error) => self.fails(step, error, attempts),
         })
+    }
+
+    /// A step that would fail for good.
+    fn fails(&mut self, step: &PlannedStep, error: StepError, attempts: u32) -> Foreseen {
+        self.failed(step, attempts);
+        self.unknown(step, Standing::Fails(error))
     }
 
     /// Whether the step would run; how it stands when that can not be told.
@@ -215,11 +248,8 @@ impl Walk {
         found.into_iter().filter(|id| !whole(id)).collect()
     }
 
-    /// The step before that changes what this one would read.
+    /// The step before that changes what this one works on.
     fn disturbed(&self, step: &PlannedStep) -> Option<StepId> {
-        if step.effect.class != Class::Read {
-            return None;
-        }
         let plan = &self.with.plan;
         let of = |name: &str| plan.collections.get(name)?.get("connection")?.as_str().map(str::to_owned);
         resources(&step.with).into_iter().find_map(|name| {
@@ -243,30 +273,72 @@ impl Walk {
         }
     }
 
-    fn seen(&mut self, step: &PlannedStep, seen: Foresight) -> Foreseen {
+    async fn seen(
+        &mut self,
+        step: &PlannedStep,
+        seen: Foresight,
+        attempts: u32,
+    ) -> Result<Foreseen, StepError> {
+        let (crossed, notes) = self.limits(step, &seen).await?;
         self.changes(step, seen.changes);
         // As a run would record them.
         let outputs = seen.outputs.map(|outputs| self.with.redactor.value(&outputs));
         let shown = outputs.clone().filter(|_| seen.done);
+        let fleeting = shown.as_ref().map_or_else(Map::new, |outputs| self.fleeting(step, outputs));
         if let Some(outputs) = outputs {
             let at = self.with.run.created_at.to_string();
-            let mut facts = json!({ "status": "succeeded", "attempts": 1, "outputs": outputs });
+            let mut facts = json!({ "status": "succeeded", "attempts": attempts, "outputs": outputs });
             if seen.done {
                 (facts["started_at"], facts["ended_at"]) = (json!(at), json!(at));
             }
             self.known.insert(step.id.clone(), facts);
         }
-        let standing = match over(&[&self.with.plan.limits, &step.limits], &seen.touches) {
-            Some(error) => Standing::Fails(error),
+        let standing = match crossed {
+            Some(error) => {
+                self.failed(step, attempts);
+                Standing::Fails(error)
+            }
             None if seen.done => Standing::Read,
             None => Standing::Would,
         };
-        Foreseen {
+        Ok(Foreseen {
             does: self.with.redactor.text(&seen.does),
             touches: seen.touches.into_iter().map(|set| self.shown(set)).collect(),
+            items: seen.items,
             asks: seen.asks.into_iter().map(|question| self.asked(question)).collect(),
+            notes,
+            fleeting,
             outputs: shown,
             ..nothing(step, standing)
+        })
+    }
+
+    /// Asks the limits for what a step would destroy, as the run would: what the one says that it would cross, and what is not known.
+    async fn limits(
+        &self,
+        step: &PlannedStep,
+        seen: &Foresight,
+    ) -> Result<(Option<StepError>, Vec<String>), StepError> {
+        let sums =
+            seen.touches.iter().fold((seen.items, 0), |sums, set| (sums.0 + set.count, sums.1 + set.bytes));
+        let mut notes = Vec::new();
+        if !self.with.limits || sums == (0, 0) {
+            return Ok((None, notes));
+        }
+        let ledger = self.ledger(step);
+        match (seen.population, self.disturbed(step)) {
+            (Some(population), None) => {
+                ledger.measure(population).await?;
+            }
+            (Some(_), Some(before)) => {
+                notes.push(format!("how many items `max_percent` lets it destroy is known after {before}"));
+            }
+            (None, _) => {}
+        }
+        match ledger.foresee(sums.0, sums.1).await {
+            Ok(()) => Ok((None, notes)),
+            Err(error) if error.kind == ErrorKind::Limit => Ok((Some(error), notes)),
+            Err(error) => Err(error),
         }
     }
 
@@ -289,33 +361,38 @@ impl Walk {
         }
     }
 
+    /// What conditions see: everything as it is now, because they decide whether a step runs at all.
     fn scope(&self) -> Scope {
         scope::of_foresight(&self.with.plan, &self.known, &self.with.run, &self.with.secrets)
     }
 
-    fn context(&self, step: &PlannedStep) -> StepContext {
+    /// What settings see.
+    fn scope_as_planned(&self) -> Scope {
+        let run = each_run::as_planned(&self.with.run, self.with.against.as_ref());
+        scope::of_foresight(&self.with.plan, &self.known_as_planned(), &run, &self.with.secrets)
+    }
+
+    fn ledger(&self, step: &PlannedStep) -> Ledger {
+        let (store, limits) = (Arc::clone(&self.store), self.with.plan.limits.clone());
+        Ledger::new(store, &self.with.run.id, &step.id, 1, limits, step.limits.clone())
+    }
+
+    fn context(&self, step: &PlannedStep, attempt: u32, stop: CancellationToken) -> StepContext {
         let with = &self.with;
         // Nobody is at the other end: what has to be put back is not foreseen but done.
         let (requests, _) = mpsc::channel(1);
         StepContext {
-            run: with.run.clone(),
+            run: each_run::as_planned(&with.run, with.against.as_ref()),
             step: step.id.clone(),
-            attempt: 1,
+            attempt,
             answers: Vec::new(),
-            ledger: Ledger::new(
-                Arc::clone(&self.store),
-                &with.run.id,
-                &step.id,
-                1,
-                with.plan.limits.clone(),
-                step.limits.clone(),
-            ),
+            ledger: self.ledger(step),
             obligations: Obligations::new(&step.id, requests),
             artifacts: with.artifacts.clone(),
             scratch: with.scratch.clone(),
             live: with.live.step(&step.id),
-            stop: with.stop.clone(),
-            abandon: with.stop.clone(),
+            abandon: stop.clone(),
+            stop,
             redactor: with.redactor.clone(),
             history: History {
                 plan: Arc::clone(&with.plan),
@@ -324,16 +401,4 @@ impl Walk {
             },
         }
     }
-}
-
-/// The limit that a step would cross, by what it would touch.
-fn over(limits: &[&Limits], touches: &[TargetSet]) -> Option<StepError> {
-    let sums = touches.iter().fold((0_u64, 0_u64), |sums, set| (sums.0 + set.count, sums.1 + set.bytes));
-    limits.iter().find_map(|limits| {
-        let items = limits.max_items.filter(|max| sums.0 > *max).map(|max| (max, sums.0, "items"));
-        let bytes = limits.max_bytes.filter(|max| sums.1 > *max).map(|max| (max, sums.1, "bytes"));
-        let (max, sum, what) = items.or(bytes)?;
-        let message = format!("it would touch {sum} {what}, and `max_{what}` is {max}");
-        Some(StepError::new(ErrorKind::Limit, message))
-    })
 }

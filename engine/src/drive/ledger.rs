@@ -141,6 +141,43 @@ impl Ledger {
         Ok(Batch { number, what: intent.what, items: intent.items })
     }
 
+    /// Whether the limits would let a step destroy so much, in a run of which nothing is done: it is charged like a batch, or with as much
+    /// as there is room for. An error of kind limit that says which one it would cross.
+    pub async fn foresee(&self, items: u64, bytes: u64) -> Result<(), StepError> {
+        let intent = Intent { what: Value::Null, items, charged_items: items, charged_bytes: bytes };
+        let charges = self.charges(&intent).await?;
+        let crossed = match self.imagine(items, charges.clone()).await {
+            Ok(()) => return Ok(()),
+            Err(error @ StoreError::Limit { .. }) => error,
+            Err(error) => return Err(error.for_step()),
+        };
+        let error = foreseen_error(&crossed, self.share(&crossed).await);
+        let mut room = charges;
+        for charge in &mut room {
+            let i = &*self.inner;
+            let present = i.store.counter(&i.run, &charge.counter).await.map_err(|error| error.for_step())?;
+            charge.amount = charge.amount.min(charge.max.map_or(u64::MAX, |max| max.saturating_sub(present)));
+        }
+        // A run stops at the first limit, so that no counter goes on where another one is full.
+        for kind in [":items", ":bytes"] {
+            let least =
+                room.iter().filter(|charge| charge.counter.ends_with(kind)).map(|charge| charge.amount).min();
+            for charge in room.iter_mut().filter(|charge| charge.counter.ends_with(kind)) {
+                charge.amount = least.unwrap_or_default();
+            }
+        }
+        self.imagine(items, room).await.map_err(|error| error.for_step())?;
+        Err(error)
+    }
+
+    async fn imagine(&self, items: u64, charges: Vec<Charge>) -> Result<(), StoreError> {
+        let i = &*self.inner;
+        let number = i.store.ledger(&i.run, &i.step).await?.last_batch + 1;
+        let (step, intent) = (i.step.clone(), Value::Null);
+        let batch = BatchRow { step, batch: number, intent, items, settled: None };
+        i.store.commit(&i.run, Fence::Owner(i.epoch), vec![Write::Intend { batch, charges }]).await
+    }
+
     /// Records what became of a batch; an error of kind limit when more items failed than may.
     pub async fn settle(&self, batch: u64, settlement: Settlement) -> Result<(), StepError> {
         let i = &*self.inner;
@@ -294,14 +331,28 @@ fn most(limits: &Limits, population: Option<u64>) -> Option<u64> {
     [limits.max_items, percent(limits, population)].into_iter().flatten().min()
 }
 
+/// What a counter counts, and for what.
+fn counted(counter: &str) -> (&'static str, &'static str) {
+    let name = if counter.ends_with(":bytes") { "bytes" } else { "items" };
+    (name, if counter.starts_with("run:") { "the run" } else { "the step" })
+}
+
+/// The limit that a step would cross of which nothing is done.
+fn foreseen_error(error: &StoreError, share: Option<String>) -> StepError {
+    let StoreError::Limit { counter, max, present, amount } = error else { return error.for_step() };
+    let (name, scope) = counted(counter);
+    let before =
+        if *present == 0 { String::new() } else { format!(", after {present} of the steps before it") };
+    let limit =
+        share.map_or_else(|| format!("max_{name} of {scope}"), |share| format!("{share}, rounded down,"));
+    let message = format!("it would destroy {amount} {name}{before}, and {limit} is {max}");
+    StepError::new(ErrorKind::Limit, message)
+}
+
 /// `share` says which share of what the limit is, when it is one.
 fn limit_error(error: &StoreError, share: Option<String>) -> StepError {
     let StoreError::Limit { counter, max, present, amount } = error else { return error.for_step() };
-    let name = match counter.rsplit(':').next() {
-        Some("bytes") => "bytes",
-        _ => "items",
-    };
-    let scope = if counter.starts_with("run:") { "the run" } else { "the step" };
+    let (name, scope) = counted(counter);
     let share = share.map_or_else(String::new, |share| format!(" ({share})"));
     StepError::new(
         ErrorKind::Limit,

@@ -194,13 +194,21 @@ pub fn foreseen(
     let mut moved = self::systems(&saved.systems, systems);
     for after in now {
         let Some(before) = saved.step(&after.step) else { continue };
-        // Of what comes after one that fails nothing is known.
-        if let Standing::Fails(error) = &after.standing {
+        // Why it fails may be told in other words each time.
+        let still = matches!((&before.standing, &after.standing),
+            (Standing::Fails(old), Standing::Fails(new)) if old.kind == new.kind);
+        if let Standing::Fails(error) = &after.standing
+            && !still
+        {
             moved.push(Moved::new(What::Target, &after.step, format!("it would fail: {error}")));
-            break;
+            // Of what comes after one that stops the run nothing is known.
+            if saved.plan.fails_with(&after.step) {
+                break;
+            }
+            continue;
         }
         let mut say = |how: String| moved.push(Moved::new(What::Target, &after.step, how));
-        if before.standing != after.standing {
+        if !still && before.standing != after.standing {
             say(format!("{} then, and {} now", stands(&before.standing), stands(&after.standing)));
         } else if before.touches.len() != after.touches.len() {
             say(format!("it touched {} sets then, and {} now", before.touches.len(), after.touches.len()));

@@ -15,7 +15,7 @@ pub use compare::{Moved, What, definitions, foreseen, systems};
 use crate::artifact::Artifact;
 use crate::error::StepError;
 use crate::event::Question;
-use crate::kinds::Effect;
+use crate::kinds::{Class, Effect};
 use crate::plan::{Plan, SettingsDigest, StepId};
 
 /// The version of the file's form. A later one is refused.
@@ -65,12 +65,21 @@ pub struct Foreseen {
     /// What it would touch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub touches: Vec<TargetSet>,
+    /// How many items it counts as against the limits beside those of `touches`: of what destroys, and names no items.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub items: u64,
     /// What it would ask, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asks: Vec<Question>,
+    /// What else is to be known of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Of a step that changes something, and not the items of a set: what its settings come to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<SettingsDigest>,
+    /// Of what a step that was done gave: what is another thing each time, by name.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub fleeting: serde_json::Map<String, serde_json::Value>,
     /// What a step that was done gave, for whoever shows the plan; it is not saved.
     #[serde(skip)]
     #[schemars(skip)]
@@ -78,6 +87,11 @@ pub struct Foreseen {
     /// How long it took in the last run of the runbook in which it succeeded, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_took_ms: Option<u64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference over")]
+fn is_none(items: &u64) -> bool {
+    *items == 0
 }
 
 /// How much is known of a step before a run.
@@ -92,7 +106,7 @@ pub enum Standing {
     Skipped,
     /// It depends on what these steps do, and is known after them.
     After(Vec<StepId>),
-    /// It would fail; nothing after it was looked at.
+    /// It would fail. Where that stops the run, nothing after it was looked at.
     Fails(StepError),
 }
 
@@ -124,6 +138,10 @@ pub struct Foresight {
     pub outputs: Option<serde_json::Value>,
     /// What it would touch.
     pub touches: Vec<TargetSet>,
+    /// How many items it asks the limits for beside those of `touches`.
+    pub items: u64,
+    /// How many items there are of what it destroys from, when a limit is a share of them.
+    pub population: Option<u64>,
     /// What it would ask, in order.
     pub asks: Vec<Question>,
     /// The connections and collections that it would change. Absent: those that its settings name as the ones it works on.
@@ -163,9 +181,21 @@ impl SavedPlan {
     /// The steps that destroy items which are known only later, so that the plan does not say which: a run that is started with it stops
     /// there.
     pub fn unbound(&self) -> Vec<&str> {
-        let after =
-            |step: &&Foreseen| step.effect.class.may_destroy() && matches!(step.standing, Standing::After(_));
-        self.steps.iter().filter(after).map(|step| &*step.step).collect()
+        let unbound = |step: &&Foreseen| match step.standing {
+            Standing::After(_) => step.effect.class.may_destroy(),
+            Standing::Would => {
+                step.effect.class.may_destroy() && step.touches.is_empty() && step.settings.is_none()
+            }
+            _ => false,
+        };
+        self.steps.iter().filter(unbound).map(|step| &*step.step).collect()
+    }
+
+    /// The step with which a run would fail.
+    pub fn fails_at(&self) -> Option<&Foreseen> {
+        self.steps
+            .iter()
+            .find(|step| matches!(step.standing, Standing::Fails(_)) && self.plan.fails_with(&step.step))
     }
 
     /// What the settings of each step come to that is bound by them.
@@ -179,17 +209,17 @@ impl SavedPlan {
         let skipped = self.steps.iter().filter(|step| step.standing == Standing::Skipped);
         skipped.map(|step| step.step.clone()).collect()
     }
-
-    /// The first step that destroys and would be done, or may be.
-    pub fn point_of_no_return(&self) -> Option<&str> {
-        self.steps.iter().find(|step| step.destroys()).map(|step| &*step.step)
-    }
 }
 
 impl Foreseen {
-    /// Whether it destroys, as far as that is known.
-    pub fn destroys(&self) -> bool {
+    /// Whether it destroys, or may, as far as that is known.
+    pub fn may_destroy(&self) -> bool {
         let may = !matches!(self.standing, Standing::Skipped | Standing::Read);
-        may && self.effect.class == crate::kinds::Class::Destroy
+        may && self.effect.class.may_destroy()
+    }
+
+    /// Whether it destroys for sure when it is done.
+    pub fn destroys(&self) -> bool {
+        self.may_destroy() && self.effect.class == Class::Destroy
     }
 }

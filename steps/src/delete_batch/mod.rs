@@ -107,7 +107,8 @@ with:
         let set = versions::complete_set(&self, cx, what.clone()).await?;
         // How many is said of the set: the policy of drift may let it be another number.
         let does = format!("delete from {what}");
-        Ok(Foresight { does, touches: vec![set], ..Foresight::default() })
+        let population = work::population(&self, cx).await?;
+        Ok(Foresight { does, touches: vec![set], population, ..Foresight::default() })
     }
 
     async fn run(self, cx: &Context) -> Result<End<Outputs>, StepError> {

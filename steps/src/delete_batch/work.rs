@@ -399,15 +399,7 @@ async fn measure(
     if let Some(known) = cx.ledger.recall(POPULATION).await?.and_then(|value| value.as_u64()) {
         return Ok(known);
     }
-    // The largest, and not the sum: an item of the budget is a key, and a key stands in each collection.
-    let mut population = 0;
-    for (name, collection) in step.collections.0.iter().zip(collections) {
-        let count = collection.count().await.map_err(|mut error| {
-            error.message = format!("`{name}` can not be counted before the first delete: {}", error.message);
-            error
-        })?;
-        population = population.max(count);
-    }
+    let population = counted(step, collections).await?;
     if population == 0 && total > 0 {
         return Err(StepError::gate(format!(
             "the manifests have {total} keys, and the collections are empty"
@@ -417,4 +409,29 @@ async fn measure(
         ));
     }
     cx.ledger.measure(population).await
+}
+
+/// How many items there are now. The largest collection counts, and not the sum: an item of the budget is a key, and a key stands in each.
+async fn counted(step: &DeleteBatch, collections: &[Arc<dyn Collection>]) -> Result<u64, StepError> {
+    let mut population = 0;
+    for (name, collection) in step.collections.0.iter().zip(collections) {
+        let count = collection.count().await.map_err(|mut error| {
+            error.message = format!("`{name}` can not be counted before the first delete: {}", error.message);
+            error
+        })?;
+        population = population.max(count);
+    }
+    Ok(population)
+}
+
+/// How many items there are now, when a limit of the step or of the run is a share of them.
+pub(super) async fn population(step: &DeleteBatch, cx: &Context) -> Result<Option<u64>, StepError> {
+    let plan = &cx.history.plan;
+    let limits = [Some(&plan.limits), plan.step(&cx.step).map(|step| &step.limits)];
+    if limits.into_iter().flatten().all(|limits| limits.max_percent.is_none()) {
+        return Ok(None);
+    }
+    let names = step.collections.0.iter().map(|name| cx.resources.collection(name));
+    let collections: Vec<_> = names.collect::<Result<_, _>>()?;
+    counted(step, &collections).await.map(Some)
 }

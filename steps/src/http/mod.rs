@@ -217,7 +217,11 @@ impl Step for HttpRequest {
             self.query.iter().map(|(name, value)| format!("{name}={}", value.0)).collect();
         let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
         let body = self.json.as_ref().map_or_else(String::new, |json| format!(" with {json}"));
-        Ok(would(format!("send {} {}{query}{body} to {}", self.method.name(), self.path, http.base())))
+        // A method that only reads is charged nothing, whatever is declared.
+        let writes = self.method.effect() != Effect::READ;
+        let items = self.effect.filter(|_| writes).map_or(0, Declared::destroyed);
+        let does = format!("send {} {}{query}{body} to {}", self.method.name(), self.path, http.base());
+        Ok(Foresight { items, ..would(does) })
     }
 
     async fn run(self, cx: &Context) -> Result<End<HttpOutputs>, StepError> {
