@@ -27,11 +27,19 @@ use crate::text::Text;
 /// output to a file, because nobody reads it any more. Killed itself (`kill -9`), runbook can not do that: then the program and its
 /// children are ended when the run is resumed or cancelled, before anything else is done.
 ///
+/// What it prints is shown, and its end is stored with the run: in the state, the log and the report. Of secrets only those that the
+/// runbook declares are replaced. A program that prints others, such as one that makes a password, needs `output: hidden`.
+///
+/// Without `effect` nobody knows what it does: after a crash in the middle of it a person is asked whether it happened, a plan binds it
+/// like what destroys, and no rule asks for a snapshot or a confirmation before it. `check` warns of that in a runbook for production
+/// (RB0507).
+///
 /// Of a program that destroys, the limits are asked before it starts, for as many items as `effect.items` says. An attempt that
 /// failed, or of which nobody knows what it did, has been charged already: its repetition is not charged again. One whose success was
 /// recorded before runbook was killed is not run again.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("not" = {"required": ["parse", "output"]}))]
 pub struct Command {
     /// The program and its arguments, one item each.
     #[schemars(length(min = 1))]
@@ -62,6 +70,20 @@ pub struct Command {
     /// What its standard output is. Default: `none`.
     #[serde(default)]
     parse: Parse,
+    /// What becomes of what it prints. Default: `kept`. It does not go with `parse`, which makes outputs of it.
+    #[serde(default)]
+    output: Printed,
+}
+
+/// What becomes of what a program prints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Printed {
+    /// It is shown live, and its end is an output and stands in the log and in the report. Declared secrets are replaced.
+    #[default]
+    Kept,
+    /// It is read and dropped: neither shown nor stored anywhere, also when the program fails. The output `stdout` is empty then.
+    Hidden,
 }
 
 /// What the standard output of a program is.
@@ -144,6 +166,7 @@ impl Step for Command {
             cwd: self.cwd.clone(),
             timeout: self.timeout.map(|timeout| timeout.0),
             grace: self.grace.0,
+            quiet: self.output == Printed::Hidden,
             if_orphaned: IfOrphaned::End,
         };
         let announced = match self.enter(cx).await? {
@@ -235,21 +258,21 @@ impl Command {
             Ended::TimedOut => {
                 let limit = self.timeout.unwrap_or_default();
                 let message = format!("`{program}` did not end within {limit} and was stopped");
-                return Err(with_last_line(ended_early(ErrorKind::Timeout, message), finished));
+                return Err(self.with_last_line(ended_early(ErrorKind::Timeout, message), finished));
             }
             Ended::Stopped if once => {
                 let message = format!("`{program}` was stopped before its end");
-                return Err(with_last_line(ended_early(ErrorKind::Interrupted, message), finished));
+                return Err(self.with_last_line(ended_early(ErrorKind::Interrupted, message), finished));
             }
             Ended::Stopped => return Err(StepError::interrupted()),
         }
         let exit_code = finished.code().filter(|code| self.expect_exit.contains(code)).ok_or_else(|| {
             let error = StepError::refused(format!("`{program}` {}", finished.how()));
-            with_last_line(error, finished)
+            self.with_last_line(error, finished)
         })?;
         let mut outputs = CommandOutputs {
             exit_code,
-            stdout: finished.stdout.text.clone(),
+            stdout: self.kept(&finished.stdout.text),
             json: None,
             lines: None,
             duration_ms: u64::try_from(finished.took.as_millis()).unwrap_or(u64::MAX),
@@ -270,11 +293,18 @@ impl Command {
         }
         Ok(outputs)
     }
-}
 
-fn with_last_line(mut error: StepError, finished: &Finished) -> StepError {
-    error.causes.extend(finished.last_line());
-    error
+    /// What is kept of what it printed.
+    fn kept(&self, printed: &str) -> String {
+        if self.output == Printed::Hidden { String::new() } else { printed.to_owned() }
+    }
+
+    fn with_last_line(&self, mut error: StepError, finished: &Finished) -> StepError {
+        if self.output == Printed::Kept {
+            error.causes.extend(finished.last_line());
+        }
+        error
+    }
 }
 
 #[cfg(test)]

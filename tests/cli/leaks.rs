@@ -170,3 +170,43 @@ fn no_secret_gets_out_in_any_form() {
         }
     }
 }
+
+/// Every byte below a folder.
+fn everything(folder: &std::path::Path, into: &mut Vec<u8>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            everything(&path, into);
+        } else if path.extension().is_none_or(|extension| extension != "yaml") {
+            into.extend(std::fs::read(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn what_a_program_prints_is_kept_nowhere_when_it_is_hidden() {
+    for (setting, kept) in [("output: hidden", false), ("output: kept", true)] {
+        let place = Place::new();
+        let script = "printf 'pass%s\\n' word-$((41+1)); printf 'pass%s\\n' word-$((42+1)) >&2; exit $0";
+        let step = |id: &str, code: u8, more: &str| {
+            format!(
+                "  - id: {id}\n    uses: command\n    on_failure: continue\n    with:\n      argv: [sh, -c, \"{script}\", {code}]\n      {more}\n"
+            )
+        };
+        let text = format!(
+            "runbook: quiet\nsteps:\n{}{}finally:\n  - {{ id: report, uses: report }}\n",
+            step("made", 0, setting),
+            step("failed", 3, setting)
+        );
+        place.write("quiet.yaml", &text);
+        let ran = place.run(&["exec", "quiet.yaml", "--json"]);
+        let logs = place.run(&["logs"]);
+        let mut said = (ran.out + &ran.err + &logs.out).into_bytes();
+        everything(&place.path(""), &mut said);
+        for secret in ["password-42", "password-43"] {
+            let found = said.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert_eq!(found, kept, "{setting}: {secret}");
+        }
+        assert!(said.windows(4).any(|window| window == b"made"), "what ran is there all the same");
+    }
+}

@@ -42,7 +42,22 @@ fn named(cx: &Context<'_>, node: &Node, what: &str, all: &[Resource], problems: 
     if names().any(|known| known == name) || cx.runbook.unread.contains(name) {
         return;
     }
-    let help = did_you_mean(name, names()).unwrap_or_else(|| format!("declare it below `{what}s`"));
+    let help = did_you_mean(name, names()).unwrap_or_else(|| declaration(cx, what, name, all));
     let message = format!("there is no {what} `{name}`");
     problems.push(Diagnostic::error(codes::UNKNOWN_CONNECTION, node.span.clone(), message).help(help));
+}
+
+/// A line that declares what is missing, to be copied.
+fn declaration(cx: &Context<'_>, what: &str, name: &str, others: &[Resource]) -> String {
+    let line = if what == "connection" {
+        format!("{name}: {{ type: http, url: \"http://127.0.0.1:8080\" }}")
+    } else {
+        let connection = cx.runbook.connections.first().map_or("disk", |one| one.name.value.as_str());
+        format!("{name}: {{ type: files, connection: {connection}, pattern: \"*.log\" }}")
+    };
+    if others.is_empty() {
+        format!("declare it: write `{what}s: {{ {line} }}` above `steps`")
+    } else {
+        format!("declare it below `{what}s`, as in `{line}`")
+    }
 }

@@ -19,7 +19,11 @@ pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
             }
             None => {
                 let names = cx.catalog.steps.iter().map(|kind| kind.name);
-                problems.push(unknown("step kind", &step.uses, names));
+                let mut problem = unknown("step kind", &step.uses, names);
+                if let Some(help) = elsewhere(cx, &step.uses.value) {
+                    problem.help = Some(help);
+                }
+                problems.push(problem);
             }
         }
     }
@@ -47,6 +51,63 @@ fn resources(
 /// The kind of a connection or a collection.
 pub(super) fn find(kinds: &'static [ResourceKindInfo], name: &str) -> Option<&'static ResourceKindInfo> {
     kinds.iter().find(|kind| kind.name == name)
+}
+
+/// What others call a step kind: their names, ours, and how it is written.
+const ELSEWHERE: &[(&[&str], &str, &str)] = &[
+    (
+        &[
+            "manual", "approve", "approval", "pause", "prompt", "confirm", "ask", "gate", "input", "human",
+            "hold",
+        ],
+        "confirm-prompt",
+        "{ message: \"Is it done?\", phrases: [DONE] }",
+    ),
+    (
+        &["shell", "sh", "bash", "script", "exec", "run", "cmd", "python", "powershell", "local", "task"],
+        "command",
+        "{ argv: [sh, -c, \"echo hello\"] }",
+    ),
+    (&["docker", "container", "image"], "command", "{ argv: [docker, run, --rm, image] }"),
+    (&["kubectl", "k8s", "kubernetes"], "command", "{ argv: [kubectl, get, pods] }"),
+    (&["ssh", "remote"], "command", "{ argv: [ssh, host, uptime] }"),
+    (&["sleep", "delay", "timer"], "command", "{ argv: [sleep, 30] }"),
+    (&["echo", "print", "log", "debug", "message"], "command", "{ argv: [echo, hello] }"),
+    (&["wait", "poll", "until", "wait-until", "healthcheck", "health-check"], "wait-for", "…"),
+    (
+        &["curl", "request", "rest", "api", "get", "post", "fetch", "http-request", "https"],
+        "http",
+        "{ connection: api, path: /health }",
+    ),
+    (
+        &["slack", "email", "mail", "webhook", "teams", "pagerduty", "alert", "notification", "tell"],
+        "notify",
+        "{ url: \"https://example.com/hook\", message: hello }",
+    ),
+    (&["delete", "remove", "purge", "clean", "cleanup", "prune", "destroy", "wipe"], "delete-batch", "…"),
+    (&["backup", "dump", "export", "save", "archive"], "snapshot", "…"),
+    (
+        &["check", "test", "validate", "condition", "precondition", "expect", "ensure", "guard"],
+        "assert",
+        "{ that: \"${{ … }}\" }",
+    ),
+    (&["restore", "put"], "upload", "…"),
+    (&["tail", "logs"], "watch-log", "…"),
+    (&["lock", "maintenance", "disable"], "freeze", "…"),
+    (&["unlock", "thaw", "enable", "release"], "unfreeze", "…"),
+];
+
+/// What to write for a kind that others have.
+fn elsewhere(cx: &Context<'_>, name: &str) -> Option<String> {
+    let name = name.to_lowercase().replace('_', "-");
+    let (_, kind, with) = ELSEWHERE
+        .iter()
+        .find(|(names, kind, _)| names.contains(&name.as_str()) && cx.catalog.step(kind).is_some())?;
+    Some(if *with == "…" {
+        format!("write `uses: {kind}`; `runbook steps {kind}` shows one")
+    } else {
+        format!("write `uses: {kind}` with `with: {with}`")
+    })
 }
 
 fn unknown<'n>(

@@ -11,10 +11,27 @@ use crate::expr::{
     Analysis, ProblemKind, ROOTS, Reference, analyse, analyse_expression, is_template, unescape,
 };
 use crate::kinds::matches;
+use crate::runbook::EACH;
 use crate::suggest::{closest, did_you_mean, listed};
 
 /// What a step offers beside its outputs.
 const STEP_FIELDS: &[&str] = &["outputs", "status", "attempts", "started_at", "ended_at"];
+/// What others call it.
+const STEP_FIELDS_ELSEWHERE: &[(&str, &str)] = &[
+    ("state", "status"),
+    ("result", "status"),
+    ("outcome", "status"),
+    ("conclusion", "status"),
+    ("success", "status"),
+    ("failed", "status"),
+    ("output", "outputs"),
+    ("out", "outputs"),
+    ("finished_at", "ended_at"),
+    ("completed_at", "ended_at"),
+    ("end", "ended_at"),
+    ("start", "started_at"),
+    ("retries", "attempts"),
+];
 /// What the names of credentials hold, among the settings that may hold a secret.
 const CREDENTIALS: &[&str] =
     &["api_key", "apikey", "authorization", "cookie", "credential", "passw", "secret", "token"];
@@ -105,9 +122,7 @@ impl Rule<'_, '_> {
             "github" | "workflow" | "context" => {
                 "of the run there are `run.id`, `run.runbook`, `run.created_at` and `run.by`; anything else is an input"
             }
-            "item" | "items" | "matrix" | "each" | "loop" => {
-                "a step is not repeated for each item: hand it the whole list"
-            }
+            "item" | "items" | "matrix" | "each" | "loop" => EACH,
             _ => return None,
         };
         Some(help.to_owned())
@@ -305,10 +320,14 @@ impl Rule<'_, '_> {
             let span = self.part(node, reference, 1);
             let help = if names.contains(&field) {
                 format!("write `steps.{id}.outputs.{field}`")
+            } else if let Some((_, ours)) = STEP_FIELDS_ELSEWHERE.iter().find(|(other, _)| *other == field) {
+                format!("write `steps.{id}.{ours}`")
             } else {
-                field_help(field, STEP_FIELDS)
+                did_you_mean(field, STEP_FIELDS.iter().copied())
+                    .unwrap_or_else(|| format!("what the step came to stands below `steps.{id}.outputs`"))
             };
-            return self.error(codes::UNKNOWN_OUTPUT, span, format!("a step has no `{field}`"), help);
+            let message = format!("a step has no `{field}`, only {}", listed(STEP_FIELDS.iter().copied()));
+            return self.error(codes::UNKNOWN_OUTPUT, span, message, help);
         }
         let open = outputs.is_some_and(|schema| {
             schema.get("additionalProperties").is_some_and(|more| *more != serde_json::Value::Bool(false))

@@ -22,6 +22,9 @@ const NAMES: &[(u8, &str, &str)] = &[
     (64, "object", "a map"),
 ];
 
+/// So many alternatives are looked at.
+const MOST: usize = 64;
+
 impl BitOr for Types {
     type Output = Self;
 
@@ -37,6 +40,7 @@ impl Types {
     pub(super) const NUMBER: Self = Self(4 | 8);
     pub(super) const STRING: Self = Self(16);
     pub(super) const ARRAY: Self = Self(32);
+    pub(super) const MAP: Self = Self(64);
 
     fn named(name: &str) -> Option<Self> {
         let (bit, ..) = NAMES.iter().find(|(_, known, _)| *known == name)?;
@@ -90,14 +94,20 @@ impl<'s> Shape<'s> {
         None
     }
 
-    /// Its alternatives; itself when it has none.
+    /// Its alternatives, with theirs in their place; itself when it has none.
     fn alternatives(self) -> Option<Vec<Self>> {
-        let plain = self.plain()?;
-        let all = ["anyOf", "oneOf"].into_iter().find_map(|key| plain.schema.get(key)?.as_array());
-        match all.filter(|_| plain.schema.get("type").is_none()) {
-            Some(all) => all.iter().map(|schema| Self { schema, ..self }.plain()).collect(),
-            None => Some(vec![plain]),
+        let (mut found, mut open) = (Vec::new(), vec![self]);
+        // Bounded: one may be an alternative of itself.
+        for _ in 0..MOST {
+            let Some(next) = open.pop() else { return Some(found) };
+            let plain = next.plain()?;
+            let all = ["anyOf", "oneOf"].into_iter().find_map(|key| plain.schema.get(key)?.as_array());
+            match all.filter(|_| plain.schema.get("type").is_none()) {
+                Some(all) => open.extend(all.iter().rev().map(|schema| Self { schema, ..self })),
+                None => found.push(plain),
+            }
         }
+        None
     }
 
     /// The types it allows; nothing when it allows all, or it can not be told.
@@ -191,15 +201,19 @@ mod tests {
                 "any": {},
                 "keys": { "anyOf": [{ "$ref": "#/$defs/Part" }, { "type": "array", "items": { "$ref": "#/$defs/Part" } }] },
                 "named": { "type": "object", "additionalProperties": { "type": "number" } },
+                "nested": { "anyOf": [{ "$ref": "#/$defs/Either" }, { "type": "null" }] },
+                "circle": { "$ref": "#/$defs/Circle" },
                 "mode": { "oneOf": [{ "const": "a" }, { "enum": ["b", "c"] }] },
             },
-            "$defs": { "Part": { "type": "object", "properties": { "name": { "type": "string" } } } },
+            "$defs": { "Either": { "anyOf": [{ "type": "boolean" }, { "type": "array" }] }, "Circle": { "anyOf": [{ "$ref": "#/$defs/Circle" }, { "$ref": "#/$defs/Circle" }] }, "Part": { "type": "object", "properties": { "name": { "type": "string" } } } },
         });
         let shape = |pointer: &str| Shape::new(&schema).at(pointer);
         let told = |pointer: &str| shape(pointer).and_then(Shape::types).map(Types::describe);
         assert_eq!(told("/count").as_deref(), Some("a whole number"));
         assert_eq!(told("/text").as_deref(), Some("a text"));
         assert_eq!(told("/any"), None);
+        assert_eq!(told("/nested").as_deref(), Some("true or false or a list"));
+        assert_eq!(told("/circle"), None);
         assert_eq!(told("/keys").as_deref(), Some("a list or a map"));
         assert_eq!(told("/keys/0/name").as_deref(), Some("a text"));
         assert_eq!(told("/named/x").as_deref(), Some("a number"));

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use schemars::schema_for;
 use serde_json::{Value, json};
@@ -11,7 +12,9 @@ use super::{Context, codes};
 use crate::diagnostic::Diagnostic;
 use crate::document::{Kind, Node};
 use crate::duration::Duration;
-use crate::expr::{Reference, analyse, analyse_expression, is_template, whole};
+use crate::expr::{
+    Outcome, Part, Reference, analyse, analyse_expression, is_template, outcomes, split, unescape, whole,
+};
 use crate::plan::{Limits, OnFailure, Retry};
 use crate::runbook::{Input, InputKind, Resource, Setting};
 use crate::suggest::{closest, listed};
@@ -39,7 +42,7 @@ pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
             schemas.insert(key, schema);
         }
         let Some(schema) = schemas.get(&key) else { continue };
-        let mut rule = Rule { cx, what: format!("`{}`", key.1), schema, problems };
+        let mut rule = Rule { cx, what: format!("`{}`", key.1), schema, root: &setting.node, problems };
         rule.value(&setting.node, &mut String::new());
     }
 }
@@ -100,6 +103,8 @@ struct Rule<'r, 'c> {
     /// What the setting is, for messages.
     what: String,
     schema: &'r Value,
+    /// The whole setting.
+    root: &'r Node,
     problems: &'r mut Vec<Diagnostic>,
 }
 
@@ -165,23 +170,65 @@ impl<'r> Rule<'r, '_> {
         for reference in &analysis.references {
             self.path(node, reference);
         }
+        let source = if template { whole(text) } else { Some((text, 0)) };
+        let Some((source, start)) = source else { return self.parts(node, text, pointer) };
         let Some(wanted) = Shape::new(self.schema).at(pointer).and_then(Shape::types) else { return };
-        let source = if template {
-            whole(text).map(|(source, start)| (source.trim(), start))
-        } else {
-            Some((text.trim(), 0))
-        };
-        let (got, span, name) = match (source, analysis.references.as_slice()) {
-            (None, _) => (Types::STRING, node.span.clone(), "a text with an expression in it".to_owned()),
-            (Some((source, _)), [one]) if text.get(one.span.clone()) == Some(source) => {
-                let Some(got) = self.types(one) else { return };
-                (got, node.place(&self.cx.runbook.source, one.span.clone()), format!("`{source}`"))
-            }
-            _ => return,
-        };
+        let Some(got) = self.come_to(source) else { return };
         if !got.fits(wanted) {
-            self.misfit(pointer, span, (&name, got), wanted, analysis.references.first());
+            let start = start + source.len() - source.trim_start().len();
+            let source = source.trim();
+            let span = node.place(&self.cx.runbook.source, start..start + source.len());
+            let reference = analysis.references.first();
+            let alone = reference.filter(|one| text.get(one.span.clone()) == Some(source));
+            self.misfit(pointer, span, (&format!("`{source}`"), got), wanted, alone);
         }
+    }
+
+    /// A text with expressions in it.
+    fn parts(&mut self, node: &Node, text: &str, pointer: &str) {
+        for part in split(text).unwrap_or_default() {
+            let Part::Expr(source, start) = part else { continue };
+            let Some(got) = self.come_to(source) else { continue };
+            if got.fits(Types::STRING | Types::NUMBER | Types::BOOLEAN)
+                || !got.fits(Types::ARRAY | Types::MAP)
+            {
+                continue;
+            }
+            let start = start + source.len() - source.trim_start().len();
+            let source = source.trim();
+            let span = node.place(&self.cx.runbook.source, start..start + source.len());
+            let message = format!("`{source}` is {}, and stands inside of a text", got.describe());
+            let help = if got.fits(Types::ARRAY) {
+                format!("write `{source} | join(' ')`")
+            } else {
+                format!("write `{source} | to_json`, or name a part of it")
+            };
+            self.problems.push(Diagnostic::error(codes::TYPE, span, message).help(help));
+        }
+        let wanted = Shape::new(self.schema).at(pointer).and_then(Shape::types);
+        if let Some(wanted) = wanted.filter(|wanted| !Types::STRING.fits(*wanted)) {
+            let name = "a text with an expression in it";
+            self.misfit(pointer, node.span.clone(), (name, Types::STRING), wanted, None);
+        }
+    }
+
+    /// The types that an expression can come to, when they are known.
+    fn come_to(&self, source: &str) -> Option<Types> {
+        let mut all: Option<Types> = None;
+        for outcome in outcomes(source)? {
+            let types = match outcome {
+                Outcome::Null => return None,
+                Outcome::Boolean => Types::BOOLEAN,
+                Outcome::Integer => Types::INTEGER,
+                Outcome::Number => Types::NUMBER,
+                Outcome::Text => Types::STRING,
+                Outcome::List => Types::ARRAY,
+                Outcome::Map => Types::MAP,
+                Outcome::Reference(names) => self.types(&names)?,
+            };
+            all = Some(all.map_or(types, |all| all | types));
+        }
+        all
     }
 
     fn misfit(
@@ -193,8 +240,7 @@ impl<'r> Rule<'r, '_> {
         reference: Option<&Reference>,
     ) {
         let key = pointer.rsplit('/').find(|name| !name.is_empty() && name.parse::<usize>().is_err());
-        let of =
-            key.map_or(self.what.clone(), |key| format!("`{}` of {}", crate::expr::unescape(key), self.what));
+        let of = key.map_or(self.what.clone(), |key| format!("`{}` of {}", unescape(key), self.what));
         let message = if name.starts_with('`') {
             format!("{of} must be {}, and {name} is {}", wanted.describe(), got.describe())
         } else {
@@ -203,17 +249,27 @@ impl<'r> Rule<'r, '_> {
         let mut problem = Diagnostic::error(codes::TYPE, span, message);
         problem.help = reference
             .and_then(|reference| self.fitting(reference, wanted))
-            .or_else(|| self.converted(pointer, name.trim_matches('`'), got, wanted));
+            .or_else(|| self.converted(pointer, name, got, wanted));
         self.problems.push(problem);
     }
 
     /// How a value becomes what is wanted.
     fn converted(&self, pointer: &str, name: &str, got: Types, wanted: Types) -> Option<String> {
-        if name.contains(' ') {
+        if !name.starts_with('`') {
             return None;
         }
-        if wanted == Types::BOOLEAN {
-            return Some(format!("compare it: `{name} == …`, or `{name} | length > 0` of a list or a text"));
+        let name = name.trim_matches('`');
+        if wanted.fits(Types::BOOLEAN) && !wanted.fits(Types::STRING) && got != Types::MAP {
+            return Some(if got.fits(Types::NUMBER) {
+                format!("compare it: `{name} > 0`")
+            } else {
+                format!("compare it: `{name} == …`, or `{name} | length > 0` of a list or a text")
+            });
+        }
+        if got == Types::ARRAY && wanted.fits(Types::STRING) {
+            return Some(
+                self.as_items(pointer, name).unwrap_or_else(|| format!("write `{name} | join(' ')`")),
+            );
         }
         let text = wanted.fits(Types::STRING) && got.fits(Types::NUMBER | Types::BOOLEAN);
         let duration = Shape::new(self.schema).at(pointer).is_some_and(Shape::is_duration);
@@ -222,6 +278,32 @@ impl<'r> Rule<'r, '_> {
             (true, false) => Some(format!("write `{name} | string`")),
             _ => None,
         }
+    }
+
+    /// How the items of a list come into the list in which it stands as one item.
+    fn as_items(&self, pointer: &str, name: &str) -> Option<String> {
+        let (parent, at) = pointer.rsplit_once('/')?;
+        let at: usize = at.parse().ok()?;
+        let Kind::List(items) = &self.root.at(parent)?.kind else { return None };
+        let key = parent.rsplit('/').find(|name| !name.is_empty() && name.parse::<usize>().is_err())?;
+        let plain = |node: &Arc<Node>| match &node.kind {
+            Kind::String(text) if is_template(text) => {
+                let (source, _) = whole(text)?;
+                Some(source.trim().to_owned())
+            }
+            Kind::String(text) if !text.contains(['\'', '\\', '"', '\n']) => Some(format!("'{text}'")),
+            Kind::Number(number) => Some(format!("'{number}'")),
+            _ => None,
+        };
+        let listed = |items: &[Arc<Node>]| -> Option<String> {
+            let items: Option<Vec<String>> = items.iter().map(plain).collect();
+            Some(format!("[{}]", items?.join(", ")))
+        };
+        let parts = [listed(&items[..at]), Some(name.to_owned()), listed(items.get(at + 1..)?)];
+        // What can not be written inside of an expression, inside of quotes, is left to the author.
+        let parts = parts.map(|part| part.unwrap_or_else(|| "[…]".to_owned()));
+        let parts: Vec<String> = parts.into_iter().filter(|part| part != "[]").collect();
+        Some(format!("write `{}: \"${{{{ {} }}}}\"`", unescape(key), parts.join(" + ")))
     }
 
     /// The outputs of the same step that would fit.
@@ -250,12 +332,10 @@ impl<'r> Rule<'r, '_> {
     }
 
     /// The types that a reference can come to, when they are known.
-    fn types(&self, reference: &Reference) -> Option<Types> {
-        if reference.dynamic {
-            return None;
-        }
-        let names: Vec<&str> = reference.path.iter().map(|segment| segment.name.as_str()).collect();
-        match (reference.root.as_str(), names.as_slice()) {
+    fn types(&self, names: &[String]) -> Option<Types> {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let (root, names) = names.split_first()?;
+        match (*root, names) {
             ("inputs", [name]) => Some(types_of(self.input(name)?.kind)),
             ("inputs", [name, index]) if index.parse::<usize>().is_ok() => {
                 let input = self.input(name).filter(|input| input.kind == InputKind::List)?;

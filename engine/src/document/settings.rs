@@ -6,6 +6,7 @@
 mod errors;
 mod read;
 mod rules;
+mod shape;
 
 use std::any::TypeId;
 use std::collections::{HashMap, HashSet};
@@ -30,7 +31,13 @@ const ROUNDS: usize = 200;
 /// holds `${{` fits anything.
 pub fn check_kind<T: DeserializeOwned + JsonSchema + 'static>(value: &Value) -> Vec<SettingProblem> {
     let mut problems = check_settings::<T>(value);
-    let more = check_rules(&schema_of::<T>(), value);
+    let schema = schema_of::<T>();
+    let more = check_rules(&schema, value);
+    for problem in problems.iter_mut().filter(|problem| problem.help.is_none() && problem.fault == At::Value)
+    {
+        let got = value.pointer(&problem.pointer).filter(|got| !got.is_null());
+        problem.help = got.and_then(|got| shape::meant(&schema, &problem.pointer, got));
+    }
     let told: HashSet<String> = problems.iter().map(|problem| problem.pointer.clone()).collect();
     problems.extend(more.into_iter().filter(|problem| !told.contains(&problem.pointer)));
     without_misspelled(problems)
@@ -214,8 +221,9 @@ fn describe(fault: &Fault, pointer: String, value: &Value) -> SettingProblem {
             (At::Missing, pointer, format!("the setting `{field}` is missing"), None)
         }
         What::Variant { variant, expected } => {
-            let close =
-                closest(variant, expected.iter().copied()).map(|close| format!("did you mean `{close}`?"));
+            let close = elsewhere(variant, expected).map(|ours| format!("write `{ours}`")).or_else(|| {
+                closest(variant, expected.iter().copied()).map(|close| format!("did you mean `{close}`?"))
+            });
             let message = format!("`{variant}` is not one of {}", listed(expected.iter().copied()));
             (At::Value, pointer, message, close)
         }
@@ -240,6 +248,15 @@ fn quoting(expected: &str, got: Option<&Value>, pointer: &str) -> Option<String>
         Value::String(text) if expected == "a list" && pointer.ends_with("/argv") => {
             Some(format!("write [{}]", text.split_whitespace().collect::<Vec<_>>().join(", ")))
         }
+        Value::Bool(flag) if expected.starts_with("a text or a map") => {
+            elsewhere(&flag.to_string(), &["repeatable", "once"])
+                .filter(|_| pointer.ends_with("/repeat"))
+                .map(|ours| format!("write `{ours}`"))
+        }
+        Value::String(text) if expected == "a list" && range(text).is_some() => {
+            let (first, last) = range(text)?;
+            Some(format!("name each of them, as in [{first}, {last}]"))
+        }
         Value::String(_) | Value::Number(_) | Value::Bool(_) if expected == "a list" => {
             Some(format!("write [{}]", errors::plainly(got?)))
         }
@@ -248,6 +265,35 @@ fn quoting(expected: &str, got: Option<&Value>, pointer: &str) -> Option<String>
         }
         _ => None,
     }
+}
+
+/// What others write for one of these values.
+fn elsewhere(written: &str, expected: &[&'static str]) -> Option<&'static str> {
+    const WORDS: &[(&str, &str)] = &[
+        ("yes", "repeatable"),
+        ("true", "repeatable"),
+        ("idempotent", "repeatable"),
+        ("always", "repeatable"),
+        ("no", "once"),
+        ("false", "once"),
+        ("never", "once"),
+        ("delete", "destroy"),
+        ("none", "read"),
+        ("ignore", "continue"),
+        ("fail", "stop"),
+        ("abort", "stop"),
+        ("linear", "constant"),
+        ("fixed", "constant"),
+    ];
+    let word = written.to_ascii_lowercase();
+    let mut ours = WORDS.iter().filter(|(other, _)| *other == word).map(|(_, ours)| *ours);
+    ours.find(|ours| expected.contains(ours))
+}
+
+/// The ends of a range such as `200 - 299` or `200..299`.
+fn range(text: &str) -> Option<(u64, u64)> {
+    let (first, last) = ["..", "-", "–", " to "].iter().find_map(|between| text.split_once(between))?;
+    Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
 }
 
 #[cfg(test)]

@@ -7,9 +7,10 @@ use std::ops::Range;
 use minijinja::machinery::{Span, ast, parse_expr, tokenize};
 use minijinja::syntax::SyntaxConfig;
 
-use super::filters::{FILTERS, FUNCTIONS, TESTS};
-use super::foreign;
+use super::filters::FILTERS;
 use super::template::{CLOSE, OPEN, Part, Unclosed, split};
+use super::unknown::{self, Named};
+use super::{foreign, rewrite};
 use crate::suggest::{closest, listed};
 
 /// What an expression may begin with.
@@ -148,6 +149,16 @@ fn analyse_into(source: &str, start: usize, found: &mut Analysis) {
                 span = start + foreign.start..start + foreign.end;
                 (message, help) = (why, Some(instead.to_owned()));
             }
+            if help.is_none()
+                && let Some(place) = foreign::duration(source)
+            {
+                let written = &source[place.clone()];
+                message = format!("`{written}` is no value: a duration is written as a text here");
+                let way = format!(
+                    "write `'{written}' | duration` for its seconds, or `run.created_at | add_duration('{written}')`"
+                );
+                (span, help) = (start + place.start..start + place.end, Some(way));
+            }
             if source.trim_start().starts_with("if ") {
                 help =
                     Some("write `this if condition else that`; a condition alone needs no `if`".to_owned());
@@ -245,12 +256,12 @@ impl Walk<'_> {
                 if let Some(inner) = &filter.expr {
                     self.visit(inner, allows_absence(expr).is_some());
                 }
-                self.known("filter", filter.name, FILTERS, filter.span());
+                self.known(Named::Filter, filter.name, filter.expr.as_ref(), filter.span());
                 self.arguments(&filter.args);
             }
             Expr::Test(test) => {
                 self.visit(&test.expr, allows_absence(expr).is_some());
-                self.known("test", test.name, TESTS, test.span());
+                self.known(Named::Test, test.name, Some(&test.expr), test.span());
                 self.arguments(&test.args);
             }
             Expr::Call(call) => self.call(call),
@@ -275,7 +286,13 @@ impl Walk<'_> {
 
     fn call(&mut self, call: &ast::Spanned<ast::Call<'_>>) {
         match &call.expr {
-            ast::Expr::Var(var) => self.known("function", var.id, FUNCTIONS, var.span()),
+            ast::Expr::Var(var) => {
+                let on = match call.args.first() {
+                    Some(ast::CallArg::Pos(on)) => Some(on),
+                    _ => None,
+                };
+                self.known(Named::Function, var.id, on, var.span());
+            }
             ast::Expr::GetAttr(attr) => {
                 self.visit(&attr.expr, false);
                 let help = FILTERS
@@ -297,33 +314,15 @@ impl Walk<'_> {
         self.arguments(&call.args);
     }
 
-    fn known(&mut self, what: &str, name: &str, all: &[&str], span: Span) {
-        if all.contains(&name) {
-            return;
+    /// `on` is what it is applied to.
+    fn known(&mut self, what: Named, name: &str, on: Option<&ast::Expr<'_>>, span: Span) {
+        if !what.exists(name) {
+            let argument =
+                on.and_then(|on| self.source.get(rewrite::extent(on))).filter(|text| text.len() < 60);
+            let message = format!("there is no {} `{name}`", what.word());
+            let help = unknown::help(what, name, argument);
+            self.problem(ProblemKind::UnknownFunction, span, message, Some(help));
         }
-        let help = if what == "filter" && FUNCTIONS.contains(&name) {
-            Some(format!("`{name}` is a function: write `{name}(…)`"))
-        } else if what == "function" && FILTERS.contains(&name) {
-            Some(format!("`{name}` is a filter: write `value | {name}`"))
-        } else if what == "function" && ["success", "always", "failure", "cancelled"].contains(&name) {
-            Some("a step runs when those it needs have succeeded; what runs however they ended stands below `finally`".to_owned())
-        } else if what == "function"
-            && ["fromJSON", "toJSON", "format", "contains", "startsWith", "hashFiles"].contains(&name)
-        {
-            Some(
-                "a filter or an operator does this: `value | tojson`, `'a' in value`, `'x-' ~ value`"
-                    .to_owned(),
-            )
-        } else if name == "now" {
-            Some("a runbook reads no clock: use `run.created_at` or a step's `started_at`".to_owned())
-        } else {
-            Some(closest(name, all.iter().copied()).map_or_else(
-                || format!("there are {}", listed(all.iter().copied())),
-                |close| format!("did you mean `{close}`?"),
-            ))
-        };
-        let message = format!("there is no {what} `{name}`");
-        self.problem(ProblemKind::UnknownFunction, span, message, help);
     }
 
     fn problem(&mut self, kind: ProblemKind, span: Span, message: String, help: Option<String>) {

@@ -34,6 +34,19 @@ pub(super) fn find(source: &str) -> Option<(Range<usize>, String, &'static str)>
     None
 }
 
+/// A duration that is written without quotes: its bytes.
+pub(super) fn duration(source: &str) -> Option<Range<usize>> {
+    let starts = |at: usize| {
+        !source[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '\'' | '"'))
+    };
+    let ends = |c: char| !c.is_ascii_alphanumeric() && c != '_';
+    source.char_indices().filter(|(at, first)| first.is_ascii_digit() && starts(*at)).find_map(|(at, _)| {
+        let rest = &source[at..];
+        let word = &rest[..rest.find(ends).unwrap_or(rest.len())];
+        word.parse::<crate::duration::Duration>().is_ok().then(|| at..at + word.len())
+    })
+}
+
 fn here<'t>(rest: &'t str, before: &str) -> Option<(&'t str, &'static str)> {
     if let Some((operator, help)) = OPERATORS.iter().find(|(operator, _)| rest.starts_with(operator)) {
         return Some((&rest[..operator.len()], help));
@@ -55,6 +68,14 @@ fn here<'t>(rest: &'t str, before: &str) -> Option<(&'t str, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_without_quotes_are_known() {
+        let found = |source: &str| duration(source).map(|range| source[range].to_owned());
+        assert_eq!(found("a > 24h").as_deref(), Some("24h"));
+        assert_eq!(found("1h30m + 2").as_deref(), Some("1h30m"));
+        assert_eq!(found("a1h + 2 '24h' x.5m 7 hours"), None);
+    }
 
     #[test]
     fn operators_of_other_languages_are_known_outside_of_quotes() {

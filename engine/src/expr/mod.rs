@@ -6,9 +6,11 @@ mod assume;
 mod compared;
 mod filters;
 mod foreign;
+mod outcome;
 mod rewrite;
 mod template;
 mod tracked;
+mod unknown;
 
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,7 @@ pub use analyse::{
 pub use assume::{Facts, Standings};
 pub use compared::{Comparison, comparisons};
 pub use filters::{FILTERS, FUNCTIONS, TESTS};
+pub use outcome::{Outcome, outcomes};
 pub use template::{CLOSE, OPEN, Part, Unclosed, is_template, split, whole};
 
 use crate::kinds::matches;

@@ -83,7 +83,7 @@ fn operands(source: &str, expr: &Expr<'_>, marks: &mut Vec<Mark>) {
 }
 
 /// All bytes of a node, without the brackets around it; minijinja gives a filter or a test only those of its name.
-fn extent(expr: &Expr<'_>) -> Range<usize> {
+pub(super) fn extent(expr: &Expr<'_>) -> Range<usize> {
     let mut range = bytes(expr.span());
     children(expr, &mut |child| {
         let inner = extent(child);

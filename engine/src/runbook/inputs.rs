@@ -142,6 +142,14 @@ fn kind(
 
 fn kind_of_items(fields: &Fields<'_>, problems: &mut Vec<Diagnostic>) -> Option<InputKind> {
     let scalars = &InputKind::NAMES[..InputKind::NAMES.len() - 1];
+    if let Some(entry) = fields.get("items")
+        && let Some(name) = entry.value.entry("type").and_then(|entry| entry.value.as_str())
+    {
+        problems.push(
+            wrong(&entry.value, "`items`", "the name of a type").help(format!("write `items: {name}`")),
+        );
+        return None;
+    }
     kind(fields, "items", scalars, problems)
 }
 

@@ -5,7 +5,7 @@ mod inputs;
 mod lower;
 mod steps;
 
-pub(crate) use steps::settings;
+pub(crate) use steps::{EACH, settings};
 
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,8 @@ use crate::duration::Duration;
 use crate::expr::{is_template, whole};
 use crate::plan::{Limits, OnFailure, Retry};
 
-const EACH: &str = "a step is not repeated for each item: hand it the whole list, or write a step for each";
+/// What is done instead of repeating a step.
+pub(crate) const EACH: &str = "a step is not repeated for each item: hand the program the whole list, as in `argv: \"${{ ['./each.sh'] + inputs.names }}\"`, and let it repeat; or write a step for each";
 const IMAGE: &str = "write `uses: command` with `with: { argv: [docker, run, --rm, image, program] }`";
 
 static STEP: Keys = Keys {

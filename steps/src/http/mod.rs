@@ -26,8 +26,12 @@ use crate::text::Text;
 
 /// Sends one request to a system and checks its answer. Redirects are not followed.
 ///
-/// `GET`, `HEAD` and `OPTIONS` only look. `PUT` and `DELETE` may be sent twice. Of `POST` and `PATCH` nobody knows: when no answer
+/// `GET`, `HEAD` and `OPTIONS` only look. `PUT` and `DELETE` may be sent twice, and `DELETE` destroys: it needs a snapshot and a
+/// confirmation before it, and counts as one item against the limits. Of `POST` and `PATCH` nobody knows: when no answer
 /// came, a person is asked whether it happened, unless `check` says how to find out, or `effect` says that it may be repeated.
+///
+/// `effect` is for a request that does something else than its method says: a `DELETE` that only ends a session
+/// (`effect: { class: write, repeat: repeatable }`), a `POST` that deletes (`effect: { class: destroy, repeat: once, items: 20 }`).
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("oneOf" = [
@@ -107,7 +111,8 @@ impl Method {
     fn effect(self) -> Effect {
         match self {
             Self::Get | Self::Head | Self::Options => Effect::READ,
-            Self::Put | Self::Delete => Effect::WRITE,
+            Self::Put => Effect::WRITE,
+            Self::Delete => Effect::DESTROY,
             Self::Post | Self::Patch => Effect::WRITE_ONCE,
         }
     }
@@ -234,7 +239,7 @@ impl Step for HttpRequest {
             return Ok(End::Done(outputs));
         }
         let what = json!({ "method": self.method.name(), "path": self.path, "series": series });
-        let items = self.effect.map_or(0, Declared::destroyed);
+        let items = self.destroyed();
         // Sent again it destroys nothing more; and nothing is charged when it destroys nothing at all.
         let charged_items = if items == 0 { 0 } else { uncharged(items, cx).await? };
         let intent = Intent { what, items: self.items(), charged_items, charged_bytes: 0 };
@@ -259,6 +264,12 @@ fn took_effect(outputs: &HttpOutputs, series: u32) -> Result<Settlement, StepErr
 }
 
 impl HttpRequest {
+    /// How many items it destroys.
+    fn destroyed(&self) -> u64 {
+        let by_method = u64::from(self.method.effect().class == Class::Destroy);
+        self.effect.map_or(by_method, Declared::destroyed)
+    }
+
     /// How many items it touches.
     fn items(&self) -> u64 {
         self.effect.map_or(1, |effect| effect.items.unwrap_or(1))
@@ -364,18 +375,8 @@ impl HttpRequest {
         if !query.is_empty() {
             request = request.query(&query);
         }
-        let mut headers = HeaderMap::new();
-        for (name, value) in &self.headers {
-            let header = HeaderName::from_bytes(name.as_bytes())
-                .map_err(|_| StepError::invalid(format!("`{name}` is no header name")))?;
-            let mut value = HeaderValue::from_str(value.as_str()).map_err(|_| {
-                StepError::invalid(format!("the value of the header `{name}` can not be sent"))
-            })?;
-            value.set_sensitive(true);
-            headers.append(header, value);
-        }
         // Takes the place of what the body set by itself.
-        Ok(request.headers(headers))
+        Ok(request.headers(headers(&self.headers)?))
     }
 
     /// Whether it must not be sent twice, and nothing can tell whether it has had its effect.
@@ -404,6 +405,24 @@ impl Expect {
     }
 }
 
+/// Headers as an author gives them; none of them is shown anywhere.
+pub(crate) fn headers(given: &BTreeMap<String, Text>) -> Result<HeaderMap, StepError> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in given {
+        let mut value = HeaderValue::from_str(value.as_str())
+            .map_err(|_| StepError::invalid(format!("the value of the header `{name}` can not be sent")))?;
+        value.set_sensitive(true);
+        headers.append(header_name(name)?, value);
+    }
+    Ok(headers)
+}
+
+/// The name of a header as an author gives it.
+pub(crate) fn header_name(name: &str) -> Result<HeaderName, StepError> {
+    HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| StepError::invalid(format!("`{name}` is no header name")))
+}
+
 #[cfg(test)]
 mod tests {
     use runbook_engine::kinds::Class;
@@ -416,6 +435,9 @@ mod tests {
         assert_eq!(of(json!({})), Effect::READ);
         assert_eq!(of(json!({"method": "HEAD"})), Effect::READ);
         assert_eq!(of(json!({"method": "PUT"})), Effect::WRITE);
+        assert_eq!(of(json!({"method": "DELETE"})), Effect::DESTROY);
+        let write = json!({"class": "write", "repeat": "repeatable"});
+        assert_eq!(of(json!({"method": "DELETE", "effect": write})), Effect::WRITE);
         assert_eq!(of(json!({"method": "POST"})), Effect::WRITE_ONCE);
         assert_eq!(of(json!({"method": "POST", "check": {"path": "/x"}})), Effect::WRITE);
         assert_eq!(of(json!({"method": "${{ inputs.method }}"})), Effect::UNDETERMINED);

@@ -3,7 +3,7 @@
 use std::time::Duration as StdDuration;
 
 use jiff::Timestamp;
-use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, redirect};
 use runbook_engine::artifact::Artifact;
 use runbook_engine::crash;
@@ -20,6 +20,7 @@ use super::{Attempt, Notify};
 use crate::backoff::{exponential, pause};
 use crate::connections::http::{asked_to_wait, http_of, transport_error};
 use crate::digest::hmac_sha256;
+use crate::http::{header_name, headers as given_headers};
 use crate::kind::Context;
 use crate::records::write_text;
 
@@ -75,6 +76,9 @@ impl<'a> Delivery<'a> {
     pub(super) async fn enter(notify: &'a Notify, cx: &'a Context, body: Vec<u8>) -> Result<Self, StepError> {
         let series = cx.history.state().await?.step(&cx.step).map_or(0, |state| state.reopened);
         let target = target(notify)?;
+        // Before anything is announced: no attempt can mend them.
+        given_headers(&notify.headers)?;
+        header_name(&notify.signature_header)?;
         let mut delivery = Self { notify, cx, body, target, series, made: Vec::new(), attempts: Vec::new() };
         let mut after = 0;
         loop {
@@ -191,15 +195,21 @@ impl<'a> Delivery<'a> {
     }
 
     async fn send(&self, at: Timestamp) -> Result<Response, StepError> {
-        let mut request = self
-            .request()?
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .header("X-Runbook-Delivery", self.id())
-            .header("X-Runbook-Timestamp", at.to_string());
+        let header = |text: String| {
+            HeaderValue::from_str(&text)
+                .map_err(|_| StepError::invalid("a header of the notification can not be sent"))
+        };
+        let mut headers =
+            HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        headers.extend(given_headers(&self.notify.headers)?);
+        headers.insert("X-Runbook-Delivery", header(self.id())?);
+        headers.insert("X-Runbook-Timestamp", header(at.to_string())?);
         if let Some(secret) = &self.notify.secret {
             let signature = hmac_sha256(secret, &self.body);
-            request = request.header("X-Runbook-Signature", format!("sha256={signature}"));
+            let name = header_name(&self.notify.signature_header)?;
+            headers.insert(name, header(format!("sha256={signature}"))?);
         }
+        let request = self.request()?.headers(headers);
         crash::around("notify", request.body(self.body.clone()).send())
             .await
             .map_err(|error| transport_error("posting the notification", error))

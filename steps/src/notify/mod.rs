@@ -2,6 +2,8 @@
 
 mod delivery;
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use runbook_engine::artifact::Artifact;
@@ -15,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::kind::{Context, End, Step, would};
+use crate::text::Text;
 use delivery::{Delivery, Ended};
 
 /// Posts JSON to a webhook, at most five times. 2xx is delivered; 408, 429, 5xx and a broken connection are tried again; every
@@ -22,7 +25,7 @@ use delivery::{Delivery, Ended};
 ///
 /// Each request carries `X-Runbook-Delivery` (the same for every attempt of this step, so that a receiver can drop what it has
 /// already), `X-Runbook-Timestamp` (when it was sent, RFC 3339) and, with a secret, `X-Runbook-Signature: sha256=<hex>`, the
-/// HMAC-SHA256 of the raw body.
+/// HMAC-SHA256 of the raw body; `signature_header` gives that header the name that the receiver looks for.
 ///
 /// What can not be delivered is kept as the artifact `dead-letter.json`.
 #[derive(Clone, Deserialize, JsonSchema)]
@@ -49,9 +52,17 @@ pub struct Notify {
     /// The text of the default payload; a `payload` holds its own.
     #[serde(default)]
     pub message: Option<String>,
+    /// Headers in addition to those above and the connection's, such as `X-Tenant-Id`. Secrets may be used here.
+    #[serde(default)]
+    #[schemars(extend("propertyNames" = {"pattern": HEADER, "patternErrorMessage": "the name of a header"}))]
+    pub headers: BTreeMap<String, Text>,
     /// The key that the body is signed with. May be a secret.
     #[serde(default)]
     pub secret: Option<String>,
+    /// The header that carries the signature, such as `X-Hub-Signature-256`. Default `X-Runbook-Signature`.
+    #[serde(default = "default_signature_header")]
+    #[schemars(extend("pattern" = HEADER, "patternErrorMessage" = "the name of a header"))]
+    pub signature_header: String,
     /// How often it is tried, 1 to 5. Default 5.
     #[serde(default = "default_attempts")]
     #[schemars(range(min = 1, max = 5))]
@@ -71,6 +82,13 @@ pub struct Notify {
     /// Whether the step fails when nothing was delivered. Default true; with false it succeeds with `delivered: false`.
     #[serde(default = "default_required")]
     pub required: bool,
+}
+
+/// What the name of a header is.
+const HEADER: &str = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
+
+fn default_signature_header() -> String {
+    "X-Runbook-Signature".to_owned()
 }
 
 /// How many attempts there are at most, whatever the runbook says.
@@ -137,7 +155,7 @@ with:
   message: Attachments are frozen for 30 minutes.
   required: false
 "#;
-    const SECRET_FIELDS: &'static [&'static str] = &["/secret", "/url"];
+    const SECRET_FIELDS: &'static [&'static str] = &["/secret", "/url", "/headers/*"];
     type Outputs = Notified;
 
     fn effect(_: &Value) -> Effect {

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::mark::Mark;
 pub use self::orphan::end_orphans;
-use self::output::{Hear, Tail, pump};
+use self::output::{Hear, Listener, Tail, pump};
 pub use self::output::{KEPT, Kept};
 
 /// How long the streams are read after the process has ended: a grandchild may hold them open for ever.
@@ -39,6 +39,8 @@ pub struct Process {
     pub timeout: Option<Duration>,
     /// How long it and its children have between TERM and KILL.
     pub grace: Duration,
+    /// Whether nobody sees live what it prints.
+    pub quiet: bool,
     /// What becomes of it when this program is killed before it.
     pub if_orphaned: IfOrphaned,
 }
@@ -128,7 +130,9 @@ impl Process {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let (status, ended) = {
             let reading = async {
-                tokio::join!(pump(stdout, &mut out, cx, hear), pump(stderr, &mut err, cx, None));
+                let said = || if self.quiet { Listener::Nobody } else { Listener::Live };
+                let hear = hear.map_or_else(said, Listener::By);
+                tokio::join!(pump(stdout, &mut out, cx, hear), pump(stderr, &mut err, cx, said()));
             };
             tokio::pin!(reading);
             let mut read = false;

@@ -66,12 +66,22 @@ impl Tail {
 /// Takes pieces of a stream, as they come.
 pub(super) type Hear<'a> = &'a mut (dyn FnMut(&[u8]) + Send);
 
-/// Reads a stream to its end; its lines are said, unless somebody hears it.
+/// Who is told what comes, as it comes.
+pub(super) enum Listener<'a> {
+    /// Whoever watches the run.
+    Live,
+    /// Somebody who takes it as it is, with secrets still in it.
+    By(Hear<'a>),
+    /// Nobody.
+    Nobody,
+}
+
+/// Reads a stream to its end.
 pub(super) async fn pump(
     stream: Option<impl AsyncRead + Unpin>,
     tail: &mut Tail,
     cx: &StepContext,
-    mut hear: Option<Hear<'_>>,
+    mut listener: Listener<'_>,
 ) {
     let Some(mut stream) = stream else { return };
     let mut buffer = [0; 8192];
@@ -81,9 +91,10 @@ pub(super) async fn pump(
     };
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
         tail.push(&buffer[..count]);
-        match &mut hear {
-            Some(hear) => hear(&buffer[..count]),
-            None => lines.push(&buffer[..count], say),
+        match &mut listener {
+            Listener::By(hear) => hear(&buffer[..count]),
+            Listener::Live => lines.push(&buffer[..count], say),
+            Listener::Nobody => {}
         }
     }
     lines.finish(say);

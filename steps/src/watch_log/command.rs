@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::lines::Lines;
 use super::{Watch, WatchLog};
 use crate::kind::Context;
-use crate::process::{Ended, Finished, IfOrphaned, Process};
+use crate::process::{Ended, Finished, Process};
 use crate::text::Text;
 
 /// A program that prints the log to its standard output, and goes on printing. Its standard error is shown while it runs.
@@ -49,7 +49,7 @@ impl LogCommand {
             cwd: self.cwd.clone(),
             timeout: Some(with.timeout.0),
             grace: GRACE,
-            if_orphaned: IfOrphaned::End,
+            ..Process::default()
         };
         let enough = cx.stop.child_token();
         let mut lines = Lines::default();

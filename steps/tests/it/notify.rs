@@ -69,6 +69,24 @@ async fn a_notification_is_signed_and_names_its_delivery() {
 }
 
 #[tokio::test]
+async fn headers_go_along_and_the_signature_stands_where_the_receiver_looks() {
+    let (server, inbox) = receiver(&[]).await;
+    let more = json!({
+        "headers": { "X-Tenant-Id": "acme", "Content-Type": "application/cloudevents+json" },
+        "signature_header": "X-Omerta-Signature",
+    });
+    let bench = bench(&server, more).await;
+    assert_eq!(bench.enter("tell").await.unwrap()["delivered"], true);
+    let inbox = inbox.lock().unwrap();
+    let (headers, body) = &inbox.received[0];
+    assert_eq!(headers["x-omerta-signature"], format!("sha256={}", hmac_sha256("sesame", body)));
+    assert!(!headers.contains_key("x-runbook-signature"));
+    assert_eq!(headers["x-tenant-id"], "acme");
+    let types: Vec<_> = headers.get_all("content-type").iter().collect();
+    assert_eq!(types, ["application/cloudevents+json"]);
+}
+
+#[tokio::test]
 async fn passing_failures_are_retried_with_the_same_bytes_and_growing_waits() {
     let (server, inbox) = receiver(&[503, 429, 408, 500]).await;
     let bench = bench(&server, json!({})).await;
@@ -152,6 +170,9 @@ async fn settings_that_can_not_be_are_invalid() {
         json!({ "connection": "c" }),
         json!({ "url": "http://h/", "max_attempts": 6 }),
         json!({ "url": "http://h/", "payload": 1, "message": "m" }),
+        json!({ "url": "http://h/", "signature_header": "not a name" }),
+        json!({ "url": "http://h/", "headers": { "a:b": "c" } }),
+        json!({ "url": "http://h/", "headers": { "a": "line\nbreak" } }),
     ] {
         let bench = Bench::new(vec![planned("tell", "notify", with)], json!({}), json!({})).await;
         assert_eq!(bench.enter("tell").await.unwrap_err().kind, ErrorKind::Invalid);
