@@ -5,6 +5,7 @@
 
 pub mod admin;
 mod crypto;
+pub mod database;
 pub mod demo;
 pub mod gateway;
 mod handle;

@@ -8,12 +8,16 @@ use crate::assert::Assert;
 use crate::collections::files::FilesCollection;
 use crate::collections::fountainstore_documents::FountainStoreDocuments;
 use crate::collections::s3_objects::S3ObjectsCollection;
+use crate::collections::sql_rows::SqlRows;
 use crate::command::Command;
 use crate::confirm_prompt::ConfirmPrompt;
 use crate::connections::directory::DirectoryConnection;
 use crate::connections::fountainstore::FountainStoreConnection;
 use crate::connections::http::HttpConnection;
 use crate::connections::s3::S3Connection;
+use crate::connections::sql::mysql::MysqlConnection;
+use crate::connections::sql::postgres::PostgresConnection;
+use crate::connections::sql::sqlite::SqliteConnection;
 use crate::count::Count;
 use crate::delete_batch::DeleteBatch;
 use crate::freeze::Freeze;
@@ -23,6 +27,8 @@ use crate::notify::Notify;
 use crate::report::Report;
 use crate::s3_lifecycle::S3Lifecycle;
 use crate::snapshot::Snapshot;
+use crate::sql::Sql;
+use crate::sql_reset::SqlReset;
 use crate::unfreeze::Unfreeze;
 use crate::upload::Upload;
 use crate::verify_header::VerifyHeader;
@@ -43,6 +49,8 @@ pub static STEPS: &[StepEntry] = &[
     kind::step::<Report>(),
     kind::step::<S3Lifecycle>(),
     kind::step::<Snapshot>(),
+    kind::step::<Sql>(),
+    kind::step::<SqlReset>(),
     kind::step::<Unfreeze>(),
     kind::step::<Upload>(),
     kind::step::<VerifyHeader>(),
@@ -56,7 +64,10 @@ pub static CONNECTIONS: &[ConnectionEntry] = &[
     kind::connection::<DirectoryConnection>(),
     kind::connection::<FountainStoreConnection>(),
     kind::connection::<HttpConnection>(),
+    kind::connection::<MysqlConnection>(),
+    kind::connection::<PostgresConnection>(),
     kind::connection::<S3Connection>(),
+    kind::connection::<SqliteConnection>(),
 ];
 
 /// The collection kinds.
@@ -65,6 +76,7 @@ pub static COLLECTIONS: &[CollectionEntry] = &[
     kind::collection::<FilesCollection>(),
     kind::collection::<FountainStoreDocuments>(),
     kind::collection::<S3ObjectsCollection>(),
+    kind::collection::<SqlRows>(),
 ];
 
 /// What the engine knows of all of them.

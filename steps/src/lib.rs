@@ -32,6 +32,8 @@ pub mod retry;
 pub mod s3_lifecycle;
 mod scratch;
 pub mod snapshot;
+pub mod sql;
+pub mod sql_reset;
 pub mod text;
 pub mod unfreeze;
 pub mod upload;

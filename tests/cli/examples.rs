@@ -58,6 +58,43 @@ fn clean_up() {
 }
 
 #[test]
+fn forget_sessions() {
+    let place = Place::new();
+    let make = r#"connections: { app: { type: sqlite, path: app.db, create: true } }
+steps:
+  - id: make
+    uses: sql
+    with:
+      connection: app
+      statements:
+        - statement: create table sessions (id text primary key, name text, expires_at text not null)
+        - statement: create table notes (at text, said text)
+        - statement: insert into sessions values ('a', 'ada', '2020-01-01'), ('b', 'bob', '2999-01-01'), ('c', null, '2025-12-31')
+      effect: { class: write, repeat: once }
+"#;
+    place.runbook("make", make);
+    place.expect(0, &["exec", "make.yaml"]);
+    place.expect(
+        5,
+        &["exec", &example("forget-sessions"), "-i", "database=app.db", "-i", "before=2026-01-01"],
+    );
+    place.expect(0, &["answer", &place.newest(), "DELETE THE SESSIONS"]);
+    let look = r#"connections: { app: { type: sqlite, path: app.db } }
+steps:
+  - id: look
+    uses: sql
+    with:
+      connection: app
+      statement: select s.id, n.said from sessions s, notes n
+      expect: { rows: 1, values: { id: b } }
+"#;
+    place.runbook("look", look);
+    place.expect(0, &["exec", "look.yaml"]);
+    let said = place.json(&["show"])["steps"][0]["outputs"]["rows"][0]["said"].clone();
+    assert!(said.as_str().unwrap().ends_with("deleted 2 sessions"), "{said}");
+}
+
+#[test]
 fn every_example_is_here() {
     let folder = format!("{}/examples", env!("CARGO_MANIFEST_DIR"));
     let mut names: Vec<String> = std::fs::read_dir(folder)
@@ -65,5 +102,8 @@ fn every_example_is_here() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, ["clean-up.yaml", "confirm.yaml", "hello.yaml", "parallel.yaml"]);
+    assert_eq!(
+        names,
+        ["clean-up.yaml", "confirm.yaml", "forget-sessions.yaml", "hello.yaml", "parallel.yaml"]
+    );
 }

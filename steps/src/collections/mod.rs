@@ -5,6 +5,7 @@ pub mod files;
 pub mod fountainstore_documents;
 pub mod record_version;
 pub mod s3_objects;
+pub mod sql_rows;
 
 use std::collections::BTreeMap;
 

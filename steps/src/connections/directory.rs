@@ -42,7 +42,7 @@ impl ConnectionKind for DirectoryConnection {
 }
 
 /// A path with what tells one directory from another that has taken its place.
-fn whereabouts(root: &Path) -> SystemIs {
+pub(super) fn whereabouts(root: &Path) -> SystemIs {
     match fs::metadata(root) {
         Ok(found) => {
             let (path, device, inode) = (root.display(), found.dev(), found.ino());

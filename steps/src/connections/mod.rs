@@ -5,3 +5,4 @@ pub mod fountainstore;
 pub mod http;
 pub mod s3;
 pub mod session;
+pub mod sql;

@@ -1,9 +1,11 @@
 //! Step kinds against real servers and real files.
 
 mod chatkit;
+mod collections;
 mod command;
 #[path = "../common/mod.rs"]
 mod common;
+mod databases;
 mod delete_batch;
 mod driven;
 #[path = "../../../engine/tests/common/mod.rs"]
@@ -20,6 +22,8 @@ mod server;
 mod session;
 mod settings;
 mod snapshot;
+mod sql;
+mod sql_reset;
 mod upload;
 mod verify_header;
 mod wait_for;

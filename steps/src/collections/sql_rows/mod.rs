@@ -1,0 +1,319 @@
+//! Collection kind `sql-rows`: the rows of a table of a SQL database.
+
+mod filter;
+mod records;
+mod table;
+mod write;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use runbook_engine::error::StepError;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use tokio::sync::OnceCell;
+
+use self::filter::Parameters;
+use self::table::{Column, Table};
+use super::record_version::record_version;
+use super::{Collection, Content, Doomed, Guard, Item, KeyOutcome, Page, Version};
+use crate::connections::sql::{Begin, Cell, Cells, Database, Dialect, Failure, Session};
+use crate::kind::CollectionKind;
+use crate::one_or_many::OneOrMany;
+use crate::resources::Resources;
+use crate::retry::patiently;
+
+/// The rows of a table. They are read in the order of their key, a page after the key before it, so that a row that stays is seen once, whatever
+/// else comes and goes.
+///
+/// A record holds every value without loss: in PostgreSQL and MySQL as the text that the database writes and reads for its type (bytes of
+/// MySQL as hex digits), in SQLite as a number, a text, `{ real: … }` or `{ blob: … }`. Columns that the database computes are left out.
+///
+/// A row of a snapshot is deleted only while all of it is as it was, or the column `version`: the row is locked, compared and deleted in one
+/// transaction. A row is put back as it was or not at all; one that is there already is left, and refused when it differs.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SqlRows {
+    /// The name of a connection of type `postgres`, `mysql` or `sqlite`.
+    pub connection: String,
+    /// The table: `name` or `schema.name`, as it is spelled in the database. A name with a dot in it stands in double quotes.
+    pub table: String,
+    /// The column, or the columns, that tell the rows apart. Default: the primary key. A unique index must say so too.
+    #[serde(default)]
+    pub key: Option<OneOrMany<String>>,
+    /// Only rows of which this holds, by column: a value, a list of values, null, or a mapping of comparisons (`not`, `lt`, `lte`, `gt`, `gte`,
+    /// `like`). Default: every row.
+    #[serde(default, rename = "where")]
+    pub conditions: Map<String, Value>,
+    /// The columns of a record. Default: all that the database does not compute. Rows of which only some are known can not be put back.
+    #[serde(default)]
+    pub columns: Option<Vec<String>>,
+    /// A column that changes with every change of its row. Default: none, and the whole row is compared.
+    #[serde(default)]
+    pub version: Option<String>,
+}
+
+impl CollectionKind for SqlRows {
+    const NAME: &'static str = "sql-rows";
+    const SUMMARY: &'static str = "The rows of a table of a SQL database";
+
+    fn open(self, _: &str, resources: &Resources) -> Result<Arc<dyn Collection>, StepError> {
+        let database = resources.connection::<Database>(&self.connection)?;
+        table::parts(&self.table)?;
+        filter::check(&self.conditions)?;
+        Ok(Arc::new(Rows { database, settings: self, table: OnceCell::new() }))
+    }
+}
+
+/// The most keys of one batch.
+const MAX_BATCH: usize = 1000;
+
+struct Rows {
+    database: Arc<Database>,
+    settings: SqlRows,
+    /// The table as the database describes it, once it was asked.
+    table: OnceCell<Table>,
+}
+
+/// Where a scan goes on: the key of the last row, value by value.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cursor {
+    after: Vec<Value>,
+}
+
+/// A row as it was read: its key, the item, and whether the conditions hold of it.
+struct Row {
+    cells: Vec<Cell>,
+    item: Item,
+    wanted: bool,
+}
+
+impl Rows {
+    async fn table(&self) -> Result<&Table, StepError> {
+        let key = self.settings.key.as_ref().map_or(&[][..], |key| key.0.as_slice());
+        self.table.get_or_try_init(|| table::load(&self.database, &self.settings.table, key)).await
+    }
+
+    /// The columns of a record.
+    fn recorded<'a>(&self, table: &'a Table) -> Result<Vec<&'a Column>, StepError> {
+        match &self.settings.columns {
+            Some(names) => names.iter().map(|name| table.column(name)).collect(),
+            None => Ok(table.columns.iter().filter(|column| !column.generated).collect()),
+        }
+    }
+
+    /// A connection for reading, on which no row is hidden.
+    async fn reading(&self) -> Result<Box<dyn Session>, Failure> {
+        let mut session = self.database.begin(Begin::ReadOnly).await?;
+        self.see_all(&mut *session).await?;
+        Ok(session)
+    }
+
+    /// PostgreSQL hides rows by policies; rather than leave some out it is to refuse.
+    async fn see_all(&self, session: &mut dyn Session) -> Result<(), Failure> {
+        if self.database.dialect() == Dialect::Postgres {
+            session.script("set local row_security = off").await?;
+        }
+        Ok(())
+    }
+
+    /// Reads in a transaction of its own.
+    async fn ask(&self, sql: &str, parameters: Vec<Cell>) -> Result<Cells, Failure> {
+        let mut session = self.reading().await?;
+        let found = session.cells(sql, parameters).await?;
+        session.rollback().await?;
+        session.finish().await;
+        Ok(found)
+    }
+
+    /// What is selected of a row: its key, its record, its version, and whether the conditions hold.
+    fn selection(&self, table: &Table, parameters: &mut Parameters) -> Result<String, StepError> {
+        let mut all: Vec<String> = table.key().map(Column::read).collect();
+        all.extend(self.recorded(table)?.into_iter().map(Column::read));
+        all.push(match &self.settings.version {
+            Some(name) => table.column(name)?.read(),
+            None => "''".to_owned(),
+        });
+        let holds = filter::conditions(table, &self.settings.conditions, parameters)?;
+        all.push(format!("case when {holds} then '1' else '0' end"));
+        Ok(all.join(", "))
+    }
+
+    /// Reads what [`Rows::selection`] selects.
+    fn row(&self, table: &Table, mut cells: Vec<Cell>) -> Result<Row, StepError> {
+        let wanted = cells.pop() == Some(Cell::Text("1".to_owned()));
+        let version = cells.pop().unwrap_or(Cell::Null);
+        let rest = cells.split_off(table.key.len().min(cells.len()));
+        let record = records::record(self.recorded(table)?.into_iter(), &rest);
+        let version = match &self.settings.version {
+            Some(_) => Version(records::recorded(&version)),
+            None => record_version(&record),
+        };
+        // A version that says nothing would pass for the absence of the row.
+        if version.is_absent() {
+            return Err(StepError::refused(format!("a row of {} has no value in its version", table.quoted)));
+        }
+        let key = records::key(&cells)?;
+        if table.dialect == Dialect::Sqlite && records::key_cells(table, &key)? != cells {
+            let message = format!("the key `{key}` of {} can not be told from another one", table.quoted);
+            return Err(
+                StepError::refused(message).with_help("its type is not the one that the column declares")
+            );
+        }
+        let item = Item { key, record, bytes: None, version: Some(version) };
+        Ok(Row { cells, item, wanted })
+    }
+
+    async fn select(
+        &self,
+        rest: impl FnOnce(&Table, &mut Parameters) -> Result<String, StepError>,
+    ) -> Result<(Vec<Row>, bool), StepError> {
+        let table = self.table().await?;
+        let mut parameters = Parameters::default();
+        let selection = self.selection(table, &mut parameters)?;
+        let rest = rest(table, &mut parameters)?;
+        let sql = format!("select {selection} from {} t where {rest}", table.quoted);
+        let found = patiently(async || Ok(self.ask(&sql, parameters.0.clone()).await?)).await?;
+        let rows = found.rows.into_iter().map(|cells| self.row(table, cells)).collect::<Result<_, _>>()?;
+        Ok((rows, found.cut))
+    }
+
+    /// The conditions that a row is wanted by.
+    fn holds(&self, table: &Table, parameters: &mut Parameters) -> Result<String, StepError> {
+        filter::conditions(table, &self.settings.conditions, parameters)
+    }
+
+    async fn page(&self, at: Option<Cursor>, limit: usize) -> Result<Page, StepError> {
+        let limit = limit.max(1);
+        let after = match at {
+            Some(cursor) => Some(cursor.after.iter().map(records::parsed).collect::<Result<Vec<_>, _>>()?),
+            None => None,
+        };
+        let (rows, cut) = self
+            .select(|table, parameters| {
+                let holds = self.holds(table, parameters)?;
+                let further =
+                    after.map_or_else(|| "1 = 1".to_owned(), |after| further(table, after, parameters));
+                let order: Vec<_> = table.key().map(|column| format!("t.{}", column.quoted)).collect();
+                Ok(format!("{holds} and {further} order by {} limit {limit}", order.join(", ")))
+            })
+            .await?;
+        let full = cut || rows.len() == limit;
+        let next = rows.last().filter(|_| full).map(|row| {
+            let after: Vec<Value> = row.cells.iter().map(records::recorded).collect();
+            json!({ "after": after })
+        });
+        Ok(Page { items: rows.into_iter().map(|row| row.item).collect(), next, total: None, moved: false })
+    }
+}
+
+/// The rows after a key.
+fn further(table: &Table, after: Vec<Cell>, parameters: &mut Parameters) -> String {
+    let columns: Vec<&Column> = table.key().collect();
+    let name = |column: &Column| format!("t.{}", column.quoted);
+    if let [column] = columns[..] {
+        let value = after.into_iter().next().unwrap_or(Cell::Null);
+        return format!("{} > {}", name(column), parameters.place(column, value));
+    }
+    if table.dialect != Dialect::MySql {
+        let names: Vec<_> = columns.iter().map(|column| name(column)).collect();
+        let places: Vec<_> =
+            columns.iter().zip(after).map(|(column, value)| parameters.place(column, value)).collect();
+        return format!("({}) > ({})", names.join(", "), places.join(", "));
+    }
+    // MySQL finds no place in an index by a comparison of rows. The places of parameters go by their order in the text.
+    let value = |at: usize| after.get(at).cloned().unwrap_or(Cell::Null);
+    let first = columns.first().map_or_else(String::new, |column| {
+        format!("{} >= {} and ", name(column), parameters.place(column, value(0)))
+    });
+    let mut either = Vec::new();
+    for (at, column) in columns.iter().enumerate() {
+        let mut all: Vec<String> = Vec::new();
+        for (place, before) in columns.iter().enumerate().take(at) {
+            all.push(format!("{} = {}", name(before), parameters.place(before, value(place))));
+        }
+        all.push(format!("{} > {}", name(column), parameters.place(column, value(at))));
+        either.push(format!("({})", all.join(" and ")));
+    }
+    format!("({first}({}))", either.join(" or "))
+}
+
+#[async_trait]
+impl Collection for Rows {
+    fn describe(&self) -> String {
+        let conditions = &self.settings.conditions;
+        let of = format!("rows of {} at {}", self.settings.table, self.database.describe());
+        if conditions.is_empty() { of } else { format!("{of} where {}", filter::describe(conditions)) }
+    }
+
+    fn guard(&self) -> Guard {
+        Guard::Looks
+    }
+
+    fn max_batch(&self) -> usize {
+        MAX_BATCH
+    }
+
+    async fn count(&self) -> Result<u64, StepError> {
+        let table = self.table().await?;
+        let mut parameters = Parameters::default();
+        let holds = self.holds(table, &mut parameters)?;
+        let cast = if table.dialect == Dialect::Postgres { "count(*)::text" } else { "count(*)" };
+        let sql = format!("select {cast} from {} t where {holds}", table.quoted);
+        let found = patiently(async || Ok(self.ask(&sql, parameters.0.clone()).await?)).await?;
+        let number = match found.rows.first().and_then(|row| row.first()) {
+            Some(Cell::Integer(number)) => u64::try_from(*number).ok(),
+            Some(Cell::Text(text)) => text.parse().ok(),
+            _ => None,
+        };
+        number.ok_or_else(|| StepError::refused(format!("{} was not counted", self.describe())))
+    }
+
+    async fn scan(&self, cursor: Option<&Value>, limit: usize) -> Result<Page, StepError> {
+        let at: Option<Cursor> = cursor
+            .map(|cursor| serde_json::from_value(cursor.clone()))
+            .transpose()
+            .map_err(|error| StepError::invalid(format!("the place in a listing is unreadable: {error}")))?;
+        self.page(at, limit).await
+    }
+
+    async fn read(&self, key: &str) -> Result<Option<Item>, StepError> {
+        let (rows, _) = self
+            .select(|table, parameters| {
+                let holds = self.holds(table, parameters)?;
+                Ok(format!("{holds} and {}", write::among(table, &[key], parameters)?))
+            })
+            .await?;
+        // A column that does not tell upper case from lower may find another row.
+        Ok(rows.into_iter().map(|row| row.item).find(|item| item.key == key))
+    }
+
+    async fn find(&self, fields: &[(&str, &str)], limit: usize) -> Result<Vec<Item>, StepError> {
+        let (rows, _) = self
+            .select(|table, parameters| {
+                let mut all = vec![self.holds(table, parameters)?];
+                for (name, text) in fields {
+                    let column = table.column(name)?;
+                    let place = parameters.place(column, Cell::Text((*text).to_owned()));
+                    all.push(format!("t.{} = {place}", column.quoted));
+                }
+                Ok(format!("{} limit {limit}", all.join(" and ")))
+            })
+            .await?;
+        Ok(rows.into_iter().map(|row| row.item).collect())
+    }
+
+    fn content(&self, _: &Item) -> Result<Content, StepError> {
+        Err(StepError::invalid(format!("{} have no content of their own", self.describe())))
+    }
+
+    async fn delete(&self, keys: &[Doomed]) -> Result<Vec<KeyOutcome>, StepError> {
+        write::delete(self, keys).await
+    }
+
+    async fn put(&self, items: &[Item]) -> Result<Vec<KeyOutcome>, StepError> {
+        write::put(self, items).await
+    }
+}

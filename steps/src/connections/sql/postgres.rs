@@ -1,0 +1,326 @@
+//! Connection kind `postgres`: a PostgreSQL database.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use async_trait::async_trait;
+use futures_util::TryStreamExt as _;
+use runbook_engine::duration::Duration;
+use runbook_engine::error::StepError;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+use sqlx::pool::PoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgSslMode, Postgres};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Either, Executor as _, Row as _};
+
+use super::postgres_values::{Bound, bind, decoded, plan_of};
+use super::scan::Statement;
+use super::server::{
+    Parts, SslFiles, SslMode, default_connect_timeout, default_lock_timeout, default_max_connections,
+    described,
+};
+use super::{Answer, Begin, Cell, Cells, Database, Dialect, Driver, Failure, Fate, Leased, Session};
+use crate::kind::{ConnectionKind, OpenContext, SystemIs};
+
+/// A PostgreSQL database. Where it is stands in `url`, in the single settings, or in both: a single setting overrides its part of the URL.
+/// Nothing is reached before a step needs it.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PostgresConnection {
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=MODE`. May hold a secret.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// The server's name or address, or the folder of its socket.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// The server's port. Default 5432.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// The database. Default: the one that has the user's name.
+    #[serde(default)]
+    pub database: Option<String>,
+    /// Who asks.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Their password. May hold a secret. Without it, the password file `~/.pgpass` is looked into.
+    #[serde(default)]
+    pub password: Option<String>,
+    /// How the connection is encrypted. Default: as the URL says, and `prefer` otherwise.
+    #[serde(default)]
+    pub ssl_mode: Option<SslMode>,
+    /// A file with the certificates of the authorities that are trusted, PEM.
+    #[serde(default)]
+    pub ssl_root_cert: Option<PathBuf>,
+    /// A file with the client's certificate, PEM.
+    #[serde(default)]
+    pub ssl_cert: Option<PathBuf>,
+    /// A file with the client's key, PEM.
+    #[serde(default)]
+    pub ssl_key: Option<PathBuf>,
+    /// What the server shows as the name of the program. Default `runbook`.
+    #[serde(default)]
+    pub application_name: Option<String>,
+    /// The most connections at a time. Default 4.
+    #[serde(default = "default_max_connections")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_connections: u32,
+    /// How long a connection is waited for. Default `10s`.
+    #[serde(default = "default_connect_timeout")]
+    pub connect_timeout: Duration,
+    /// How long a lock is waited for. Default `10s`.
+    #[serde(default = "default_lock_timeout")]
+    pub lock_timeout: Duration,
+    /// How long one statement may take. Default: as long as it needs.
+    #[serde(default)]
+    pub statement_timeout: Option<Duration>,
+}
+
+#[async_trait]
+impl ConnectionKind for PostgresConnection {
+    const NAME: &'static str = "postgres";
+    const SUMMARY: &'static str = "A PostgreSQL database";
+    const SECRET_FIELDS: &'static [&'static str] = &["/url", "/password"];
+    type Client = Database;
+
+    fn open(self, _: &OpenContext<'_>) -> Result<Database, StepError> {
+        let options = self.options()?;
+        let mut settings = format!(
+            "set standard_conforming_strings = on; set intervalstyle = 'postgres'; set bytea_output = 'hex'; \
+             set extra_float_digits = 1; set timezone = 'UTC'; set datestyle = 'ISO, MDY'; set lock_timeout = {}",
+            millis(self.lock_timeout)
+        );
+        if let Some(timeout) = self.statement_timeout {
+            settings.push_str(&format!("; set statement_timeout = {}", millis(timeout)));
+        }
+        let pool = PoolOptions::new()
+            .max_connections(self.max_connections)
+            .acquire_timeout(self.connect_timeout.0)
+            .after_connect(move |connection: &mut PgConnection, _| {
+                let settings = settings.clone();
+                Box::pin(
+                    async move { connection.execute(sqlx::raw_sql(AssertSqlSafe(settings))).await.map(drop) },
+                )
+            });
+        Ok(Database::new(Server { options, pool, made: OnceLock::new() }))
+    }
+
+    async fn identity(client: &Database) -> Result<SystemIs, StepError> {
+        client.identity().await
+    }
+}
+
+/// A length of time as settings of a server take it, never 0, which would be none.
+pub(super) fn millis(duration: Duration) -> u128 {
+    duration.0.as_millis().max(1)
+}
+
+impl PostgresConnection {
+    fn options(&self) -> Result<PgConnectOptions, StepError> {
+        let parts = Parts {
+            url: self.url.clone(),
+            host: self.host.clone(),
+            port: self.port,
+            database: self.database.clone(),
+            user: self.user.clone(),
+            password: self.password.clone(),
+        };
+        let url = parts.url(&["postgres", "postgresql"])?;
+        let says_mode = url.query_pairs().any(|(name, _)| matches!(&*name, "sslmode" | "ssl-mode"));
+        let mut options = PgConnectOptions::from_url(&url).map_err(|error| {
+            StepError::invalid("the address of the database is unusable").with_source(&error)
+        })?;
+        if url.port().is_none() {
+            options = options.port(5432);
+        }
+        if self.ssl_mode.is_some() || !says_mode {
+            options = options.ssl_mode(match self.ssl_mode.unwrap_or_default() {
+                SslMode::Disable => PgSslMode::Disable,
+                SslMode::Prefer => PgSslMode::Prefer,
+                SslMode::Require => PgSslMode::Require,
+                SslMode::VerifyCa => PgSslMode::VerifyCa,
+                SslMode::VerifyFull => PgSslMode::VerifyFull,
+            });
+        }
+        let files = SslFiles {
+            root_cert: self.ssl_root_cert.clone(),
+            cert: self.ssl_cert.clone(),
+            key: self.ssl_key.clone(),
+        };
+        if let Some(file) = files.root_cert {
+            options = options.ssl_root_cert(file);
+        }
+        if let Some(file) = files.cert {
+            options = options.ssl_client_cert(file);
+        }
+        if let Some(file) = files.key {
+            options = options.ssl_client_key(file);
+        }
+        // Statements are seldom run twice, and one that is kept breaks when a schema is reset under it.
+        let name = self.application_name.as_deref().unwrap_or("runbook");
+        Ok(options.application_name(name).statement_cache_capacity(0))
+    }
+}
+
+/// A server, with its pool once it was needed.
+struct Server {
+    options: PgConnectOptions,
+    pool: PoolOptions<Postgres>,
+    made: OnceLock<PgPool>,
+}
+
+impl Server {
+    async fn session(&self) -> Result<PgSession, Failure> {
+        // Made here and not before, because a pool needs the runtime.
+        let pool = self.made.get_or_init(|| self.pool.clone().connect_lazy_with(self.options.clone()));
+        Ok(PgSession(Leased::new(pool.acquire().await?)))
+    }
+}
+
+#[async_trait]
+impl Driver for Server {
+    fn dialect(&self) -> Dialect {
+        Dialect::Postgres
+    }
+
+    fn describe(&self) -> String {
+        let o = &self.options;
+        let socket = o.get_socket().map(|path| path.display().to_string());
+        described("postgres", socket.as_deref().unwrap_or(o.get_host()), o.get_port(), o.get_database())
+    }
+
+    async fn open(&self) -> Result<Box<dyn Session>, Failure> {
+        Ok(Box::new(self.session().await?))
+    }
+
+    async fn identity(&self) -> Result<SystemIs, StepError> {
+        let mut session = self.session().await?;
+        let database = one_text(&mut session, "select current_database()").await?;
+        let system = one_text(&mut session, "select system_identifier::text from pg_control_system()").await;
+        let who = match system {
+            Ok(system) => format!("PostgreSQL system {system}, database {database}"),
+            // Not everybody may ask for it.
+            Err(failure) if !failure.lost => {
+                let (host, port) = (self.options.get_host(), self.options.get_port());
+                format!("PostgreSQL at {host}:{port}, database {database}")
+            }
+            Err(failure) => return Err(failure.into()),
+        };
+        Box::new(session).finish().await;
+        Ok(SystemIs::There(who))
+    }
+
+    async fn fate(&self, transaction: &str) -> Result<Fate, Failure> {
+        let mut session = self.session().await?;
+        let asked = session
+            .cells("select txid_status(cast($1::text as bigint))", vec![Cell::Text(transaction.to_owned())])
+            .await?;
+        Box::new(session).finish().await;
+        Ok(match asked.rows.first().and_then(|row| row.first()) {
+            Some(Cell::Text(status)) if status == "committed" => Fate::Committed,
+            Some(Cell::Text(status)) if status == "aborted" => Fate::RolledBack,
+            Some(Cell::Text(status)) if status == "in progress" => Fate::Open,
+            _ => Fate::Unknown,
+        })
+    }
+}
+
+async fn one_text(session: &mut PgSession, sql: &str) -> Result<String, Failure> {
+    let found = session.cells(sql, Vec::new()).await?;
+    match found.rows.into_iter().next().and_then(|row| row.into_iter().next()) {
+        Some(Cell::Text(text)) => Ok(text),
+        _ => Err(Failure::plain(StepError::refused(format!("the server gave no answer to `{sql}`")))),
+    }
+}
+
+/// A connection.
+struct PgSession(Leased<Postgres>);
+
+#[async_trait]
+impl Session for PgSession {
+    async fn run(
+        &mut self,
+        statement: &Statement<'_>,
+        parameters: &[Value],
+        keep: usize,
+    ) -> Result<Answer, Failure> {
+        let connection = self.0.get()?;
+        let plan = plan_of(connection, statement).await?;
+        let bound = bind(connection, &plan, parameters).await?;
+        let mut answer = Answer { columns: plan.columns.clone(), ..Answer::default() };
+        let mut query = sqlx::query(AssertSqlSafe(plan.sql.clone())).persistent(false);
+        for value in bound {
+            query = query.bind(value);
+        }
+        let mut stream = connection.fetch_many(query);
+        while let Some(step) = stream.try_next().await? {
+            match step {
+                Either::Left(done) => answer.affected += done.rows_affected(),
+                Either::Right(row) => {
+                    answer.total += 1;
+                    if answer.rows.len() < keep {
+                        answer.rows.push(decoded(&row, &plan)?);
+                    }
+                }
+            }
+        }
+        if statement.reads() {
+            answer.affected = 0;
+        }
+        Ok(answer)
+    }
+
+    async fn cells(&mut self, sql: &str, parameters: Vec<Cell>) -> Result<Cells, Failure> {
+        let connection = self.0.get()?;
+        let mut query = sqlx::query(AssertSqlSafe(sql.to_owned())).persistent(false);
+        for parameter in parameters {
+            query = query.bind(match parameter {
+                Cell::Null => None,
+                Cell::Integer(number) => Some(number.to_string()),
+                Cell::Unsigned(number) => Some(number.to_string()),
+                Cell::Real(number) => Some(number.to_string()),
+                Cell::Text(text) => Some(text),
+                Cell::Blob(bytes) => Some(format!("\\x{}", crate::digest::hex(&bytes))),
+            });
+        }
+        let (mut cells, mut held) = (Cells::default(), 0);
+        let mut stream = connection.fetch_many(query);
+        while let Some(step) = stream.try_next().await? {
+            match step {
+                Either::Left(done) => cells.affected += done.rows_affected(),
+                Either::Right(row) => {
+                    let texts: Result<Vec<_>, sqlx::Error> =
+                        (0..row.len()).map(|at| cell(&row, at)).collect();
+                    cells.keep(texts?, &mut held);
+                }
+            }
+        }
+        Ok(cells)
+    }
+
+    async fn script(&mut self, sql: &str) -> Result<(), Failure> {
+        let connection: &mut PgConnection = self.0.get()?;
+        connection.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await?;
+        Ok(())
+    }
+
+    async fn begin(&mut self, how: Begin) -> Result<(), Failure> {
+        self.script(if how == Begin::ReadOnly { "begin transaction read only" } else { "begin" }).await
+    }
+
+    async fn transaction(&mut self) -> Result<Option<String>, Failure> {
+        one_text(self, "select txid_current()::text").await.map(Some)
+    }
+
+    async fn finish(self: Box<Self>) {
+        self.0.give_back();
+    }
+}
+
+/// A column of a row as a text; our statements cast everything to one.
+fn cell(row: &sqlx::postgres::PgRow, at: usize) -> Result<Cell, sqlx::Error> {
+    Ok(row.try_get::<Option<String>, _>(at)?.map_or(Cell::Null, Cell::Text))
+}
+
+/// A parameter of an author as it is sent.
+pub(super) type Parameters = Vec<Bound>;

@@ -1,0 +1,271 @@
+//! Connection kind `sqlite`: a SQLite database of this machine.
+
+use std::path::{Path, PathBuf, absolute};
+use std::sync::OnceLock;
+
+use async_trait::async_trait;
+use futures_util::TryStreamExt as _;
+use runbook_engine::duration::Duration;
+use runbook_engine::error::StepError;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+use sqlx::pool::PoolOptions;
+use sqlx::query::Query;
+use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnectOptions, SqlitePool, SqliteRow};
+use sqlx::{
+    AssertSqlSafe, Column as _, Either, Executor as _, Row as _, SqlSafeStr as _, Statement as _,
+    TypeInfo as _, ValueRef as _,
+};
+
+use super::scan::Statement;
+use super::server::{default_connect_timeout, default_lock_timeout, default_max_connections};
+use super::{
+    Answer, Begin, Cell, Cells, Database, Dialect, Driver, Failure, Fate, Leased, Session, shown_bytes,
+};
+use crate::connections::directory::whereabouts;
+use crate::kind::{ConnectionKind, OpenContext, SystemIs};
+use crate::manifest::blocking;
+
+/// A SQLite database of this machine. Its file is opened when a step first needs it. Foreign keys are enforced.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SqliteConnection {
+    /// The path of the file, from the folder that runbook was started in when it is not absolute.
+    #[schemars(length(min = 1))]
+    pub path: PathBuf,
+    /// Whether the file is made when it is not there. Default: no, because a wrong path would pass for an empty database.
+    #[serde(default)]
+    pub create: bool,
+    /// The most connections at a time. Default 4.
+    #[serde(default = "default_max_connections")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_connections: u32,
+    /// How long a connection is waited for. Default `10s`.
+    #[serde(default = "default_connect_timeout")]
+    pub connect_timeout: Duration,
+    /// How long is waited while somebody else writes. Default `10s`.
+    #[serde(default = "default_lock_timeout")]
+    pub lock_timeout: Duration,
+}
+
+#[async_trait]
+impl ConnectionKind for SqliteConnection {
+    const NAME: &'static str = "sqlite";
+    const SUMMARY: &'static str = "A SQLite database of this machine";
+    type Client = Database;
+
+    fn open(self, _: &OpenContext<'_>) -> Result<Database, StepError> {
+        if self.path.as_os_str() == ":memory:" {
+            let message = "`path` is `:memory:`, and what it holds is gone with each connection";
+            return Err(StepError::invalid(message));
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(&self.path)
+            .create_if_missing(self.create)
+            .busy_timeout(self.lock_timeout.0)
+            .statement_cache_capacity(0);
+        let pool =
+            PoolOptions::new().max_connections(self.max_connections).acquire_timeout(self.connect_timeout.0);
+        Ok(Database::new(File { path: self.path, options, pool, made: OnceLock::new() }))
+    }
+
+    async fn identity(client: &Database) -> Result<SystemIs, StepError> {
+        client.identity().await
+    }
+}
+
+/// A file, with its pool once it was needed.
+struct File {
+    path: PathBuf,
+    options: SqliteConnectOptions,
+    pool: PoolOptions<Sqlite>,
+    made: OnceLock<SqlitePool>,
+}
+
+#[async_trait]
+impl Driver for File {
+    fn dialect(&self) -> Dialect {
+        Dialect::Sqlite
+    }
+
+    fn describe(&self) -> String {
+        format!("sqlite:{}", self.path.display())
+    }
+
+    async fn open(&self) -> Result<Box<dyn Session>, Failure> {
+        // Made here and not before, because a pool needs the runtime.
+        let pool = self.made.get_or_init(|| self.pool.clone().connect_lazy_with(self.options.clone()));
+        let connection = pool.acquire().await.map_err(|error| {
+            let mut failure = Failure::from(error).during(&format!("opening {}", self.path.display()));
+            if !self.path.exists() {
+                failure.error.help = Some("there is no such file; `create: true` would make it".to_owned());
+            }
+            failure
+        })?;
+        Ok(Box::new(SqliteSession { leased: Leased::new(connection), read_only: false }))
+    }
+
+    /// Of a transaction that changed the schema, the version of the schema tells. Other names are not known.
+    async fn fate(&self, transaction: &str) -> Result<Fate, Failure> {
+        let mut session = self.open().await?;
+        let found = session.cells("pragma schema_version", Vec::new()).await?;
+        session.finish().await;
+        let Some(Cell::Integer(version)) = found.rows.first().and_then(|row| row.first()) else {
+            return Ok(Fate::Unknown);
+        };
+        let versions: Vec<i64> = transaction.split(' ').filter_map(|word| word.parse().ok()).collect();
+        Ok(match versions[..] {
+            [_, after] if after == *version => Fate::Committed,
+            [before, _] if before == *version => Fate::RolledBack,
+            _ => Fate::Unknown,
+        })
+    }
+
+    async fn identity(&self) -> Result<SystemIs, StepError> {
+        let path = self.path.clone();
+        let who = blocking(move || Ok(whereabouts(&canonical(&path)))).await?;
+        Ok(match who {
+            SystemIs::There(words) => SystemIs::There(format!("SQLite {words}")),
+            SystemIs::NotYet(words) => SystemIs::NotYet(format!("SQLite {words}")),
+        })
+    }
+}
+
+/// The path without symbolic links; the same before the file is made and after.
+fn canonical(path: &Path) -> PathBuf {
+    let full = absolute(path).unwrap_or_else(|_| path.to_owned());
+    let of_folder = || Some(full.parent()?.canonicalize().ok()?.join(full.file_name()?));
+    full.canonicalize().ok().or_else(of_folder).unwrap_or(full)
+}
+
+/// The name of a transaction that changes the schema: the versions of the schema before and after it.
+pub fn schema_change(before: i64, after: i64) -> String {
+    format!("schema {before} {after}")
+}
+
+/// A connection.
+struct SqliteSession {
+    leased: Leased<Sqlite>,
+    read_only: bool,
+}
+
+type Prepared = Query<'static, Sqlite, SqliteArguments>;
+
+#[async_trait]
+impl Session for SqliteSession {
+    async fn run(
+        &mut self,
+        statement: &Statement<'_>,
+        parameters: &[Value],
+        keep: usize,
+    ) -> Result<Answer, Failure> {
+        let connection = self.leased.get()?;
+        let prepared = connection.prepare(AssertSqlSafe(statement.text.to_owned()).into_sql_str()).await?;
+        super::check_parameters(prepared.parameters(), parameters)?;
+        let columns = prepared.columns().iter().map(|one| one.name().to_owned()).collect();
+        let mut answer = Answer { columns, ..Answer::default() };
+        let mut query = sqlx::query(AssertSqlSafe(statement.text.to_owned())).persistent(false);
+        for parameter in parameters {
+            query = bound(query, super::as_cell(parameter));
+        }
+        let mut stream = connection.fetch_many(query);
+        while let Some(step) = stream.try_next().await? {
+            match step {
+                Either::Left(done) => answer.affected += done.rows_affected(),
+                Either::Right(row) => {
+                    answer.total += 1;
+                    if answer.rows.len() < keep {
+                        let values: Result<_, sqlx::Error> =
+                            (0..row.len()).map(|at| shown(&row, at)).collect();
+                        answer.rows.push(values?);
+                    }
+                }
+            }
+        }
+        // SQLite counts what the last statement that changed rows did, whichever that was.
+        if !matches!(statement.verb(), "INSERT" | "UPDATE" | "DELETE" | "REPLACE" | "WITH")
+            || statement.reads()
+        {
+            answer.affected = 0;
+        }
+        Ok(answer)
+    }
+
+    async fn cells(&mut self, sql: &str, parameters: Vec<Cell>) -> Result<Cells, Failure> {
+        let connection = self.leased.get()?;
+        let mut query = sqlx::query(AssertSqlSafe(sql.to_owned())).persistent(false);
+        for parameter in parameters {
+            query = bound(query, parameter);
+        }
+        let (mut cells, mut held) = (Cells::default(), 0);
+        let mut stream = connection.fetch_many(query);
+        while let Some(step) = stream.try_next().await? {
+            match step {
+                Either::Left(done) => cells.affected += done.rows_affected(),
+                Either::Right(row) => {
+                    let values: Result<_, sqlx::Error> = (0..row.len()).map(|at| cell(&row, at)).collect();
+                    cells.keep(values?, &mut held);
+                }
+            }
+        }
+        Ok(cells)
+    }
+
+    async fn script(&mut self, sql: &str) -> Result<(), Failure> {
+        let connection = self.leased.get()?;
+        connection.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await?;
+        Ok(())
+    }
+
+    async fn begin(&mut self, how: Begin) -> Result<(), Failure> {
+        self.read_only = how == Begin::ReadOnly;
+        // To write is announced at once: a transaction that read first may be refused later, whatever the time-out.
+        self.script(if self.read_only { "pragma query_only = on; begin" } else { "begin immediate" }).await
+    }
+
+    async fn finish(mut self: Box<Self>) {
+        if self.read_only && self.script("pragma query_only = off").await.is_err() {
+            return;
+        }
+        self.leased.give_back();
+    }
+}
+
+fn bound(query: Prepared, cell: Cell) -> Prepared {
+    match cell {
+        Cell::Null => query.bind(None::<String>),
+        Cell::Integer(number) => query.bind(number),
+        // More than SQLite's integers hold.
+        Cell::Unsigned(number) => query.bind(number.to_string()),
+        Cell::Real(number) => query.bind(number),
+        Cell::Text(text) => query.bind(text),
+        Cell::Blob(bytes) => query.bind(bytes),
+    }
+}
+
+/// A column of a row, by what is in it and not by what the table says.
+fn cell(row: &SqliteRow, at: usize) -> Result<Cell, sqlx::Error> {
+    let raw = row.try_get_raw(at)?;
+    if raw.is_null() {
+        return Ok(Cell::Null);
+    }
+    let kind = raw.type_info().name().to_owned();
+    Ok(match kind.as_str() {
+        "INTEGER" => Cell::Integer(row.try_get_unchecked(at)?),
+        "REAL" => Cell::Real(row.try_get_unchecked(at)?),
+        "BLOB" => Cell::Blob(row.try_get_unchecked(at)?),
+        _ => Cell::Text(row.try_get_unchecked(at)?),
+    })
+}
+
+fn shown(row: &SqliteRow, at: usize) -> Result<Value, sqlx::Error> {
+    Ok(match cell(row, at)? {
+        Cell::Null => Value::Null,
+        Cell::Integer(number) => Value::from(number),
+        Cell::Unsigned(number) => Value::from(number),
+        Cell::Real(number) => Value::from(number),
+        Cell::Text(text) => Value::String(text),
+        Cell::Blob(bytes) => shown_bytes(&bytes),
+    })
+}

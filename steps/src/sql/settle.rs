@@ -1,0 +1,186 @@
+//! A transaction in the ledger: announced before it is committed, and settled after a crash by whoever can tell what became of it.
+
+use std::time::Duration;
+
+use runbook_engine::error::{ErrorKind, StepError};
+use runbook_engine::step::{Batch, Intent, Settlement};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::work::single;
+use super::{Expect, Part};
+use crate::connections::sql::{Begin, Database, Fate};
+use crate::effect::uncharged;
+use crate::had;
+use crate::kind::Context;
+
+/// How often the server is asked about a transaction that is not over, a second apart.
+const LOOKS: u32 = 30;
+
+/// What the ledger says of a transaction before it is committed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Announced<T> {
+    /// How often the step had been reopened.
+    pub series: u32,
+    /// How many items it destroys.
+    pub items: u64,
+    /// What the server calls it, where it can be asked.
+    pub transaction: Option<String>,
+    /// What the step comes to when it is committed.
+    pub outputs: T,
+}
+
+/// What is done about a transaction of which nothing can tell what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unsure {
+    /// It is done again: the author declared that it may be, or a person said so.
+    Again,
+    /// It is done again when the step was reopened since, and the step fails otherwise.
+    WhenReopened,
+}
+
+/// The ledger of a step that commits transactions.
+#[derive(Clone, Copy)]
+pub(crate) struct Settling<'a> {
+    /// The step's context.
+    pub cx: &'a Context,
+    /// Where the transactions are.
+    pub database: &'a Database,
+    /// What tells whether one was committed.
+    pub check: Option<&'a Part>,
+    /// What is done when nothing tells.
+    pub unsure: Unsure,
+}
+
+impl Settling<'_> {
+    /// What an earlier attempt came to, if one had its effect; what a killed process left open is settled first.
+    pub async fn earlier<T: Serialize + DeserializeOwned>(
+        &self,
+        series: u32,
+    ) -> Result<Option<T>, StepError> {
+        let view = self.cx.ledger.view().await?;
+        if let Some(outputs) = had::outputs(&view, series) {
+            return Ok(Some(outputs));
+        }
+        for batch in view.unsettled {
+            if let Some(outputs) = self.settle_open(&batch, series).await? {
+                return Ok(Some(outputs));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn settle_open<T: Serialize + DeserializeOwned>(
+        &self,
+        batch: &Batch,
+        series: u32,
+    ) -> Result<Option<T>, StepError> {
+        let announced = Announced::<T>::deserialize(&batch.what)
+            .map_err(|error| StepError::new(ErrorKind::Bug, format!("the ledger is unreadable: {error}")))?;
+        match self.happened(announced.transaction.as_deref()).await? {
+            Some(true) => {
+                let announced = Announced { series, ..announced };
+                self.took_effect(batch.number, &announced).await?;
+                return Ok(Some(announced.outputs));
+            }
+            None if self.unsure == Unsure::WhenReopened && announced.series == series => {
+                let message = "nothing tells whether the transaction of the last attempt was committed";
+                return Err(
+                    StepError::gate(message).with_help("look at the database; to resume does it again")
+                );
+            }
+            Some(false) | None => {}
+        }
+        let outcome = json!({ "repeated": true });
+        self.cx.ledger.settle(batch.number, Settlement { outcome, ..Settlement::default() }).await?;
+        Ok(None)
+    }
+
+    /// Announces a transaction, after the limits were asked for what it destroys.
+    pub async fn announce<T: Serialize>(&self, announced: &Announced<T>) -> Result<u64, StepError> {
+        let what = serde_json::to_value(announced)
+            .map_err(|error| StepError::new(ErrorKind::Bug, error.to_string()))?;
+        let items = announced.items;
+        let charged_items = if items == 0 { 0 } else { uncharged(items, self.cx).await? };
+        let what = self.cx.redactor.value(&what);
+        let intent = Intent { what, items, charged_items, charged_bytes: 0 };
+        Ok(self.cx.ledger.intend(intent).await?.number)
+    }
+
+    /// The connection was lost in the middle of it: asks at once, and leaves it open when nobody can tell.
+    pub async fn after_loss<T: Serialize>(
+        &self,
+        batch: u64,
+        announced: Announced<T>,
+        error: StepError,
+    ) -> Result<T, StepError> {
+        match self.happened(announced.transaction.as_deref()).await {
+            Ok(Some(true)) => {
+                self.took_effect(batch, &announced).await?;
+                Ok(announced.outputs)
+            }
+            Ok(Some(false)) => {
+                self.had_no_effect(batch, &error).await?;
+                let message = "the connection was lost while committing, and nothing was committed";
+                Err(StepError { causes: vec![error.message], ..StepError::transient(message) })
+            }
+            Ok(None) => Err(error.with_help(
+                "look whether it was committed, then answer; a `check` in the step would find out by itself",
+            )),
+            Err(_) => Err(error),
+        }
+    }
+
+    /// Records that it had its effect.
+    pub async fn took_effect<T: Serialize>(
+        &self,
+        batch: u64,
+        announced: &Announced<T>,
+    ) -> Result<(), StepError> {
+        let outputs = self.cx.redactor.value(&json!(announced.outputs));
+        let settlement = had::settlement(&outputs, announced.series, json!({ "committed": true }))?;
+        self.cx.ledger.settle(batch, Settlement { done: announced.items, ..settlement }).await
+    }
+
+    /// Records that it took effect, and not the one that was expected.
+    pub async fn was_unexpected(&self, batch: u64, items: u64, error: &StepError) -> Result<(), StepError> {
+        let outcome = self.cx.redactor.value(&json!({ "unexpected": error.message }));
+        self.cx.ledger.settle(batch, Settlement { outcome, done: items, ..Settlement::default() }).await
+    }
+
+    /// Records that it had no effect.
+    pub async fn had_no_effect(&self, batch: u64, error: &StepError) -> Result<(), StepError> {
+        let outcome = json!({ "failed": error.message, "causes": error.causes });
+        let outcome: Value = self.cx.redactor.value(&outcome);
+        self.cx.ledger.settle(batch, Settlement { outcome, ..Settlement::default() }).await
+    }
+
+    /// Whether it had its effect; nothing when nobody can tell.
+    async fn happened(&self, transaction: Option<&str>) -> Result<Option<bool>, StepError> {
+        let Some(transaction) = transaction else { return self.checked().await };
+        for _ in 0..LOOKS {
+            match self.database.fate(transaction).await? {
+                Fate::Committed => return Ok(Some(true)),
+                Fate::RolledBack => return Ok(Some(false)),
+                Fate::Unknown => return self.checked().await,
+                Fate::Open => tokio::time::sleep(Duration::from_secs(1)).await,
+            }
+            self.cx.checkpoint()?;
+        }
+        Err(StepError::transient("the transaction of the last attempt is not over"))
+    }
+
+    /// What the author's `check` says.
+    async fn checked(&self) -> Result<Option<bool>, StepError> {
+        let Some(check) = self.check else { return Ok(None) };
+        let statement = single(&check.statement, self.database.dialect())?;
+        let mut session = self.database.begin(Begin::ReadOnly).await?;
+        let answer = session.run(&statement, &check.parameters, 100).await?;
+        session.rollback().await?;
+        session.finish().await;
+        let a_row = Expect::rows_at_least(1);
+        Ok(Some(check.expect.as_ref().unwrap_or(&a_row).wrong(&answer).is_none()))
+    }
+}

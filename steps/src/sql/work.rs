@@ -1,0 +1,242 @@
+//! One attempt of `sql`.
+
+use std::sync::Arc;
+
+use runbook_engine::crash;
+use runbook_engine::error::{Outcome, StepError};
+use runbook_engine::kinds::{Class, Effect};
+use serde_json::{Map, Value};
+
+use super::settle::{Announced, Settling, Unsure};
+use super::{Expect, Part, PartOutputs, Sql, SqlOutputs};
+use crate::connections::sql::scan::{Statement, statements};
+use crate::connections::sql::{Answer, Begin, Database, Dialect, Session};
+use crate::had;
+use crate::kind::Context;
+
+/// How many bytes the rows of the outputs may have together.
+const MOST_BYTES: usize = 256 * 1024;
+
+/// How much of a statement is shown, in characters.
+const SHOWN: usize = 120;
+
+/// One attempt.
+pub(super) struct Work<'a> {
+    step: &'a Sql,
+    cx: &'a Context,
+    database: Arc<Database>,
+    parts: Vec<Part>,
+    effect: Effect,
+}
+
+impl<'a> Work<'a> {
+    /// Checks what can be checked without the database.
+    pub fn new(step: &'a Sql, cx: &'a Context) -> Result<Self, StepError> {
+        let database = cx.resources.connection::<Database>(&step.connection)?;
+        let parts = step.parts()?;
+        let effect = step.known_effect(&parts);
+        if !step.transaction && (parts.len() > 1 || effect.class == Class::Read) {
+            let message = "`transaction: false` is for one statement that can not stand in a transaction";
+            return Err(StepError::invalid(message));
+        }
+        for part in &parts {
+            let statement = single(&part.statement, database.dialect())?;
+            if statement.controls_transaction() {
+                let message = format!("`{}` begins or ends a transaction", statement.verb().to_lowercase());
+                return Err(StepError::invalid(message)
+                    .with_help("leave it out: the statements of a step run in one transaction"));
+            }
+            let commits = database.dialect() == Dialect::MySql && statement.commits_in_mysql();
+            if step.transaction && commits && effect.class != Class::Read {
+                let verb = statement.verb().to_lowercase();
+                return Err(StepError::invalid(format!("MySQL commits by itself at `{verb}`"))
+                    .with_help("give it a step of its own, with `transaction: false`"));
+            }
+        }
+        Ok(Self { step, cx, database, parts, effect })
+    }
+
+    /// The statements in short, for people.
+    pub fn shown(&self) -> String {
+        let shown = |part: &Part| {
+            let words: Vec<&str> = part.statement.split_whitespace().collect();
+            let text = words.join(" ");
+            match text.char_indices().nth(SHOWN) {
+                Some((end, _)) => format!("`{}…`", &text[..end]),
+                None => format!("`{text}`"),
+            }
+        };
+        self.parts.iter().map(shown).collect::<Vec<_>>().join(", then ")
+    }
+
+    /// The database in words.
+    pub fn describe(&self) -> String {
+        self.database.describe()
+    }
+
+    pub async fn run(self) -> Result<SqlOutputs, StepError> {
+        if self.effect.class == Class::Read {
+            return self.read().await;
+        }
+        let series = had::series(self.cx).await?;
+        if let Some(outputs) = self.settling().earlier(series).await? {
+            return Ok(outputs);
+        }
+        if self.step.transaction { self.transact(series).await } else { self.run_alone(series).await }
+    }
+
+    fn settling(&self) -> Settling<'_> {
+        let check = self.step.check.as_ref();
+        Settling { cx: self.cx, database: &self.database, check, unsure: Unsure::Again }
+    }
+
+    async fn read(&self) -> Result<SqlOutputs, StepError> {
+        let reading = async {
+            let mut session = self.database.begin(Begin::ReadOnly).await?;
+            let outputs = self.statements(&mut *session).await?;
+            session.rollback().await?;
+            session.finish().await;
+            Ok(outputs)
+        };
+        self.cx.unless_abandoned(reading).await
+    }
+
+    /// All statements in one transaction. It is announced when all is done but the commit: before, nothing has an effect.
+    async fn transact(&self, series: u32) -> Result<SqlOutputs, StepError> {
+        let prepared = async {
+            let mut session = self.database.begin(Begin::Write).await?;
+            let outputs = self.statements(&mut *session).await?;
+            let transaction = session.transaction().await?;
+            Ok::<_, StepError>((session, outputs, transaction))
+        };
+        // Given up, the connection is closed and the database rolls back.
+        let (mut session, outputs, transaction) = tokio::select! {
+            prepared = prepared => prepared?,
+            () = self.cx.abandon.cancelled() => return Err(StepError::interrupted()),
+        };
+        let items = self.destroyed(outputs.affected);
+        let announced = Announced { series, items, transaction, outputs };
+        let batch = self.settling().announce(&announced).await?;
+        match crash::around("sql: commit", session.commit()).await {
+            Ok(()) => {
+                session.finish().await;
+                self.settling().took_effect(batch, &announced).await?;
+                Ok(announced.outputs)
+            }
+            Err(failure) if failure.error.outcome == Outcome::Unknown => {
+                drop(session);
+                self.settling().after_loss(batch, announced, *failure.error).await
+            }
+            Err(failure) => {
+                self.settling().had_no_effect(batch, &failure.error).await?;
+                Err(*failure.error)
+            }
+        }
+    }
+
+    /// One statement as it stands. It is announced before.
+    async fn run_alone(&self, series: u32) -> Result<SqlOutputs, StepError> {
+        let mut session = self.database.open().await?;
+        let items = self.destroyed(1);
+        let mut announced = Announced { series, items, transaction: None, outputs: SqlOutputs::default() };
+        let batch = self.settling().announce(&announced).await?;
+        let Some(part) = self.parts.first() else { return Ok(announced.outputs) };
+        let statement = single(&part.statement, self.database.dialect())?;
+        let keep = usize::try_from(self.step.max_rows).unwrap_or(usize::MAX);
+        let ran = crash::around("sql: statement", session.run(&statement, &part.parameters, keep)).await;
+        match ran {
+            Ok(answer) => {
+                session.finish().await;
+                let judged = judge(&statement, part.expect.as_ref(), &answer);
+                match judged.and_then(|()| outputs(&[answer])) {
+                    Ok(outputs) => announced.outputs = outputs,
+                    Err(error) => {
+                        self.settling().was_unexpected(batch, items, &error).await?;
+                        return Err(error);
+                    }
+                }
+                self.settling().took_effect(batch, &announced).await?;
+                Ok(announced.outputs)
+            }
+            Err(failure) if failure.lost => {
+                drop(session);
+                self.settling().after_loss(batch, announced, failure.error.unknown()).await
+            }
+            Err(failure) => {
+                self.settling().had_no_effect(batch, &failure.error).await?;
+                Err(*failure.error)
+            }
+        }
+    }
+
+    /// How many items are destroyed, when so many rows are changed.
+    fn destroyed(&self, affected: u64) -> u64 {
+        match self.step.effect {
+            Some(declared) if declared.class == Class::Destroy => declared.items.unwrap_or(affected),
+            _ => 0,
+        }
+    }
+
+    async fn statements(&self, session: &mut dyn Session) -> Result<SqlOutputs, StepError> {
+        let keep = usize::try_from(self.step.max_rows).unwrap_or(usize::MAX);
+        let mut answers = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            let statement = single(&part.statement, self.database.dialect())?;
+            let answer = session.run(&statement, &part.parameters, keep).await?;
+            judge(&statement, part.expect.as_ref(), &answer)?;
+            answers.push(answer);
+        }
+        outputs(&answers)
+    }
+}
+
+/// The one statement of a text.
+pub(crate) fn single(sql: &str, dialect: Dialect) -> Result<Statement<'_>, StepError> {
+    let mut found = statements(sql, dialect);
+    match (found.pop(), found.len()) {
+        (Some(statement), 0) => Ok(statement),
+        (None, _) => Err(StepError::invalid("a statement is empty")),
+        (_, more) => Err(StepError::invalid(format!("a `statement` holds {} statements", more + 1))
+            .with_help("list them under `statements`")),
+    }
+}
+
+/// Fails when an answer is not as expected.
+fn judge(statement: &Statement<'_>, expect: Option<&Expect>, answer: &Answer) -> Result<(), StepError> {
+    match expect.and_then(|expect| expect.wrong(answer)) {
+        Some(wrong) => {
+            let verb = statement.verb().to_lowercase();
+            Err(StepError::gate(format!("the `{verb}` is not as expected: {wrong}")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Answers as outputs.
+fn outputs(answers: &[Answer]) -> Result<SqlOutputs, StepError> {
+    let row = |answer: &Answer, row: &Vec<Value>| -> Map<String, Value> {
+        answer.columns.iter().cloned().zip(row.iter().cloned()).collect()
+    };
+    let part = |answer: &Answer| PartOutputs {
+        rows: answer.rows.iter().map(|values| row(answer, values)).collect(),
+        row_count: answer.total,
+        affected: answer.affected,
+    };
+    let statements: Vec<PartOutputs> = answers.iter().map(part).collect();
+    let last = statements.last().cloned().unwrap_or_default();
+    let outputs = SqlOutputs {
+        rows: last.rows,
+        columns: answers.last().map(|answer| answer.columns.clone()).unwrap_or_default(),
+        row_count: last.row_count,
+        affected: statements.iter().map(|one| one.affected).sum(),
+        statements,
+    };
+    let bytes = serde_json::to_vec(&outputs.statements).map_or(0, |bytes| bytes.len());
+    if bytes > MOST_BYTES {
+        let message = format!("the rows hold {bytes} bytes, and the outputs of a step at most {MOST_BYTES}");
+        return Err(StepError::refused(message).with_help(
+            "select fewer columns, keep fewer rows (`max_rows`), or take a `snapshot` of the table",
+        ));
+    }
+    Ok(outputs)
+}

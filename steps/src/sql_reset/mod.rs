@@ -1,0 +1,103 @@
+//! Step kind `sql-reset`: a schema dropped and made anew from files.
+
+mod files;
+mod mysql;
+mod postgres;
+mod sqlite;
+mod survey;
+mod work;
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use runbook_engine::error::StepError;
+use runbook_engine::kinds::Effect;
+use runbook_engine::saved::Foresight;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use self::survey::{Survey, Wanted};
+use self::work::Work;
+use crate::kind::{Context, End, Step, would};
+use crate::one_or_many::OneOrMany;
+
+/// Drops everything in a schema and makes it anew from SQL files. The tables and their rows are counted before; the limits are asked for as
+/// many items as there are rows.
+///
+/// PostgreSQL and SQLite do it in one transaction: what fails leaves everything as it was. In PostgreSQL `schema` is dropped and created; its
+/// owner, its privileges, its comment and the extensions in it are kept, and it is refused when anything outside would be dropped with it. In
+/// SQLite it is the whole file. MySQL has no such transaction: there everything in the database of the connection is dropped, a table
+/// `runbook_reset` stands in it until the reset is recorded, and a reset that was interrupted goes on where that table says so.
+///
+/// After a crash the database tells whether the reset was committed, and it is not done twice. Files hold plain SQL: no commands of `psql`, no
+/// `copy … from stdin` (`pg_dump --inserts` writes none), nothing that begins or ends a transaction.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SqlReset {
+    /// The name of a connection of type `postgres`, `mysql` or `sqlite`.
+    pub connection: String,
+    /// The schema of PostgreSQL. Default `public`.
+    #[serde(default)]
+    pub schema: Option<String>,
+    /// The SQL files, or one, in the order in which they are run; from the folder that runbook was started in when not absolute.
+    pub files: OneOrMany<PathBuf>,
+    /// What must be there before. When it is not, nothing is dropped.
+    #[serde(default)]
+    pub expect_before: Wanted,
+    /// What must be there after. When it is not, the reset fails, and is rolled back where the database can.
+    #[serde(default)]
+    pub expect: Wanted,
+}
+
+/// What was reset.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ResetOutputs {
+    /// What was there before.
+    pub before: Survey,
+    /// What is there after.
+    pub after: Survey,
+    /// The files that were run.
+    pub files: Vec<FileOutputs>,
+}
+
+/// A file that was run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FileOutputs {
+    /// Its path.
+    pub path: String,
+    /// The SHA-256 of its content.
+    pub sha256: String,
+    /// How many statements it holds.
+    pub statements: u64,
+}
+
+#[async_trait]
+impl Step for SqlReset {
+    const NAME: &'static str = "sql-reset";
+    const SUMMARY: &'static str =
+        "Drops a schema of a SQL database and makes it anew from files, in one transaction";
+    const EXAMPLE: &'static str = "\
+id: wipe
+uses: sql-reset
+with:
+  connection: database
+  files: [schema.sql, roles.sql]
+  expect: { tables: [Ring, RingRole], enums: [RingVisibility], rows: 0 }
+";
+    type Outputs = ResetOutputs;
+
+    fn effect(_: &Value) -> Effect {
+        Effect::DESTROY
+    }
+
+    async fn foresee(self, _: Effect, cx: &Context) -> Result<Foresight, StepError> {
+        let work = Work::begin(&self, cx).await?;
+        Ok(would(work.foreseen().await?))
+    }
+
+    async fn run(self, cx: &Context) -> Result<End<ResetOutputs>, StepError> {
+        cx.checkpoint()?;
+        Work::begin(&self, cx).await?.run().await.map(End::Done)
+    }
+}

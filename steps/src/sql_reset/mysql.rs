@@ -1,0 +1,76 @@
+//! A reset of MySQL, which commits every change of a schema by itself. A table of ours marks the database from before the first drop until
+//! the reset is recorded: a database with the mark is in the middle of a reset, and one without is not.
+
+use runbook_engine::error::StepError;
+
+use super::survey::{Survey, count, texts};
+use crate::connections::sql::{Cell, Dialect, Failure, Session, quoted};
+
+/// The name of the table that marks the database.
+const MARK: &str = "runbook_reset";
+
+const TABLES: &str = "select table_name from information_schema.tables where table_schema = database() \
+                      and table_type = 'BASE TABLE' and table_name <> 'runbook_reset' order by table_name";
+
+/// Everything that is dropped, each as the words that name it.
+const THINGS: &[(&str, &str)] = &[
+    ("view", "select table_name from information_schema.views where table_schema = database()"),
+    ("table", TABLES),
+    (
+        "sequence",
+        "select table_name from information_schema.tables where table_schema = database() and table_type = 'SEQUENCE'",
+    ),
+    (
+        "procedure",
+        "select routine_name from information_schema.routines where routine_schema = database() and routine_type = 'PROCEDURE'",
+    ),
+    (
+        "function",
+        "select routine_name from information_schema.routines where routine_schema = database() and routine_type = 'FUNCTION'",
+    ),
+    ("event", "select event_name from information_schema.events where event_schema = database()"),
+];
+
+pub(super) async fn survey(session: &mut dyn Session) -> Result<Survey, Failure> {
+    let tables = texts(session, TABLES, &[]).await?;
+    count(session, Dialect::MySql, None, tables).await
+}
+
+/// Whose mark is on the database: a run and its step.
+pub(super) async fn marked(session: &mut dyn Session) -> Result<Option<(String, String)>, Failure> {
+    let there =
+        "select table_name from information_schema.tables where table_schema = database() and table_name = ?";
+    if texts(session, there, &[MARK]).await?.is_empty() {
+        return Ok(None);
+    }
+    let rows = session.cells("select run, step from runbook_reset", Vec::new()).await?.rows;
+    Ok(rows.into_iter().next().and_then(|row| match &row[..] {
+        [Cell::Text(run), Cell::Text(step)] => Some((run.clone(), step.clone())),
+        _ => None,
+    }))
+}
+
+/// Marks the database.
+pub(super) async fn mark(session: &mut dyn Session, run: &str, step: &str) -> Result<(), Failure> {
+    // With its row at once, so that there is no mark that is nobody's.
+    let sql =
+        "create table runbook_reset as select cast(? as char(200)) as run, cast(? as char(200)) as step";
+    session.cells(sql, vec![Cell::Text(run.to_owned()), Cell::Text(step.to_owned())]).await.map(drop)
+}
+
+/// Removes the mark.
+pub(super) async fn unmark(session: &mut dyn Session) -> Result<(), Failure> {
+    session.script("drop table if exists runbook_reset").await
+}
+
+/// Drops everything but the mark.
+pub(super) async fn clear(session: &mut dyn Session) -> Result<(), StepError> {
+    session.script("set foreign_key_checks = 0").await?;
+    for (kind, sql) in THINGS {
+        for name in texts(session, sql, &[]).await? {
+            session.script(&format!("drop {kind} {}", quoted(Dialect::MySql, &name))).await?;
+        }
+    }
+    session.script("set foreign_key_checks = 1").await?;
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! A reset of PostgreSQL: the schema is dropped and created with all that was set on it.
+
+use runbook_engine::error::StepError;
+
+use super::survey::{Survey, count, texts};
+use crate::connections::sql::{Dialect, Failure, Session, quoted};
+
+const TABLES: &str = "select c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+                      where n.nspname = $1 and c.relkind in ('r', 'p') and not c.relispartition order by 1";
+
+const ENUMS: &str = "select t.typname::text from pg_type t join pg_namespace n on n.oid = t.typnamespace \
+                     where n.nspname = $1 and t.typtype = 'e' order by 1";
+
+/// How much there is outside of the schema that could depend on what is in it.
+const OUTSIDE: &str = "with others as (select oid from pg_namespace where nspname not in ($1, 'pg_toast') \
+     and nspname !~ '^pg_(toast_)?temp_'), \
+     classes as (select c.oid from pg_class c join others o on o.oid = c.relnamespace) \
+     select ((select count(*) from classes) \
+     + (select count(*) from pg_attribute a join classes c on c.oid = a.attrelid where not a.attisdropped) \
+     + (select count(*) from pg_attrdef d join classes c on c.oid = d.adrelid) \
+     + (select count(*) from pg_trigger t join classes c on c.oid = t.tgrelid) \
+     + (select count(*) from pg_policy p join classes c on c.oid = p.polrelid) \
+     + (select count(*) from pg_constraint k join others o on o.oid = k.connamespace) \
+     + (select count(*) from pg_proc p join others o on o.oid = p.pronamespace) \
+     + (select count(*) from pg_type t join others o on o.oid = t.typnamespace) \
+     + (select count(*) from pg_extension e join others o on o.oid = e.extnamespace))::text";
+
+/// What brings back what is set on a schema, as statements.
+const SETTINGS: &[&str] = &[
+    "select format('alter schema %I owner to %I', nspname, pg_get_userbyid(nspowner)) from pg_namespace where nspname = $1",
+    "select format('comment on schema %I is %L', nspname, obj_description(oid, 'pg_namespace')) from pg_namespace \
+     where nspname = $1 and obj_description(oid, 'pg_namespace') is not null",
+    "select format('grant %s on schema %I to %s%s', a.privilege_type, n.nspname, \
+     case when a.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end, \
+     case when a.is_grantable then ' with grant option' else '' end) \
+     from pg_namespace n cross join lateral aclexplode(n.nspacl) a where n.nspname = $1",
+    "select format('alter default privileges for role %I in schema %I grant %s on %s to %s%s', \
+     pg_get_userbyid(d.defaclrole), n.nspname, a.privilege_type, \
+     case d.defaclobjtype when 'r' then 'tables' when 'S' then 'sequences' when 'f' then 'functions' else 'types' end, \
+     case when a.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end, \
+     case when a.is_grantable then ' with grant option' else '' end) \
+     from pg_default_acl d join pg_namespace n on n.oid = d.defaclnamespace cross join lateral aclexplode(d.defaclacl) a \
+     where n.nspname = $1",
+    "select format('create extension if not exists %I with schema %I version %L', e.extname, n.nspname, e.extversion) \
+     from pg_extension e join pg_namespace n on n.oid = e.extnamespace where n.nspname = $1",
+];
+
+pub(super) async fn survey(session: &mut dyn Session, schema: &str) -> Result<Survey, Failure> {
+    let tables = texts(session, TABLES, &[schema]).await?;
+    let enums = texts(session, ENUMS, &[schema]).await?;
+    Ok(Survey { enums, ..count(session, Dialect::Postgres, Some(schema), tables).await? })
+}
+
+/// Lets nobody write to the tables from now on, so that what is counted is what is dropped.
+pub(super) async fn lock(session: &mut dyn Session, schema: &str) -> Result<(), Failure> {
+    let tables = texts(session, TABLES, &[schema]).await?;
+    let name = |table: &String| {
+        format!("{}.{}", quoted(Dialect::Postgres, schema), quoted(Dialect::Postgres, table))
+    };
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = tables.iter().map(name).collect();
+    session.script(&format!("lock table {} in access exclusive mode", names.join(", "))).await
+}
+
+/// Drops the schema and creates it, empty.
+pub(super) async fn clear(session: &mut dyn Session, schema: &str) -> Result<(), StepError> {
+    let name = quoted(Dialect::Postgres, schema);
+    let mut settings = Vec::new();
+    for sql in SETTINGS {
+        settings.extend(texts(session, sql, &[schema]).await?);
+    }
+    if settings.is_empty() {
+        return Err(StepError::refused(format!("there is no schema {name}")));
+    }
+    let before = texts(session, OUTSIDE, &[schema]).await?;
+    session.script(&format!("drop schema {name} cascade")).await?;
+    if texts(session, OUTSIDE, &[schema]).await? != before {
+        let message =
+            format!("something outside of {name} depends on what is in it, and would be dropped with it");
+        return Err(StepError::refused(message).with_help(
+            "drop it before, or make it not depend: a view, a foreign key, a column of a type, an extension",
+        ));
+    }
+    session.script(&format!("create schema {name}")).await?;
+    for statement in settings {
+        session.script(&statement).await?;
+    }
+    session.script(&format!("set local search_path to {name}")).await?;
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! The databases that the tests of SQL run on.
+
+use runbook_sandbox::database::{DatabaseServer, Kind};
+use runbook_steps::connections::sql::Dialect;
+use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _};
+
+/// A database that is there as long as the test.
+pub enum Db {
+    /// One of a server.
+    Server(DatabaseServer, Dialect),
+    /// A file.
+    File(tempfile::TempDir),
+}
+
+impl Db {
+    /// PostgreSQL.
+    pub async fn postgres() -> Self {
+        Self::Server(DatabaseServer::start(Kind::Postgres).await.unwrap(), Dialect::Postgres)
+    }
+
+    /// MariaDB.
+    pub async fn mariadb() -> Self {
+        Self::Server(DatabaseServer::start(Kind::MariaDb).await.unwrap(), Dialect::MySql)
+    }
+
+    /// SQLite.
+    pub async fn sqlite() -> Self {
+        let db = Self::File(tempfile::tempdir().unwrap());
+        db.execute("pragma journal_mode = wal").await;
+        db
+    }
+
+    /// Its SQL.
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Server(_, dialect) => *dialect,
+            Self::File(_) => Dialect::Sqlite,
+        }
+    }
+
+    /// The connections of a runbook that uses it.
+    pub fn connections(&self) -> Value {
+        let db = match self {
+            Self::Server(server, Dialect::Postgres) => json!({ "type": "postgres", "url": server.url() }),
+            Self::Server(server, _) => json!({ "type": "mysql", "url": server.url() }),
+            Self::File(folder) => json!({ "type": "sqlite", "path": folder.path().join("app.db") }),
+        };
+        json!({ "db": db })
+    }
+
+    /// The place of parameter `number` in a statement.
+    pub fn place(&self, number: u32) -> String {
+        if self.dialect() == Dialect::Postgres { format!("${number}") } else { "?".to_owned() }
+    }
+
+    /// Runs statements behind the back of the runbook.
+    pub async fn execute(&self, sql: &str) {
+        match self {
+            Self::Server(server, _) => server.execute(sql).await.unwrap(),
+            Self::File(folder) => {
+                let options = SqliteConnectOptions::new()
+                    .filename(folder.path().join("app.db"))
+                    .create_if_missing(true);
+                let sql = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
+                options.connect().await.unwrap().execute(sql).await.unwrap();
+            }
+        }
+    }
+}
