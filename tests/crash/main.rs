@@ -16,5 +16,6 @@ mod matrix;
 mod picture;
 mod requests;
 mod server;
+mod sql;
 mod trial;
 mod tried;
