@@ -102,7 +102,7 @@ pub struct StepKindInfo {
     /// JSON pointers in `with` to texts whose expressions are evaluated when the step asks for them, and not before: they may speak of
     /// what is not always there. No secrets.
     pub lazy_fields: &'static [&'static str],
-    /// Names of outputs that say when something was done or how long it took: other ones each time, and a reviewed plan does not bind them.
+    /// JSON pointers to outputs that say when something was done or how long it took: other ones each time, and a reviewed plan does not bind them.
     pub fleeting_outputs: &'static [&'static str],
     /// What it does to the world, from `with` as authored (expressions not evaluated).
     pub effect: fn(&Value) -> Effect,

@@ -60,8 +60,8 @@ pub fn settings_digest(
             facts.get_mut(name).map(fleeting);
         }
         let kind = plan.step(id).and_then(|other| kind(&other.uses));
-        for name in kind.map_or(&[][..], |kind| kind.fleeting_outputs) {
-            facts.get_mut("outputs").and_then(|outputs| outputs.get_mut(name)).map(fleeting);
+        for pointer in kind.map_or(&[][..], |kind| kind.fleeting_outputs) {
+            facts.get_mut("outputs").and_then(|outputs| outputs.pointer_mut(pointer)).map(fleeting);
         }
     }
     let neutral = Scope { inputs: scope.inputs.clone(), steps, run, secrets };

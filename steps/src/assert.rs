@@ -136,7 +136,7 @@ impl JsonSchema for Conditions {
 #[async_trait]
 impl Step for Assert {
     const NAME: &'static str = "assert";
-    const FLEETING_OUTPUTS: &'static [&'static str] = &["remaining_ms"];
+    const FLEETING_OUTPUTS: &'static [&'static str] = &["/window/remaining_ms"];
     const SUMMARY: &'static str = "Go on only when conditions hold, such as an open maintenance window";
     const EXAMPLE: &'static str = r#"id: preconditions
 uses: assert

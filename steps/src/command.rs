@@ -127,7 +127,7 @@ pub struct CommandOutputs {
 #[async_trait]
 impl Step for Command {
     const NAME: &'static str = "command";
-    const FLEETING_OUTPUTS: &'static [&'static str] = &["duration_ms"];
+    const FLEETING_OUTPUTS: &'static [&'static str] = &["/duration_ms"];
     const SUMMARY: &'static str = "Runs a program, and stops it with its children when the run stops";
     const EXAMPLE: &'static str = "\
 - id: reindex

@@ -73,7 +73,7 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + Sized + 'static {
     const SPEED_FIELDS: &'static [&'static str] = &[];
     /// JSON pointers in `with` to texts that are evaluated only when the step asks for them, by [`Context::lazy`].
     const LAZY_FIELDS: &'static [&'static str] = &[];
-    /// Names of outputs that say when something was done or how long it took.
+    /// JSON pointers to outputs that say when something was done or how long it took.
     const FLEETING_OUTPUTS: &'static [&'static str] = &[];
     /// Its outputs: a struct, each field one name under `steps.ID.outputs`.
     type Outputs: Serialize + JsonSchema + Send;

@@ -75,7 +75,7 @@ impl Step for Unfreeze {
   uses: unfreeze
   with: { freeze: freeze_uploads }
 ";
-    const FLEETING_OUTPUTS: &'static [&'static str] = &["unfrozen_at"];
+    const FLEETING_OUTPUTS: &'static [&'static str] = &["/unfrozen_at"];
     type Outputs = UnfreezeOutputs;
 
     fn effect(_: &Value) -> Effect {

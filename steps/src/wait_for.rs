@@ -115,7 +115,7 @@ pub struct WaitForOutputs {
 #[async_trait]
 impl Step for WaitFor {
     const NAME: &'static str = "wait-for";
-    const FLEETING_OUTPUTS: &'static [&'static str] = &["waited_ms"];
+    const FLEETING_OUTPUTS: &'static [&'static str] = &["/waited_ms"];
     const SUMMARY: &'static str =
         "Waits until a request is answered, a port is open, a file is there, or a time has come";
     const EXAMPLE: &'static str = "\

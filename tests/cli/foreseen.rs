@@ -166,8 +166,10 @@ fn a_step_that_may_fail_does_not_end_the_plan() {
 fn what_is_another_thing_in_each_run_is_no_difference() {
     let place = two_folders(2);
     let first = "  - id: sure\n    uses: confirm-prompt\n    with:\n      message: \"Run ${{ run.id }} of ${{ run.created_at }}, \
-                 list of ${{ steps.list_one.outputs.taken_at }}, after ${{ steps.look.outputs.duration_ms }} ms, ${{ steps.look.ended_at }}\"\n      \
+                 list of ${{ steps.list_one.outputs.taken_at }}, after ${{ steps.look.outputs.duration_ms }} ms, ${{ steps.look.ended_at }}, \
+                 ${{ steps.open.outputs.window.remaining_ms }} ms left\"\n      \
                  phrases: [GO]\n";
+    let open = "  - { id: open, uses: assert, with: { window: { start: \"2020-01-01T00:00:00Z\", end: \"2999-01-01T00:00:00Z\" } } }\n";
     let writes = "  - { id: note, uses: command, with: { argv: [touch, \"at-${{ run.created_at }}-${{ steps.list_one.outputs.taken_at }}\"], \
                   effect: { class: write, repeat: repeatable } } }\n";
     let wipe = "  - { id: wipe, uses: command, waive: { RB0501: it is a test }, with: { argv: [touch, \"wiped-${{ steps.list_one.outputs.taken_at }}\"], \
@@ -175,7 +177,7 @@ fn what_is_another_thing_in_each_run_is_no_difference() {
                 effect: { class: destroy, repeat: repeatable, items: 1 } } }\n";
     let text = both(&place, "limits: { max_items: 10 }\n", "");
     let text = text.split("  - id: sure_one").next().unwrap().to_owned();
-    place.runbook("timed", &format!("{text}{}{first}{writes}{wipe}", reads("look", "sleep 0.01")));
+    place.runbook("timed", &format!("{text}{}{open}{first}{writes}{wipe}", reads("look", "sleep 0.01")));
     place.expect(0, &["plan", "timed.yaml", "-o", "plan.json"]);
     std::thread::sleep(Duration::from_millis(1100));
     let ran = place.run(&["exec", "--plan", "plan.json", "--confirm", "sure=GO"]);

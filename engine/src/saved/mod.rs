@@ -77,7 +77,7 @@ pub struct Foreseen {
     /// Of a step that changes something, and not the items of a set: what its settings come to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<SettingsDigest>,
-    /// Of what a step that was done gave: what is another thing each time, by name.
+    /// Of what a step that was done gave: what is another thing each time, by JSON pointer.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub fleeting: serde_json::Map<String, serde_json::Value>,
     /// What a step that was done gave, for whoever shows the plan; it is not saved.

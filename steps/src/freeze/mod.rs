@@ -145,7 +145,7 @@ impl Step for Freeze {
       undo: { field: attachment_id, collections: [blobs, metadata], find_by: fileName }
     max_hold: 2h
 ";
-    const FLEETING_OUTPUTS: &'static [&'static str] = &["frozen_at"];
+    const FLEETING_OUTPUTS: &'static [&'static str] = &["/frozen_at"];
     type Outputs = FreezeOutputs;
 
     fn effect(_: &Value) -> Effect {

@@ -183,7 +183,7 @@ pub struct HttpOutputs {
 #[async_trait]
 impl Step for HttpRequest {
     const NAME: &'static str = "http";
-    const FLEETING_OUTPUTS: &'static [&'static str] = &["duration_ms"];
+    const FLEETING_OUTPUTS: &'static [&'static str] = &["/duration_ms"];
     const SUMMARY: &'static str = "Sends one HTTP request and checks the answer";
     const EXAMPLE: &'static str = "\
 - id: close_thread

@@ -127,7 +127,7 @@ const NAMED: usize = 50;
 impl Step for Snapshot {
     const NAME: &'static str = "snapshot";
     const SPEED_FIELDS: &'static [&'static str] = &["/page_size"];
-    const FLEETING_OUTPUTS: &'static [&'static str] = &["taken_at"];
+    const FLEETING_OUTPUTS: &'static [&'static str] = &["/taken_at"];
     const SUMMARY: &'static str =
         "Writes every item of a collection into an artifact, and its contents into a directory";
     const EXAMPLE: &'static str = "\

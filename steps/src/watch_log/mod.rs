@@ -109,7 +109,7 @@ const KEPT: usize = 1000;
 #[async_trait]
 impl Step for WatchLog {
     const NAME: &'static str = "watch-log";
-    const FLEETING_OUTPUTS: &'static [&'static str] = &["waited_ms"];
+    const FLEETING_OUTPUTS: &'static [&'static str] = &["/waited_ms"];
     const SUMMARY: &'static str = "Wait until a structured log shows the events that are expected";
     const EXAMPLE: &'static str = r"id: healthy
 uses: watch-log

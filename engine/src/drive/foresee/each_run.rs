@@ -27,8 +27,10 @@ impl Walk {
                 }
             }
             let fleeting = saved.step(id).into_iter().flat_map(|step| &step.fleeting);
-            for (name, value) in fleeting {
-                if let Some(present) = facts.get_mut("outputs").and_then(|outputs| outputs.get_mut(name)) {
+            for (pointer, value) in fleeting {
+                if let Some(present) =
+                    facts.get_mut("outputs").and_then(|outputs| outputs.pointer_mut(pointer))
+                {
                     present.clone_from(value);
                 }
             }
@@ -36,10 +38,10 @@ impl Walk {
         known
     }
 
-    /// The outputs of a step that are another thing each time.
+    /// The outputs of a step that are another thing each time, by JSON pointer.
     pub(super) fn fleeting(&self, step: &PlannedStep, outputs: &Value) -> Map<String, Value> {
-        let names = self.with.executor.kind(&step.uses).map_or(&[][..], |kind| kind.fleeting_outputs);
-        names.iter().filter_map(|name| Some(((*name).to_owned(), outputs.get(name)?.clone()))).collect()
+        let pointers = self.with.executor.kind(&step.uses).map_or(&[][..], |kind| kind.fleeting_outputs);
+        pointers.iter().filter_map(|at| Some(((*at).to_owned(), outputs.pointer(at)?.clone()))).collect()
     }
 
     /// Says of each phrase that is another one in each run where it stands: nobody can give it beforehand.
@@ -70,9 +72,12 @@ impl Walk {
         match parts[..] {
             ["run", fact, ..] => fact != "runbook",
             ["steps", _, "started_at" | "ended_at", ..] => true,
-            ["steps", id, "outputs", output, ..] => {
+            ["steps", id, "outputs", ref below @ ..] => {
                 let kind = self.with.plan.step(id).and_then(|step| self.with.executor.kind(&step.uses));
-                kind.is_some_and(|kind| kind.fleeting_outputs.contains(&output))
+                // The whole of which it is a part differs with it.
+                let named = format!("/{}/", below.join("/"));
+                let fleeting = kind.map_or(&[][..], |kind| kind.fleeting_outputs);
+                fleeting.iter().any(|pointer| format!("{pointer}/").starts_with(&named))
             }
             _ => false,
         }
