@@ -438,6 +438,18 @@ fn check(
     assert_eq!(present(place), may_stay, "{told}");
 }
 
+/// A database with a session that expired.
+fn make_sessions(path: &std::path::Path) {
+    use sqlx::{ConnectOptions as _, Executor as _};
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).create_if_missing(true);
+    let tables = "create table sessions (id text primary key, name text, expires_at text not null); \
+        create table notes (at text, said text); insert into sessions values ('a', 'ada', '1999-01-01')";
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime
+        .block_on(async { options.connect().await.unwrap().execute(sqlx::raw_sql(tables)).await })
+        .unwrap();
+}
+
 #[test]
 fn a_plan_over_every_example_changes_nothing() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -451,10 +463,18 @@ fn a_plan_over_every_example_changes_nothing() {
         fs::create_dir(place.path("full")).unwrap();
         place.write("full/a.log", "kept");
         let mut args = vec!["plan", "example.yaml"];
-        if fs::read_to_string(&path).unwrap().contains("backup:") {
+        let text = fs::read_to_string(&path).unwrap();
+        if text.contains("backup:") {
             args.extend(["-i", "folder=full", "-i", "backup=backup"]);
         }
+        let database = place.path("full/app.db");
+        if text.contains("database:") {
+            make_sessions(&database);
+            args.extend(["-i", "database=full/app.db"]);
+        }
+        let before = fs::read(&database).ok();
         let ran = place.run(&args);
+        assert!(fs::read(&database).ok() == before, "{}: the database changed", path.display());
         assert!(matches!(ran.code, 0 | 4), "{}: {}{}", path.display(), ran.out, ran.err);
         let mut left: Vec<_> =
             fs::read_dir(place.path("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
