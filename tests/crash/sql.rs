@@ -18,8 +18,8 @@ use crate::trial::{Recovery, World, run_in};
 /// How many rows are deleted; in batches of 3.
 const ROWS: u64 = 7;
 
-/// The server of this process, for every world a database of its own.
-static SERVER: OnceLock<DatabaseServer> = OnceLock::new();
+/// Where the server of this process is, with a database of its own for every world.
+static SERVER: OnceLock<String> = OnceLock::new();
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 const TABLES: &str = "create table items (id integer primary key, state varchar(10), note text); \
@@ -135,10 +135,10 @@ finally:
 }
 
 fn on_postgres() -> Box<dyn World> {
-    let server = SERVER.get().unwrap();
+    let url = SERVER.get().unwrap();
     let name = format!("world_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-    Database::Postgres(server.url()).execute(&format!("create database {name}"));
-    on(Place::new(), Database::Postgres(server.url().replace("/app?", &format!("/{name}?"))))
+    Database::Postgres(url.clone()).execute(&format!("create database {name}"));
+    on(Place::new(), Database::Postgres(url.replace("/app?", &format!("/{name}?"))))
 }
 
 fn on_sqlite() -> Box<dyn World> {
@@ -197,7 +197,8 @@ impl World for Rows {
 #[test]
 fn rows_of_postgres_go_once_and_the_schema_is_made_anew_once() {
     // Started by this thread, with which it ends.
-    SERVER.get_or_init(|| RUNTIME.block_on(DatabaseServer::start(Kind::Postgres)).unwrap());
+    let server = RUNTIME.block_on(DatabaseServer::start(Kind::Postgres)).unwrap();
+    SERVER.get_or_init(|| server.url());
     explore(&Case {
         name: "rows of PostgreSQL",
         recovery: Recovery::Resume,
