@@ -24,7 +24,9 @@ pub fn lines(saved: &SavedPlan, look: Look) -> Vec<String> {
     let page = Page { look, width: look.width.unwrap_or(WIDTH) };
     let plan = &saved.plan;
     let mut lines = vec![page.bold(&format!("Plan of {}", plan.runbook))];
-    page.text(&mut lines, 2, &plan.description);
+    if !plan.description.is_empty() {
+        page.text(&mut lines, 2, &plan.description);
+    }
     lines.push(String::new());
     let id = saved.id.get(..12).unwrap_or(&saved.id);
     page.fact(&mut lines, "plan", &format!("{id}, made {} by {}", format::utc(saved.made_at), saved.made_by));
@@ -200,7 +202,13 @@ impl Page {
         let questions = if asks == 1 { "1 question".to_owned() } else { format!("{asks} questions") };
         let lines_of = wrap(&format!("{text}; asks {questions}"), self.room(0));
         lines.extend(lines_of.iter().map(|line| self.bold(line)));
-        self.text(lines, 0, "Everything above was read just now; nothing was changed.");
+        let changes = saved.steps.iter().any(|step| step.effect.class != Class::Read);
+        let read = if changes {
+            "What is marked as read was read just now, as it is before a run; nothing was changed."
+        } else {
+            "Everything above was read just now; nothing was changed."
+        };
+        self.text(lines, 0, read);
     }
 
     fn no_return(&self, lines: &mut Vec<String>, text: &str) {

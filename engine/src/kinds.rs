@@ -104,6 +104,8 @@ pub struct StepKindInfo {
     pub lazy_fields: &'static [&'static str],
     /// JSON pointers to outputs that say when something was done or how long it took: other ones each time, and a reviewed plan does not bind them.
     pub fleeting_outputs: &'static [&'static str],
+    /// Whether it looks at the world; with false, what it comes to follows from its settings alone, whatever other steps have changed.
+    pub looks: bool,
     /// What it does to the world, from `with` as authored (expressions not evaluated).
     pub effect: fn(&Value) -> Effect,
     /// Whether it tells the limits how many items it destroys; with false, what it destroys counts as one. From `with` as authored.

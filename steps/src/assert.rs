@@ -144,6 +144,7 @@ with:
   that:
     - { that: "${{ run.by != 'root' }}", message: nobody runs this as root }
 "#;
+    const LOOKS: bool = false;
     const LAZY_FIELDS: &'static [&'static str] = &["/message", "/that/*/message"];
     type Outputs = Asserted;
 

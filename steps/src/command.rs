@@ -17,7 +17,7 @@ use crate::effect::{Declared, declared, uncharged};
 use crate::had;
 use crate::kind::{Context, End, Step, read_now, would};
 use crate::process::{Ended, Finished, IfOrphaned, Process};
-use crate::text::Text;
+use crate::text::{Text, in_brief};
 
 /// Runs a program, without a shell: `argv` is passed on as it is, and nothing in it is interpreted. Where a shell is needed, name
 /// it (`[sh, -c, "…"]`) and hand values over in `env`.
@@ -153,9 +153,13 @@ impl Step for Command {
         if effect.class == Class::Read {
             return read_now(self, cx).await;
         }
-        let argv: Vec<String> = self.argv.iter().map(|word| word.0.clone()).collect();
+        let argv: Vec<String> = self.argv.iter().map(|word| in_brief(&word.0)).collect();
+        let env: Vec<String> =
+            self.env.iter().map(|(name, value)| format!("{name}={}", in_brief(&value.0))).collect();
+        let env = if env.is_empty() { String::new() } else { format!(" with {}", env.join(", ")) };
+        let folder = self.cwd.as_ref().map_or_else(String::new, |cwd| format!(" in {}", cwd.display()));
         let items = self.effect.map_or(0, Declared::destroyed);
-        Ok(Foresight { items, ..would(format!("run `{}`", Process::new(&argv).line())) })
+        Ok(Foresight { items, ..would(format!("run `{}`{env}{folder}", Process::new(&argv).line())) })
     }
 
     async fn run(self, cx: &Context) -> Result<End<CommandOutputs>, StepError> {

@@ -73,6 +73,8 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + Sized + 'static {
     const SPEED_FIELDS: &'static [&'static str] = &[];
     /// JSON pointers in `with` to texts that are evaluated only when the step asks for them, by [`Context::lazy`].
     const LAZY_FIELDS: &'static [&'static str] = &[];
+    /// Whether it looks at the world; with false, what it comes to follows from its settings alone.
+    const LOOKS: bool = true;
     /// JSON pointers to outputs that say when something was done or how long it took.
     const FLEETING_OUTPUTS: &'static [&'static str] = &[];
     /// Its outputs: a struct, each field one name under `steps.ID.outputs`.
@@ -143,6 +145,7 @@ pub const fn step<T: Step>() -> StepEntry {
             code_fields: T::CODE_FIELDS,
             speed_fields: T::SPEED_FIELDS,
             lazy_fields: T::LAZY_FIELDS,
+            looks: T::LOOKS,
             fleeting_outputs: T::FLEETING_OUTPUTS,
             effect: T::effect,
             counts: T::counts,

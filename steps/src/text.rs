@@ -18,6 +18,23 @@ impl Text {
     }
 }
 
+/// The most of a text that is shown of it in a line, in characters.
+const BRIEF: usize = 80;
+
+/// A text in one line, for people: of several lines the first, with how many there are; no more of it than a line holds.
+pub fn in_brief(text: &str) -> String {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    let mut brief: String = first.chars().take(BRIEF).collect();
+    if brief.len() < first.len() {
+        brief.push('…');
+    }
+    match lines.count() {
+        0 => brief,
+        more => format!("{brief} … ({} lines)", more + 1),
+    }
+}
+
 impl From<&str> for Text {
     fn from(text: &str) -> Self {
         Self(text.to_owned())
@@ -88,6 +105,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_script_is_shown_by_its_first_line() {
+        assert_eq!(in_brief("set -e\n\n  echo a\n echo b\n"), "set -e … (3 lines)");
+        assert_eq!(in_brief("one line"), "one line");
+        assert_eq!(in_brief(&"ü".repeat(100)), format!("{}…", "ü".repeat(80)));
+        assert_eq!(in_brief(""), "");
+    }
 
     #[test]
     fn numbers_stay_as_they_were_written() {

@@ -245,3 +245,30 @@ fn what_is_destroyed_is_counted_with_who_says_so_and_told_where_it_begins() {
     let out = place.expect(0, &["plan", "later.yaml"]).out;
     assert!(out.contains("there is no way back") && out.contains("destroys what is known later"), "{out}");
 }
+
+#[test]
+fn a_look_that_fails_before_a_change_may_hold_after_it() {
+    let place = Place::new();
+    let read = "effect: { class: read, repeat: repeatable }";
+    let write = "effect: { class: write, repeat: repeatable }";
+    let change = format!(
+        "  - {{ id: change, uses: command, with: {{ argv: [sh, -c, \"# in lines\\necho new > told\"], env: {{ WHO: ada }}, {write} }} }}\n"
+    );
+    let look = |id: &str| {
+        format!("  - {{ id: {id}, uses: command, with: {{ argv: [grep, -q, new, told], {read} }} }}\n")
+    };
+    place.write("after.yaml", &format!("runbook: after\nsteps:\n{change}{}", look("is_new")));
+    let said = place.expect(0, &["plan", "after.yaml", "-o", "plan.json"]).out;
+    assert!(said.contains("known after change"), "{said}");
+    assert!(said.contains("looked at now, before `change`, it fails: `grep` exited with 2"), "{said}");
+    assert!(said.contains("run `sh -c '# in lines … (2 lines)'` with WHO=ada"), "{said}");
+    place.expect(0, &["exec", "--plan", "plan.json"]);
+
+    // Before any change it stops the run, and what follows from values alone is the same at any time.
+    fs::remove_file(place.path("told")).unwrap();
+    place.write("before.yaml", &format!("runbook: before\nsteps:\n{}{change}", look("is_new")));
+    assert!(place.expect(4, &["plan", "before.yaml"]).out.contains("would fail"));
+    let never = "  - { id: never, uses: assert, with: { that: \"${{ 1 > 2 }}\", message: never } }\n";
+    place.write("never.yaml", &format!("runbook: never\nsteps:\n{change}{never}"));
+    assert!(place.expect(4, &["plan", "never.yaml"]).out.contains("would fail"));
+}

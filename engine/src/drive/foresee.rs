@@ -64,6 +64,8 @@ struct Walk {
     changed: BTreeMap<String, StepId>,
     /// The steps that would fail.
     failing: BTreeSet<StepId>,
+    /// The steps that would change something.
+    would: BTreeSet<StepId>,
 }
 
 impl Foreseer {
@@ -73,8 +75,14 @@ impl Foreseer {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         imagine(&*store, &self).await.map_err(|error| error.for_step())?;
         let plan = Arc::clone(&self.plan);
-        let mut walk =
-            Walk { with: self, store, known: Map::new(), changed: BTreeMap::new(), failing: BTreeSet::new() };
+        let mut walk = Walk {
+            with: self,
+            store,
+            known: Map::new(),
+            changed: BTreeMap::new(),
+            failing: BTreeSet::new(),
+            would: BTreeSet::new(),
+        };
         let (mut all, mut failed) = (Vec::new(), None);
         for step in plan.all_steps() {
             if walk.with.stop.is_cancelled() {
@@ -162,6 +170,11 @@ impl Walk {
             .map(|need| format!("it needs `{need}`, which would fail, and runs all the same"))
             .collect();
         let mut foreseen = self.looked_at(step).await?;
+        if step.effect.class != Class::Read
+            && matches!(foreseen.standing, Standing::Would | Standing::After(_))
+        {
+            self.would.insert(step.id.clone());
+        }
         if foreseen.standing != Standing::Skipped {
             foreseen.notes.extend(after);
         }
@@ -210,8 +223,45 @@ impl Walk {
                 seen.notes.extend(notes);
                 Foreseen { settings: settings.filter(|_| bound), ..seen }
             }
-            Err(error) => self.fails(step, error, attempts),
+            Err(error) => match self.pending(step).filter(|_| self.looks(step)) {
+                // What is not so yet may be what that step makes so.
+                Some(before) => {
+                    let note = format!("looked at now, before `{before}`, it fails: {}", error.message);
+                    let unknown = self.unknown(step, Standing::After(vec![before]));
+                    Foreseen { notes: vec![self.with.redactor.text(&note)], ..unknown }
+                }
+                None => self.fails(step, error, attempts),
+            },
         })
+    }
+
+    /// Whether a step only looks at the world, and may see something else once that is changed.
+    fn looks(&self, step: &PlannedStep) -> bool {
+        let looks = self.with.executor.kind(&step.uses).is_none_or(|kind| kind.looks);
+        step.effect.class == Class::Read && looks
+    }
+
+    /// The last step before this one that would change something, near or far.
+    fn pending(&self, step: &PlannedStep) -> Option<StepId> {
+        let plan = &self.with.plan;
+        let is_final = plan.finally.iter().any(|one| one.id == step.id);
+        let mut before: BTreeSet<&str> = BTreeSet::new();
+        let mut open: Vec<&str> = step.needs.iter().map(String::as_str).collect();
+        if is_final {
+            open.extend(plan.steps.iter().map(|one| one.id.as_str()));
+        }
+        while let Some(id) = open.pop() {
+            if before.insert(id)
+                && let Some(step) = plan.all_steps().find(|one| one.id == id)
+            {
+                open.extend(step.needs.iter().map(String::as_str));
+            }
+        }
+        let last = plan
+            .all_steps()
+            .filter(|one| before.contains(one.id.as_str()) && self.would.contains(&one.id))
+            .last();
+        last.map(|one| one.id.clone())
     }
 
     /// A step that would fail for good.

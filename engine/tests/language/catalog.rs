@@ -63,6 +63,7 @@ const fn step<T: DeserializeOwned + JsonSchema + 'static, O: JsonSchema>(
         code_fields: &[],
         speed_fields: &[],
         lazy_fields: &[],
+        looks: true,
         fleeting_outputs: &[],
         effect,
         counts: |with| with.get("effect").is_none_or(|effect| effect.get("items").is_some()),
@@ -91,6 +92,7 @@ pub static CATALOG: Catalog = Catalog {
         StepKindInfo {
             secret_fields: &["/env/*"],
             code_fields: &["/script"],
+            looks: true,
             speed_fields: &[],
             fleeting_outputs: &[],
             ..step::<Command, Ran>("command", declared)

@@ -22,7 +22,7 @@ use crate::connections::http::{Http, check_status, http_of, transport_error};
 use crate::effect::{Declared, declared, uncharged};
 use crate::had;
 use crate::kind::{Context, End, Step, read_now, would};
-use crate::text::Text;
+use crate::text::{Text, in_brief};
 
 /// Sends one request to a system and checks its answer. Redirects are not followed.
 ///
@@ -116,6 +116,13 @@ impl Method {
             Self::Post | Self::Patch => Effect::WRITE_ONCE,
         }
     }
+}
+
+/// Names with their values, in one line; nothing when there are none.
+fn pairs<'a>(what: &str, all: impl IntoIterator<Item = (&'a String, &'a Text)>) -> String {
+    let all: Vec<String> =
+        all.into_iter().map(|(name, value)| format!("{name}: {}", in_brief(value.as_str()))).collect();
+    if all.is_empty() { String::new() } else { format!("{what} {}", all.join(", ")) }
 }
 
 impl From<Method> for reqwest::Method {
@@ -222,10 +229,18 @@ impl Step for HttpRequest {
             self.query.iter().map(|(name, value)| format!("{name}={}", value.0)).collect();
         let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
         let body = self.json.as_ref().map_or_else(String::new, |json| format!(" with {json}"));
+        let text = self.text.as_ref().map_or_else(String::new, |text| format!(" with {}", in_brief(text)));
+        let form = pairs(" with the form", self.form.iter().flatten());
+        let headers = pairs(" and the headers", &self.headers);
         // A method that only reads is charged nothing, whatever is declared.
         let writes = self.method.effect() != Effect::READ;
         let items = self.effect.filter(|_| writes).map_or(0, Declared::destroyed);
-        let does = format!("send {} {}{query}{body} to {}", self.method.name(), self.path, http.base());
+        let does = format!(
+            "send {} {}{query}{body}{text}{form} to {}{headers}",
+            self.method.name(),
+            self.path,
+            http.base()
+        );
         Ok(Foresight { items, ..would(does) })
     }
 
