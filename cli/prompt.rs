@@ -12,6 +12,7 @@ use console::{Style, Term, measure_text_width};
 use dialoguer::theme::{ColorfulTheme, SimpleTheme, Theme};
 use runbook_engine::drive::People;
 use runbook_engine::event::Question;
+use runbook_engine::suggest::listed;
 use rustix::termios::{self, OptionalActions, QueueSelector, Termios};
 
 use crate::exit::Exit;
@@ -25,13 +26,6 @@ pub use self::line::Reply;
 
 /// How often a phrase may be mistyped before the wrong one is taken for the answer.
 const TRIES: u32 = 3;
-
-/// The answers to the question whether a step took effect.
-pub const SETTLE: [(&str, &str); 3] = [
-    ("done", "it did take effect: go on after it"),
-    ("retry", "it did not: do it again"),
-    ("abort", "stop here: the run fails, and can be resumed"),
-];
 
 static TERMINAL: OnceLock<Termios> = OnceLock::new();
 static PROMPTED: AtomicBool = AtomicBool::new(false);
@@ -108,7 +102,8 @@ impl Drop for Withdraws {
 #[async_trait]
 impl People for AtTerminal {
     async fn ask(&self, step: &str, question: &Question) -> Option<String> {
-        if !attended() {
+        // Who is in front of this terminal may not be who is asked: then the run waits, as without a terminal.
+        if !attended() || question.refuses(&self.name).is_some() {
             return None;
         }
         let terminal = Arc::clone(&self.terminal).lock_owned().await;
@@ -155,7 +150,15 @@ fn ask_until(step: &str, question: &Question, withdrawn: &AtomicBool) -> Reply {
     let term = Term::stderr();
     let result = Keys::new(&term, withdrawn).and_then(|keys| match question {
         Question::Phrase { message, phrase, facts } => phrase_prompt(&keys, step, message, phrase, facts),
-        Question::Settle { message } => settle_prompt(&keys, step, message),
+        Question::Settle { .. } => {
+            word_prompt(&keys, step, question, "Look at the system, then type one of these words:")
+        }
+        Question::Approval { .. } => {
+            let whom = question.asks_whom().unwrap_or_default();
+            let wanted =
+                format!("To answer as {whom}, type one of these words; a reason may follow after a colon:");
+            word_prompt(&keys, step, question, &wanted)
+        }
     });
     if withdrawn.load(Ordering::SeqCst) {
         eprintln!("  This question is settled.");
@@ -276,13 +279,18 @@ fn phrase_prompt(
     }
 }
 
-fn settle_prompt(keys: &Keys<'_>, step: &str, message: &str) -> io::Result<Reply> {
-    for line in block(step, message, &[], width()) {
+/// A question that one of a few words answers.
+fn word_prompt(keys: &Keys<'_>, step: &str, question: &Question, wanted: &str) -> io::Result<Reply> {
+    for line in block(step, question.message(), question.facts(), width()) {
         eprintln!("{line}");
     }
-    eprintln!("  Look at the system, then type one of these words:");
-    for (word, meaning) in SETTLE {
-        eprintln!("    {}  {meaning}", format::paint(Style::new().bold(), &format!("{word:<5}")));
+    for line in wrap(wanted, width().saturating_sub(3)) {
+        eprintln!("  {line}");
+    }
+    let words = question.words();
+    let longest = words.iter().map(|(word, _)| word.len()).max().unwrap_or(0);
+    for (word, meaning) in words {
+        eprintln!("    {}  {meaning}", format::paint(Style::new().bold(), &format!("{word:<longest$}")));
     }
     tell_ways_out()?;
     let prompt = input_prompt(step)?;
@@ -291,11 +299,12 @@ fn settle_prompt(keys: &Keys<'_>, step: &str, message: &str) -> io::Result<Reply
             Reply::Text(text) => text,
             other => return Ok(other),
         };
-        if SETTLE.iter().any(|(word, _)| *word == text) {
+        if question.accepts(&text) {
             return Ok(Reply::Text(text));
         }
         if !text.is_empty() {
-            eprintln!("  That is none of the words: type done, retry or abort.");
+            let all = listed(words.iter().map(|(word, _)| *word));
+            eprintln!("  That is none of the words: type one of {all}.");
         }
     }
 }

@@ -166,6 +166,14 @@ fn every_kind() -> Vec<EventKind> {
     let questions = [
         Question::Phrase { message: text(), phrase: text(), facts: vec![(text(), text())] },
         Question::Settle { message: text() },
+        Question::Approval {
+            message: text(),
+            role: text(),
+            approvers: vec![text()],
+            except: Some(text()),
+            until: Some(jiff::Timestamp::UNIX_EPOCH),
+            facts: vec![(text(), text())],
+        },
     ];
     let outcomes = [RunOutcome::Succeeded, RunOutcome::Failed, RunOutcome::Cancelled];
     let mut all = vec![

@@ -14,7 +14,7 @@ use crate::app::{App, State};
 use crate::args;
 use crate::banner;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::prompt::{self, Reply, SETTLE};
+use crate::prompt::{self, Reply};
 use crate::report::describe;
 use crate::report::summary::takes_answers;
 use crate::session::{self, Needs, Prepared};
@@ -43,6 +43,7 @@ pub async fn run(app: &App, args: &args::Answer) -> Outcome {
     let (step, question, text) = choose(&stands, &args.words)?;
     still_counts(&row.id, &plan, &stands, &step)?;
     session::in_time(&row, &plan, &stands)?;
+    may(&question)?;
     let Some(text) = text.or_else(|| typed(&step, &question)) else {
         eprintln!("nothing was recorded; the run still waits");
         return Ok(Exit::Waiting);
@@ -117,7 +118,7 @@ fn settles(word: &str) -> bool {
 /// Whether the word is what a step that asks wants to hear.
 fn answers(stands: &RunState, word: &str) -> bool {
     let asking = stands.steps.values().filter(|one| one.status == StepStatus::Asking);
-    asking.filter_map(|one| one.question.as_ref()).any(|question| fits(question, word))
+    asking.filter_map(|one| one.question.as_ref()).any(|question| question.accepts(word))
 }
 
 /// Takes note of what a person put back by hand, and goes on.
@@ -160,7 +161,7 @@ fn choose(stands: &RunState, words: &[String]) -> Outcome<(String, Question, Opt
             )))),
         },
         ([one], []) => Ok(own(one, None)),
-        (_, [step]) if found(step).is_some_and(|one| !fits(one.1, step)) => {
+        (_, [step]) if found(step).is_some_and(|one| !one.1.accepts(step)) => {
             found(step).map(|one| own(one, None)).ok_or_else(|| Failure::usage("the run asks nothing"))
         }
         ([one], [text]) => Ok(own(one, Some(text.clone()))),
@@ -189,15 +190,16 @@ fn typed(step: &str, question: &Question) -> Option<String> {
     }
 }
 
-fn fits(question: &Question, text: &str) -> bool {
-    match question {
-        Question::Phrase { phrase, .. } => phrase == text,
-        Question::Settle { .. } => SETTLE.iter().any(|(word, _)| *word == text),
+/// Refuses whoever the question is not for.
+fn may(question: &Question) -> Outcome<()> {
+    match question.refuses(&session::person()) {
+        None => Ok(()),
+        Some(why) => Err(Failure::usage(format!("{why}; nothing was recorded, and the run still waits"))),
     }
 }
 
 fn check(question: &Question, text: &str) -> Outcome<()> {
-    if fits(question, text) {
+    if question.accepts(text) {
         return Ok(());
     }
     let failure = Failure::usage("that is not the answer; nothing was recorded, and the run still waits");
@@ -205,9 +207,10 @@ fn check(question: &Question, text: &str) -> Outcome<()> {
         Question::Phrase { phrase, .. } => {
             failure.help(format!("the phrase is  {phrase}  and must be typed exactly"))
         }
-        Question::Settle { .. } => SETTLE
+        other => other
+            .words()
             .iter()
-            .fold(failure, |failure, (word, meaning)| failure.help(format!("{word:<5}  {meaning}"))),
+            .fold(failure, |failure, (word, meaning)| failure.help(format!("{word:<7}  {meaning}"))),
     })
 }
 

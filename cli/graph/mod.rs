@@ -64,7 +64,7 @@ impl Role {
         let class = catalog.step(&step.uses.value).map(|kind| (kind.effect)(&step.with.value).class);
         match (step.uses.value.as_str(), class) {
             (_, Some(Class::Destroy)) => Self::Destroy,
-            ("confirm-prompt", _) => Self::Gate,
+            ("confirm-prompt" | "approval", _) => Self::Gate,
             ("snapshot", _) => Self::Save,
             ("freeze", _) => Self::Freeze,
             ("unfreeze", _) => Self::Lift,

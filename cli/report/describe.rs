@@ -111,6 +111,12 @@ pub fn question_line(question: &Question) -> String {
     match question {
         Question::Phrase { message, phrase, .. } => format!("{} (type `{phrase}`)", one_line(message)),
         Question::Settle { message } => format!("{} (done, retry or abort)", one_line(message)),
+        Question::Approval { message, until, .. } => {
+            let whom = question.asks_whom().unwrap_or_default();
+            let until =
+                until.map_or_else(String::new, |until| format!(" until {}", until.strftime("%F %H:%M UTC")));
+            format!("{} (approve or deny, by {whom}{until})", one_line(message))
+        }
     }
 }
 

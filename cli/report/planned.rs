@@ -148,12 +148,18 @@ impl Page {
             say(&format!("counts as {}, {why}", items(step.items)));
         }
         for question in &step.asks {
-            let Question::Phrase { message, phrase, facts } = question else { continue };
-            say(message);
-            for (name, value) in facts {
+            say(question.message());
+            for (name, value) in question.facts() {
                 say(&format!("{name}: {value}"));
             }
-            say(&format!("asks for the phrase: {phrase}"));
+            match question {
+                Question::Phrase { phrase, .. } => say(&format!("asks for the phrase: {phrase}")),
+                other => {
+                    if let Some(whom) = other.asks_whom() {
+                        say(&format!("waits for the approval of: {whom}"));
+                    }
+                }
+            }
         }
         for note in &step.notes {
             say(&format!("note: {note}"));

@@ -8,6 +8,8 @@ use crate::duration::Duration;
 use crate::error::StepError;
 use crate::plan::StepId;
 
+pub use crate::question::Question;
+
 /// One thing that happened, durable before anything acts on it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -122,26 +124,6 @@ pub enum RunOutcome {
     Failed,
     /// Somebody cancelled it.
     Cancelled,
-}
-
-/// What a person is asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(tag = "type", content = "data", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Question {
-    /// Type this phrase, exactly, or nothing happens.
-    Phrase {
-        /// What is about to happen.
-        message: String,
-        /// The phrase.
-        phrase: String,
-        /// Facts to look at before answering: label and value.
-        facts: Vec<(String, String)>,
-    },
-    /// It is not known whether the step took effect.
-    Settle {
-        /// What is known.
-        message: String,
-    },
 }
 
 /// What a person answered.

@@ -20,6 +20,7 @@ pub mod inputs;
 pub mod kinds;
 mod obligation;
 pub mod plan;
+pub mod question;
 pub mod redact;
 pub mod reopen;
 pub mod retry;

@@ -4,7 +4,10 @@ use std::sync::LazyLock;
 
 use runbook_engine::kinds::Catalog;
 
+use crate::approval::Approval;
+use crate::archive::Archive;
 use crate::assert::Assert;
+use crate::check_report::CheckReport;
 use crate::collections::files::FilesCollection;
 use crate::collections::fountainstore_documents::FountainStoreDocuments;
 use crate::collections::s3_objects::S3ObjectsCollection;
@@ -38,7 +41,10 @@ use crate::watch_log::WatchLog;
 /// The step kinds.
 pub static STEPS: &[StepEntry] = &[
     // Alphabetic, one a line.
+    kind::step::<Approval>(),
+    kind::step::<Archive>(),
     kind::step::<Assert>(),
+    kind::step::<CheckReport>(),
     kind::step::<Command>(),
     kind::step::<ConfirmPrompt>(),
     kind::step::<Count>(),

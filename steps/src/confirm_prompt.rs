@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::kind::{Context, End, Step};
+use crate::text::of_value;
 
 /// Asks a person to type one phrase after the other, exactly. A wrong phrase fails the step, and nothing that needs it starts.
 ///
@@ -95,7 +96,7 @@ impl ConfirmPrompt {
         Question::Phrase {
             message: self.message.clone(),
             phrase: phrase.to_owned(),
-            facts: self.facts.iter().map(|(label, value)| (label.clone(), shown(value))).collect(),
+            facts: self.facts.iter().map(|(label, value)| (label.clone(), of_value(value))).collect(),
         }
     }
 
@@ -120,10 +121,6 @@ impl ConfirmPrompt {
 /// The text without the end of its line.
 fn line(text: &str) -> &str {
     text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text))
-}
-
-fn shown(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[cfg(test)]

@@ -3,9 +3,12 @@
 //! One file per kind. A kind is its configuration struct: its doc comments are the reference page and the JSON Schema. Adding one
 //! is a new file and its lines in [`catalog`].
 
+pub mod approval;
+pub mod archive;
 pub mod assert;
 pub mod backoff;
 pub mod catalog;
+pub mod check_report;
 pub mod collections;
 pub mod command;
 pub mod confirm_prompt;

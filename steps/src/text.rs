@@ -6,6 +6,7 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
+use serde_json::Value;
 
 /// A text; a number or a boolean stands for the way it is written, so that `argv: [sleep, 5]` needs no quotes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +34,11 @@ pub fn in_brief(text: &str) -> String {
         0 => brief,
         more => format!("{brief} … ({} lines)", more + 1),
     }
+}
+
+/// A value for people: a text as it is, and anything else as JSON.
+pub fn of_value(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 impl From<&str> for Text {

@@ -85,6 +85,18 @@ fn large() -> String {
     text
 }
 
+/// A large file of texts in quotes, thousands of steps one after the other.
+fn quoted() -> String {
+    let mut text = String::from("runbook: quoted\nsteps:\n");
+    let mut at = 0;
+    while text.len() < LARGE {
+        let words = "Lorem ipsum dolor sit amet, consectetur. ".repeat(25);
+        writeln!(text, "  - id: s{at}\n    uses: command\n    with:\n      argv: [echo, \"{words}\"]\n      env: {{ RUN: \"${{{{ run.id }}}}\" }}\n      effect: {{ class: read, repeat: repeatable }}").unwrap();
+        at += 1;
+    }
+    text
+}
+
 /// Makes the text of a case.
 type Make = fn() -> String;
 
@@ -96,8 +108,14 @@ fn once(what: impl FnOnce()) -> Duration {
 
 fn main() {
     println!("{:<10} {:>8} {:>12} {:>12} {:>8}", "", "size", "serde_yaml", "check", "times");
-    let cases: [(&str, Make); 5] =
-        [("chain", chain), ("far", far), ("layers", layers), ("fan", fan), ("large", large)];
+    let cases: [(&str, Make); 6] = [
+        ("chain", chain),
+        ("far", far),
+        ("layers", layers),
+        ("fan", fan),
+        ("large", large),
+        ("quoted", quoted),
+    ];
     for (name, make) in cases {
         let text = make();
         let (runbook, found) = compile(&text, &CATALOG);

@@ -1,6 +1,7 @@
 //! The command line from outside: the real binary, small runbooks of commands, a state of its own for each test.
 
 mod absent;
+mod approval;
 mod author;
 mod bound;
 mod changed;

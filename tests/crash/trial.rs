@@ -153,6 +153,7 @@ fn next(world: &dyn World, stands: Option<&Stands>, cancels: bool) -> Vec<String
             let answer = if world.took_effect(id) { "done" } else { "retry" };
             words(&["answer", &stands.id, id, answer])
         }
+        Some((id, Question::Approval { .. })) => words(&["answer", &stands.id, id, "approve"]),
         None => words(&["resume", &stands.id]),
     }
 }

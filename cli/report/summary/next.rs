@@ -26,7 +26,7 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
     for (step, question) in asking(facts) {
         let answer = match question {
             Question::Phrase { phrase, .. } => format!("'{}'", phrase.replace('\'', r"'\''")),
-            Question::Settle { .. } => "done|retry|abort".to_owned(),
+            other => other.words().iter().map(|(word, _)| *word).collect::<Vec<_>>().join("|"),
         };
         row(facts, lines, "Asks", &format!("{step}: {}", describe::question_line(question)));
         next.push((format!("runbook answer {run} {step} {answer}"), ""));

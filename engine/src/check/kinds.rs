@@ -56,13 +56,11 @@ pub(super) fn find(kinds: &'static [ResourceKindInfo], name: &str) -> Option<&'s
 /// What others call a step kind: their names, ours, and how it is written.
 const ELSEWHERE: &[(&[&str], &str, &str)] = &[
     (
-        &[
-            "manual", "approve", "approval", "pause", "prompt", "confirm", "ask", "gate", "input", "human",
-            "hold",
-        ],
+        &["manual", "pause", "prompt", "confirm", "ask", "gate", "input", "human", "hold"],
         "confirm-prompt",
         "{ message: \"Is it done?\", phrases: [DONE] }",
     ),
+    (&["approve", "review", "sign-off"], "approval", "{ message: \"May it go on?\", role: release manager }"),
     (
         &["shell", "sh", "bash", "script", "exec", "run", "cmd", "python", "powershell", "local", "task"],
         "command",
@@ -85,7 +83,7 @@ const ELSEWHERE: &[(&[&str], &str, &str)] = &[
         "{ url: \"https://example.com/hook\", message: hello }",
     ),
     (&["delete", "remove", "purge", "clean", "cleanup", "prune", "destroy", "wipe"], "delete-batch", "…"),
-    (&["backup", "dump", "export", "save", "archive"], "snapshot", "…"),
+    (&["dump", "export", "save"], "snapshot", "…"),
     (
         &["check", "test", "validate", "condition", "precondition", "expect", "ensure", "guard"],
         "assert",

@@ -400,15 +400,7 @@ impl Walk {
     }
 
     fn asked(&self, question: Question) -> Question {
-        let text = |text: String| self.with.redactor.text(&text);
-        match question {
-            Question::Phrase { message, phrase, facts } => Question::Phrase {
-                message: text(message),
-                phrase: text(phrase),
-                facts: facts.into_iter().map(|(name, value)| (text(name), text(value))).collect(),
-            },
-            Question::Settle { message } => Question::Settle { message: text(message) },
-        }
+        question.map(|text| self.with.redactor.text(&text))
     }
 
     /// What conditions see: everything as it is now, because they decide whether a step runs at all.

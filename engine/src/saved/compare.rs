@@ -236,12 +236,14 @@ fn asked(before: &[Question], after: &[Question]) -> String {
     if before.len() != after.len() {
         return format!("it asked {} times then, and asks {} times now", before.len(), after.len());
     }
-    let texts = |question: &Question| match question {
-        Question::Phrase { message, phrase, facts } => {
-            let facts: Vec<String> = facts.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-            [message.clone(), facts.join(", "), phrase.clone()]
-        }
-        Question::Settle { message } => [message.clone(), String::new(), String::new()],
+    let texts = |question: &Question| {
+        let facts = question.facts().iter().map(|(name, value)| format!("{name}: {value}"));
+        let facts: Vec<String> = facts.collect();
+        let wanted = match question {
+            Question::Phrase { phrase, .. } => phrase.clone(),
+            other => other.asks_whom().unwrap_or_default(),
+        };
+        [question.message().to_owned(), facts.join(", "), wanted]
     };
     let pairs = before.iter().zip(after).flat_map(|(old, new)| texts(old).into_iter().zip(texts(new)));
     let different: Vec<String> = pairs

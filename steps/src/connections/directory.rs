@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::digest::hex;
+use crate::digest::{hex, sha256_file};
 use crate::kind::{ConnectionKind, OpenContext, SystemIs};
 use crate::manifest::blocking;
 
@@ -128,6 +128,34 @@ impl Directory {
         }
         File::open(&folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         Ok(path)
+    }
+
+    /// Copies a file to a name that nothing has yet, whole or not at all, and returns the SHA-256 and the size of what was copied. `None`
+    /// when something has the name: it stays as it is.
+    pub fn copy_new(&self, name: &str, from: &Path) -> Result<Option<(String, u64)>, StepError> {
+        let path = self.path(name)?;
+        let failed = |error: io::Error| self.failed("writing", name, &error);
+        let folder = path.parent().unwrap_or(&self.root).to_owned();
+        fs::create_dir_all(&folder).map_err(failed)?;
+        self.inside(&folder, name)?;
+        let beside = folder.join(format!(".{}.{}.part", file_name(&path), random().map_err(failed)?));
+        let copied = fs::copy(from, &beside).and_then(|_| {
+            File::open(&beside)?.sync_all()?;
+            crash::point("copy: written");
+            let digest = sha256_file(&beside)?;
+            // Unlike a renaming, a second name never takes the place of what is there.
+            match fs::hard_link(&beside, &path) {
+                Ok(()) => Ok(Some(digest)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+                Err(error) => Err(error),
+            }
+        });
+        crash::point("copy: in its place");
+        // Its name says what it is, should it stay.
+        let _ = fs::remove_file(&beside);
+        let copied = copied.map_err(failed)?;
+        File::open(&folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        Ok(copied)
     }
 
     /// The SHA-256 and the size of a file, read from the disk and not from the memory of the machine where the system allows it.

@@ -35,6 +35,7 @@ use self::probe::Left;
 pub use self::probe::{Answered, Probe};
 use self::way::{Freezing, Releasing, Side, Way, freezing, releasing};
 use crate::kind::{Context, End, Step, would};
+use crate::text::of_value;
 
 /// Changes one value of a system, so that it stays as it is while the run works on it. The original value is read and recorded
 /// before it is changed, and it is put back by an `unfreeze` step, at the latest when the run ends, is cancelled, or has held it
@@ -163,7 +164,7 @@ impl Step for Freeze {
             "change {} from {} to {}",
             way.label(),
             way.text(&present),
-            shown(&way.replacement())
+            of_value(&way.replacement())
         )))
     }
 
@@ -369,11 +370,6 @@ impl Freeze {
             Err(error) => Err(error),
         }
     }
-}
-
-/// A value for people.
-fn shown(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn frozen_by_another(way: &dyn Way, present: &Value) -> StepError {

@@ -1,5 +1,9 @@
 //! What a type's schema demands beyond the type: which settings go together, how many items there are, how large a number is.
 
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use regex::Regex;
 use serde_json::{Map, Value};
 
 use crate::expr::{escape, is_template, whole};
@@ -81,7 +85,7 @@ impl<'a> Reader<'a> {
     fn named(&mut self, schema: &Map<String, Value>, text: &str, pointer: &str, fault: Fault) {
         let part = |name: &str| schema.get(name).and_then(Value::as_str);
         let (Some(pattern), Some(wanted)) = (part("pattern"), part("patternErrorMessage")) else { return };
-        if !regex::Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text)) {
+        if !compiled(pattern).is_some_and(|pattern| pattern.is_match(text)) {
             self.problem(pointer, fault, format!("`{text}` is not {wanted}"), None);
         }
     }
@@ -189,6 +193,18 @@ impl<'a> Reader<'a> {
         }
         None
     }
+}
+
+/// A pattern of a schema, each compiled once: there are few, and every step of a runbook is held against them.
+fn compiled(pattern: &str) -> Option<Regex> {
+    static MADE: LazyLock<Mutex<HashMap<String, Regex>>> = LazyLock::new(Mutex::default);
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = made.get(pattern) {
+        return Some(known.clone());
+    }
+    let new = Regex::new(pattern).ok()?;
+    made.insert(pattern.to_owned(), new.clone());
+    Some(new)
 }
 
 /// The settings that alternatives name, when that is all that they do.

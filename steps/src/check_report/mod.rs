@@ -1,0 +1,219 @@
+//! Step kind `check-report`: reports that others wrote say what they have to say, and are not old ones.
+
+mod read;
+
+use std::collections::BTreeMap;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use runbook_engine::error::StepError;
+use runbook_engine::kinds::Effect;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use self::read::Reading;
+use crate::digest::sha256;
+use crate::kind::{Context, End, Step};
+use crate::one_or_many::OneOrMany;
+use crate::records::blocking;
+use crate::text::Text;
+
+/// Checks reports that scripts and tools wrote as files: that each is there, says `PASS`, was written since the run began, in the right
+/// mode, about the right target. All of them are looked at, and everything that is wrong is told at once.
+///
+/// Markdown is read with a line `Status: …`, `Overall result: …` or `Result: …` in its head, or with nothing but a table whose rows say
+/// `PASS` or `FAIL`; JSON by a top-level `verdict`, `status` or `result`. A row that says `FAIL` or `ERROR` fails a report whose head says
+/// `PASS`. A report without a date counts as written when its file was last changed.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CheckReport {
+    /// The reports.
+    #[schemars(length(min = 1))]
+    pub reports: Vec<Expected>,
+    /// Written then or later, RFC 3339. Default: when the run was created.
+    #[serde(default)]
+    pub since: Option<String>,
+}
+
+/// A report, and what it has to say.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Expected {
+    /// The file, absolute.
+    pub path: PathBuf,
+    /// The verdict, or the verdicts one of which it has to give. Default: `PASS`.
+    #[serde(default)]
+    pub verdict: Option<OneOrMany<String>>,
+    /// The mode, or the modes one of which it was written in, such as `apply`. Default: any.
+    #[serde(default)]
+    pub mode: Option<OneOrMany<String>>,
+    /// What its fields say, by name (`Bucket`) or, of JSON, by pointer (`/inputs/environment`).
+    #[serde(default)]
+    pub fields: BTreeMap<String, Text>,
+    /// Whether rows of its table may say `SKIPPED`. Default: no.
+    #[serde(default)]
+    pub allow_skipped: bool,
+    /// Whether it may be older than `since`, such as the evidence of another run. Default: no.
+    #[serde(default)]
+    pub allow_old: bool,
+}
+
+/// What the reports say.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Checked {
+    /// Each report, in the order written.
+    pub reports: Vec<One>,
+}
+
+/// A report that says what it has to say.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct One {
+    /// The file.
+    pub path: PathBuf,
+    /// Its verdict.
+    pub verdict: String,
+    /// Its mode, when it names one.
+    pub mode: Option<String>,
+    /// When it was written, RFC 3339.
+    #[schemars(with = "String")]
+    pub date: Timestamp,
+    /// The SHA-256 of the file, 64 hex digits.
+    pub sha256: String,
+}
+
+/// The most of a report that is read, in bytes.
+const LARGEST: u64 = 4 * 1024 * 1024;
+
+#[async_trait]
+impl Step for CheckReport {
+    const NAME: &'static str = "check-report";
+    const SUMMARY: &'static str = "Check that reports of other tools are there, passed, and are of this run";
+    const EXAMPLE: &'static str = "\
+- id: reports
+  uses: check-report
+  with:
+    reports:
+      - path: /srv/app/docs/research/lifecycle-policy-latest.md
+        mode: apply
+        fields: { Bucket: evidence-staging, Prefix: chat-attachments/staging/ }
+      - path: /srv/app/docs/research/s3-smoke-latest.md
+";
+    type Outputs = Checked;
+
+    fn effect(_: &Value) -> Effect {
+        Effect::READ
+    }
+
+    async fn run(self, cx: &Context) -> Result<End<Checked>, StepError> {
+        let since = match &self.since {
+            Some(text) => text.parse().map_err(|error| {
+                StepError::invalid(format!("`since` is {text:?}, which is no time: {error}"))
+            })?,
+            None => cx.run.created_at,
+        };
+        let (mut reports, mut wrong) = (Vec::new(), Vec::new());
+        for expected in self.reports {
+            let path = expected.path.clone();
+            let found = blocking("reading a report", move || Ok(load(&path))).await?;
+            match found.and_then(|file| expected.check(&file, since)) {
+                Ok(one) => reports.push(one),
+                Err(whys) => wrong.extend(whys.into_iter().map(|why| (expected.path.clone(), why))),
+            }
+        }
+        if wrong.is_empty() {
+            return Ok(End::Done(Checked { reports }));
+        }
+        let all: Vec<String> = wrong.iter().map(|(path, why)| format!("{}: {why}", path.display())).collect();
+        Err(StepError::gate(all.join("; "))
+            .with_help("mend what they are about, have them written again, and resume the run"))
+    }
+}
+
+/// A file as it was read.
+struct File {
+    text: String,
+    sha256: String,
+    modified: Timestamp,
+}
+
+/// Reads a report; what is wrong with it when it can not be read is the report's fault, and told with the others.
+fn load(path: &Path) -> Result<File, Vec<String>> {
+    let whole = || -> io::Result<(Vec<u8>, Timestamp)> {
+        let file = std::fs::File::open(path)?;
+        let modified = Timestamp::try_from(file.metadata()?.modified()?).map_err(io::Error::other)?;
+        let mut bytes = Vec::new();
+        file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+        Ok((bytes, modified))
+    };
+    if !path.is_absolute() {
+        return Err(vec!["the path is not absolute".to_owned()]);
+    }
+    let (bytes, modified) = whole().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => vec!["it is not there".to_owned()],
+        _ => vec![format!("it can not be read: {error}")],
+    })?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(vec![format!("it is larger than {} MiB, which is no report", LARGEST >> 20)]);
+    }
+    let sha256 = sha256(&bytes);
+    let text = String::from_utf8(bytes).map_err(|_| vec!["it is no text".to_owned()])?;
+    Ok(File { text, sha256, modified })
+}
+
+impl Expected {
+    /// Everything that is wrong with it.
+    fn check(&self, file: &File, since: Timestamp) -> Result<One, Vec<String>> {
+        let reading = Reading::of(&file.text);
+        let mut wrong = Vec::new();
+        let pass = OneOrMany(vec!["PASS".to_owned()]);
+        let wanted = self.verdict.as_ref().unwrap_or(&pass);
+        let verdict = reading.verdict();
+        match &verdict {
+            None => wrong.push("it gives no verdict".to_owned()),
+            Some(said) if !wanted.0.contains(said) => {
+                wrong.push(format!("it says {said}, not {}", wanted.0.join(" or ")));
+            }
+            Some(_) => {}
+        }
+        let failed: Vec<&str> = reading.rows_that_say(&["FAIL", "ERROR", "NO_GO"]).collect();
+        if !failed.is_empty() && wanted.0.iter().any(|word| word == "PASS") {
+            wrong.push(format!("failed in it: {}", failed.join(", ")));
+        }
+        let skipped: Vec<&str> = reading.rows_that_say(&["SKIPPED"]).collect();
+        if !skipped.is_empty() && !self.allow_skipped {
+            wrong.push(format!("skipped in it: {}", skipped.join(", ")));
+        }
+        if let Some(modes) = &self.mode {
+            match reading.mode() {
+                Some(mode) if modes.0.iter().any(|wanted| wanted == mode) => {}
+                Some(mode) => wrong.push(format!("its mode is {mode}, not {}", modes.0.join(" or "))),
+                None => wrong.push(format!("it names no mode, and {} is wanted", modes.0.join(" or "))),
+            }
+        }
+        let date = reading.date().unwrap_or(file.modified);
+        // Reports name whole seconds.
+        if !self.allow_old && date.as_second() < since.as_second() {
+            wrong.push(format!("it is of {date}, before {since}: it is not of this run"));
+        }
+        for (name, value) in &self.fields {
+            match reading.get(name) {
+                Some(said) if said == value.as_str() => {}
+                Some(said) => wrong.push(format!("its `{name}` is {said}, not {value}")),
+                None => wrong.push(format!("it has no `{name}`, and {value} is wanted")),
+            }
+        }
+        match (wrong.is_empty(), verdict) {
+            (true, Some(verdict)) => Ok(One {
+                path: self.path.clone(),
+                verdict,
+                mode: reading.mode().map(str::to_owned),
+                date,
+                sha256: file.sha256.clone(),
+            }),
+            _ => Err(wrong),
+        }
+    }
+}
