@@ -204,7 +204,7 @@ impl DatabaseServer {
 }
 
 /// A program that ends with this one, however this one ends.
-fn mortal(program: &Path) -> Command {
+pub(crate) fn mortal(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.arg("--pdeathsig=KILL").arg(program);
     command

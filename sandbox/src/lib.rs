@@ -10,6 +10,7 @@ pub mod demo;
 pub mod gateway;
 mod handle;
 mod instrument;
+pub mod redis;
 pub mod restart;
 mod serve;
 pub mod store;

@@ -10,6 +10,7 @@ use crate::assert::Assert;
 use crate::check_report::CheckReport;
 use crate::collections::files::FilesCollection;
 use crate::collections::fountainstore_documents::FountainStoreDocuments;
+use crate::collections::redis_keys::RedisKeysCollection;
 use crate::collections::s3_objects::S3ObjectsCollection;
 use crate::collections::sql_rows::SqlRows;
 use crate::command::Command;
@@ -17,6 +18,7 @@ use crate::confirm_prompt::ConfirmPrompt;
 use crate::connections::directory::DirectoryConnection;
 use crate::connections::fountainstore::FountainStoreConnection;
 use crate::connections::http::HttpConnection;
+use crate::connections::redis::RedisConnection;
 use crate::connections::s3::S3Connection;
 use crate::connections::sql::mysql::MysqlConnection;
 use crate::connections::sql::postgres::PostgresConnection;
@@ -27,6 +29,7 @@ use crate::freeze::Freeze;
 use crate::http::HttpRequest;
 use crate::kind::{self, CollectionEntry, ConnectionEntry, StepEntry};
 use crate::notify::Notify;
+use crate::redis_flush::RedisFlush;
 use crate::report::Report;
 use crate::s3_lifecycle::S3Lifecycle;
 use crate::snapshot::Snapshot;
@@ -52,6 +55,7 @@ pub static STEPS: &[StepEntry] = &[
     kind::step::<Freeze>(),
     kind::step::<HttpRequest>(),
     kind::step::<Notify>(),
+    kind::step::<RedisFlush>(),
     kind::step::<Report>(),
     kind::step::<S3Lifecycle>(),
     kind::step::<Snapshot>(),
@@ -72,6 +76,7 @@ pub static CONNECTIONS: &[ConnectionEntry] = &[
     kind::connection::<HttpConnection>(),
     kind::connection::<MysqlConnection>(),
     kind::connection::<PostgresConnection>(),
+    kind::connection::<RedisConnection>(),
     kind::connection::<S3Connection>(),
     kind::connection::<SqliteConnection>(),
 ];
@@ -81,6 +86,7 @@ pub static COLLECTIONS: &[CollectionEntry] = &[
     // Alphabetic, one a line.
     kind::collection::<FilesCollection>(),
     kind::collection::<FountainStoreDocuments>(),
+    kind::collection::<RedisKeysCollection>(),
     kind::collection::<S3ObjectsCollection>(),
     kind::collection::<SqlRows>(),
 ];

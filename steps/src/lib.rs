@@ -29,6 +29,7 @@ pub mod notify;
 pub mod one_or_many;
 pub mod process;
 pub mod records;
+pub mod redis_flush;
 pub mod report;
 pub mod resources;
 pub mod retry;

@@ -4,6 +4,7 @@
 pub mod files;
 pub mod fountainstore_documents;
 pub mod record_version;
+pub mod redis_keys;
 pub mod s3_objects;
 pub mod sql_rows;
 
@@ -155,4 +156,30 @@ pub trait Collection: Send + Sync {
 
     /// Puts these items back; one outcome per item, in their order.
     async fn put(&self, items: &[Item]) -> Result<Vec<KeyOutcome>, StepError>;
+}
+
+/// The items whose fields equal these, found by looking at all of them; for collections whose system can not be asked.
+async fn find_by_scan(
+    collection: &dyn Collection,
+    fields: &[(&str, &str)],
+    limit: usize,
+) -> Result<Vec<Item>, StepError> {
+    let (mut found, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = collection.scan(cursor.as_ref(), collection.max_batch()).await?;
+        let equal = |item: &Item| {
+            fields.iter().all(|(name, text)| match item.record.get(name) {
+                Some(Value::String(held)) => held == text,
+                Some(held) => serde_json::from_str(text).is_ok_and(|value: Value| value == *held),
+                None => false,
+            })
+        };
+        found.extend(page.items.into_iter().filter(equal));
+        match page.next {
+            Some(next) if found.len() < limit => cursor = Some(next),
+            _ => break,
+        }
+    }
+    found.truncate(limit);
+    Ok(found)
 }

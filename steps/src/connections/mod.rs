@@ -3,6 +3,7 @@
 pub mod directory;
 pub mod fountainstore;
 pub mod http;
+pub mod redis;
 pub mod s3;
 pub mod session;
 pub mod sql;

@@ -4,14 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use runbook_engine::error::ErrorKind;
+use runbook_sandbox::redis::RedisServer;
 use runbook_steps::collections::{Collection, Doomed, Item, KeyOutcome};
 use serde_json::{Value, json};
 
 use crate::common::Bench;
 use crate::databases::Db;
 use crate::fountain;
+use crate::redis_keys;
 
-async fn open(connections: Value, settings: Value) -> (Bench, Arc<dyn Collection>) {
+/// A collection on a bench of its own.
+pub async fn open(connections: Value, settings: Value) -> (Bench, Arc<dyn Collection>) {
     let bench = Bench::new(Vec::new(), connections, json!({ "it": settings })).await;
     let collection = bench.context("none").resources.collection("it").unwrap();
     (bench, collection)
@@ -32,15 +35,18 @@ async fn pages(collection: &dyn Collection, size: usize) -> Vec<(Vec<Item>, Opti
     }
 }
 
-async fn every(collection: &dyn Collection) -> Vec<Item> {
+/// All items.
+pub async fn every(collection: &dyn Collection) -> Vec<Item> {
     pages(collection, 100).await.into_iter().flat_map(|(items, _)| items).collect()
 }
 
-fn keys(items: &[Item]) -> Vec<String> {
+/// The keys of items.
+pub fn keys(items: &[Item]) -> Vec<String> {
     items.iter().map(|item| item.key.clone()).collect()
 }
 
-fn doomed(item: &Item) -> Doomed {
+/// An item that is to go while it is as it is.
+pub fn doomed(item: &Item) -> Doomed {
     Doomed { key: item.key.clone(), expected: item.version.clone() }
 }
 
@@ -119,6 +125,16 @@ async fn documents() {
         record["fileName"] = json!("changed");
         fountain::change(&chatkit, "PUT", "attachment-metadata", key, Some(&record)).await;
     };
+    is_deleted_and_put_back(&*collection, change, |one, other| one == other).await;
+}
+
+#[tokio::test]
+async fn redis() {
+    let server = RedisServer::start().await.unwrap();
+    let value = "SET k:0 text\nHSET k:1 a 1 b 2\nRPUSH k:2 a b\nSADD k:3 x y\nSET k:4 soon PXAT 4102444800123\nZADD k:5 1 a\nSET other x";
+    redis_keys::run(&server, value).await;
+    let (_bench, collection) = redis_keys::keys_of(&server, "k:*").await;
+    let change = async |key: &str| redis_keys::run(&server, &format!("SET {key} changed")).await;
     is_deleted_and_put_back(&*collection, change, |one, other| one == other).await;
 }
 

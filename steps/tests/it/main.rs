@@ -15,6 +15,8 @@ mod freeze;
 mod freeze_chatkit;
 mod http;
 mod notify;
+mod redis_flush;
+mod redis_keys;
 mod refusals;
 mod report;
 mod s3;

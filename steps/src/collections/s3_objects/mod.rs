@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use super::{Collection, Content, Doomed, Guard, Item, KeyOutcome, Page};
+use super::{Collection, Content, Doomed, Guard, Item, KeyOutcome, Page, find_by_scan};
 use crate::connections::s3::S3;
 use crate::kind::CollectionKind;
 use crate::resources::Resources;
@@ -160,24 +160,7 @@ impl Collection for S3Objects {
     }
 
     async fn find(&self, fields: &[(&str, &str)], limit: usize) -> Result<Vec<Item>, StepError> {
-        let (mut found, mut cursor) = (Vec::new(), None);
-        loop {
-            let page = self.page(cursor.as_ref(), MAX_BATCH).await?;
-            let equal = |item: &Item| {
-                fields.iter().all(|(name, text)| match item.record.get(name) {
-                    Some(Value::String(held)) => held == text,
-                    Some(held) => serde_json::from_str(text).is_ok_and(|value: Value| value == *held),
-                    None => false,
-                })
-            };
-            found.extend(page.items.into_iter().filter(equal));
-            match page.next {
-                Some(next) if found.len() < limit => cursor = Some(next),
-                _ => break,
-            }
-        }
-        found.truncate(limit);
-        Ok(found)
+        find_by_scan(self, fields, limit).await
     }
 
     fn content(&self, item: &Item) -> Result<Content, StepError> {

@@ -7,7 +7,7 @@ mod mysql_values;
 pub mod postgres;
 mod postgres_values;
 pub mod scan;
-mod server;
+pub(super) mod server;
 pub mod sqlite;
 
 use async_trait::async_trait;

@@ -1,4 +1,4 @@
-//! What the settings of PostgreSQL and MySQL have in common: where the server is, and who asks.
+//! What the settings of servers of databases have in common: where the server is, and who asks.
 
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ pub enum SslMode {
 
 /// The parts of a server's address that are settings of their own; each one overrides that part of the URL.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Parts {
+pub(in crate::connections) struct Parts {
     pub url: Option<String>,
     pub host: Option<String>,
     pub port: Option<u16>,
@@ -44,7 +44,7 @@ pub(super) struct SslFiles {
     pub key: Option<PathBuf>,
 }
 
-pub(super) fn default_connect_timeout() -> Duration {
+pub(in crate::connections) fn default_connect_timeout() -> Duration {
     Duration::from_secs(10)
 }
 
@@ -58,7 +58,7 @@ pub(super) fn default_max_connections() -> u32 {
 
 impl Parts {
     /// The address as one URL of this scheme. Messages never show what was written, since it may hold a password.
-    pub(super) fn url(&self, schemes: &[&str]) -> Result<Url, StepError> {
+    pub(in crate::connections) fn url(&self, schemes: &[&str]) -> Result<Url, StepError> {
         let scheme = schemes.first().copied().unwrap_or_default();
         let mut url = match &self.url {
             Some(text) => {
@@ -106,7 +106,12 @@ impl Parts {
 }
 
 /// Where a URL leads, for people: without user, password and query.
-pub(super) fn described(scheme: &str, host: &str, port: u16, database: Option<&str>) -> String {
+pub(in crate::connections) fn described(
+    scheme: &str,
+    host: &str,
+    port: u16,
+    database: Option<&str>,
+) -> String {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     match database {
         Some(database) => format!("{scheme}://{host}:{port}/{database}"),
