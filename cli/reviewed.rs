@@ -264,6 +264,7 @@ pub fn kept(saved: &SavedPlan, by: &str, systems: BTreeMap<String, SystemIs>) ->
         systems: there(systems),
         sets: saved.sets(),
         settings: saved.settings(),
+        binds: saved.binds(),
         skipped: saved.skipped(),
     }
 }

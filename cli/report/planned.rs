@@ -144,7 +144,11 @@ impl Page {
             say(&set_words(set));
         }
         if step.items > 0 {
-            let why = if declares(planned) { "as declared" } else { "because nobody says how many" };
+            let why = match planned {
+                _ if !step.binds.is_empty() => "as counted now",
+                Some(planned) if declares(planned, step.items) => "as declared",
+                _ => "because nobody says how many",
+            };
             say(&format!("counts as {}, {why}", items(step.items)));
         }
         for question in &step.asks {
@@ -271,9 +275,10 @@ fn set_words(set: &TargetSet) -> String {
 }
 
 /// Whether a step says how many items it destroys.
-fn declares(step: Option<&PlannedStep>) -> bool {
-    let kind = step.and_then(|step| Some((CATALOG.step(&step.uses)?, step)));
-    kind.is_some_and(|(kind, step)| (kind.counts)(&step.with))
+fn declares(step: &PlannedStep, items: u64) -> bool {
+    let counts = CATALOG.step(&step.uses).is_some_and(|kind| (kind.counts)(&step.with));
+    // What is counted when it is done is one item until then.
+    counts && (items > 1 || step.with.pointer("/effect/items").is_some_and(|items| !items.is_null()))
 }
 
 /// A number of items.

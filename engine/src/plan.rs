@@ -98,6 +98,9 @@ pub struct Reviewed {
     /// which nobody knows what it does, and that is neither here nor in `sets` may not run.
     #[serde(default)]
     pub settings: BTreeMap<StepId, SettingsDigest>,
+    /// What each step that holds itself to what it found in the world found there, by name.
+    #[serde(default)]
+    pub binds: BTreeMap<StepId, BTreeMap<String, String>>,
     /// The steps that were to be skipped: those of them that change something may not run.
     #[serde(default)]
     pub skipped: BTreeSet<StepId>,

@@ -153,9 +153,12 @@ impl Step for Command {
         if effect.class == Class::Read {
             return read_now(self, cx).await;
         }
-        let argv: Vec<String> = self.argv.iter().map(|word| in_brief(&word.0)).collect();
-        let env: Vec<String> =
-            self.env.iter().map(|(name, value)| format!("{name}={}", in_brief(&value.0))).collect();
+        let argv: Vec<String> = self.argv.iter().map(|word| in_brief(&cx.redactor.text(&word.0))).collect();
+        let env: Vec<String> = self
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}={}", in_brief(&cx.redactor.text(&value.0))))
+            .collect();
         let env = if env.is_empty() { String::new() } else { format!(" with {}", env.join(", ")) };
         let folder = self.cwd.as_ref().map_or_else(String::new, |cwd| format!(" in {}", cwd.display()));
         let items = self.effect.map_or(0, Declared::destroyed);

@@ -68,6 +68,9 @@ pub struct Foreseen {
     /// How many items it counts as against the limits beside those of `touches`: of what destroys, and names no items.
     #[serde(default, skip_serializing_if = "is_none")]
     pub items: u64,
+    /// What it finds in the world and holds itself to when it begins, by name: of what destroys, and names no items.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub binds: BTreeMap<String, String>,
     /// What it would ask, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asks: Vec<Question>,
@@ -140,6 +143,8 @@ pub struct Foresight {
     pub touches: Vec<TargetSet>,
     /// How many items it asks the limits for beside those of `touches`.
     pub items: u64,
+    /// What it finds in the world and holds itself to when it begins, by name; without secrets.
+    pub binds: BTreeMap<String, String>,
     /// How many items there are of what it destroys from, when a limit is a share of them.
     pub population: Option<u64>,
     /// What it would ask, in order.
@@ -202,6 +207,12 @@ impl SavedPlan {
     pub fn settings(&self) -> BTreeMap<StepId, SettingsDigest> {
         let known = |step: &Foreseen| Some((step.step.clone(), step.settings.clone()?));
         self.steps.iter().filter_map(known).collect()
+    }
+
+    /// What each step found in the world that holds itself to it.
+    pub fn binds(&self) -> BTreeMap<StepId, BTreeMap<String, String>> {
+        let bound = self.steps.iter().filter(|step| !step.binds.is_empty());
+        bound.map(|step| (step.step.clone(), step.binds.clone())).collect()
     }
 
     /// The steps that are to be skipped.

@@ -50,6 +50,11 @@ impl Amount {
     pub fn holds(self, number: u64) -> bool {
         self.min.is_none_or(|min| number >= min) && self.max.is_none_or(|max| number <= max)
     }
+
+    /// The most that is in it.
+    pub(super) fn most(self) -> Option<u64> {
+        self.max
+    }
 }
 
 impl fmt::Display for Amount {

@@ -17,7 +17,7 @@ use self::work::Work;
 use crate::connections::sql::Dialect;
 use crate::connections::sql::scan::{Statement, statements};
 use crate::effect::{Declared, declared};
-use crate::kind::{Context, End, Step, read_now, would};
+use crate::kind::{Context, End, Step, read_now};
 
 /// Runs statements on a SQL database, in one transaction. Values are bound as `parameters` (`$1` in PostgreSQL, `?` in MySQL and SQLite), never
 /// pasted into the text.
@@ -25,6 +25,9 @@ use crate::kind::{Context, End, Step, read_now, would};
 /// Statements that only read (`select` and the like) run in a transaction that the database holds to it. What others do stands in
 /// `effect`; without it nobody knows, and the step counts as able to do anything. Of a transaction that destroys, the limits are asked
 /// before it is committed, for as many rows as it changed, unless `effect.items` says how many items they are.
+///
+/// A reviewed plan binds the statements with their parameters, and not the rows: what is changed is what matches when they run. Where the rows
+/// have to be those that somebody looked at, take a `snapshot` of `sql-rows` and `delete-batch`; `expect.affected` bounds how many they are.
 ///
 /// When the process is killed, or the connection is lost, while a transaction is being committed, nobody here knows whether it was. With
 /// `repeat: repeatable`, PostgreSQL is asked what became of it; any database is asked by `check`. Otherwise a person is asked.
@@ -148,8 +151,7 @@ with:
         if effect.class == Class::Read {
             return read_now(self, cx).await;
         }
-        let work = Work::new(&self, cx)?;
-        Ok(would(format!("run {} on {}", work.shown(), work.describe())))
+        Ok(Work::new(&self, cx)?.foreseen())
     }
 
     async fn run(self, cx: &Context) -> Result<End<SqlOutputs>, StepError> {

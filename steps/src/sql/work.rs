@@ -5,6 +5,7 @@ use std::sync::Arc;
 use runbook_engine::crash;
 use runbook_engine::error::{Outcome, StepError};
 use runbook_engine::kinds::{Class, Effect};
+use runbook_engine::saved::Foresight;
 use serde_json::{Map, Value};
 
 use super::settle::{Announced, Settling, Unsure};
@@ -12,7 +13,8 @@ use super::{Expect, Part, PartOutputs, Sql, SqlOutputs};
 use crate::connections::sql::scan::{Statement, statements};
 use crate::connections::sql::{Answer, Begin, Database, Dialect, Session};
 use crate::had;
-use crate::kind::Context;
+use crate::kind::{Context, would};
+use crate::text::in_brief;
 
 /// How many bytes the rows of the outputs may have together.
 const MOST_BYTES: usize = 256 * 1024;
@@ -56,22 +58,55 @@ impl<'a> Work<'a> {
         Ok(Self { step, cx, database, parts, effect })
     }
 
-    /// The statements in short, for people.
-    pub fn shown(&self) -> String {
-        let shown = |part: &Part| {
-            let words: Vec<&str> = part.statement.split_whitespace().collect();
-            let text = words.join(" ");
-            match text.char_indices().nth(SHOWN) {
-                Some((end, _)) => format!("`{}…`", &text[..end]),
-                None => format!("`{text}`"),
-            }
+    /// What it would do, without doing any of it: which rows that concerns is known when it runs, and no sooner.
+    pub fn foreseen(&self) -> Foresight {
+        let shown: Vec<String> = self.parts.iter().map(|part| self.shown(part)).collect();
+        let place = self.database.describe();
+        let verb = if self.effect.class == Class::Write { "changes" } else { "deletes or changes" };
+        let bound = match self.at_most() {
+            Some(1) => ", at most 1 row".to_owned(),
+            Some(most) => format!(", at most {most} rows"),
+            None => String::new(),
         };
-        self.parts.iter().map(shown).collect::<Vec<_>>().join(", then ")
+        let does = format!(
+            "run {} on {place}; the plan binds the statement and not its rows: it {verb} whatever matches when it runs{bound}",
+            shown.join(", then ")
+        );
+        Foresight { items: self.foreseen_items(), ..would(does) }
     }
 
-    /// The database in words.
-    pub fn describe(&self) -> String {
-        self.database.describe()
+    /// A statement in short with the values of its parameters, for people. What is secret is replaced before anything is cut.
+    fn shown(&self, part: &Part) -> String {
+        let redacted = self.cx.redactor.text(&part.statement);
+        let text = redacted.split_whitespace().collect::<Vec<_>>().join(" ");
+        let statement = match text.char_indices().nth(SHOWN) {
+            Some((end, _)) => format!("`{}…`", &text[..end]),
+            None => format!("`{text}`"),
+        };
+        let value = |value: &Value| in_brief(&self.cx.redactor.value(value).to_string());
+        let values: Vec<String> = part.parameters.iter().map(value).collect();
+        if values.is_empty() { statement } else { format!("{statement} with {}", values.join(", ")) }
+    }
+
+    /// The most rows that it changes, where every statement that changes some says so; with more it fails.
+    fn at_most(&self) -> Option<u64> {
+        let writing = self.parts.iter().filter(|part| !super::reads(&part.statement));
+        let most: Option<Vec<u64>> = writing.map(|part| part.expect.as_ref()?.affected?.most()).collect();
+        most.filter(|most| !most.is_empty()).map(|most| most.into_iter().fold(0, u64::saturating_add))
+    }
+
+    /// How many items it counts as beforehand: what it declares, or the most that it and the limits let it come to, or one.
+    fn foreseen_items(&self) -> u64 {
+        let bounded = || {
+            let plan = &self.cx.history.plan;
+            let of_step = plan.step(&self.cx.step).and_then(|step| step.limits.max_items);
+            self.at_most()
+                .map_or(1, |most| [of_step, plan.limits.max_items].into_iter().flatten().fold(most, u64::min))
+        };
+        match self.step.effect {
+            Some(declared) if declared.class == Class::Destroy => declared.items.unwrap_or_else(bounded),
+            _ => 0,
+        }
     }
 
     pub async fn run(self) -> Result<SqlOutputs, StepError> {

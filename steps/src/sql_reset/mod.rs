@@ -1,5 +1,6 @@
 //! Step kind `sql-reset`: a schema dropped and made anew from files.
 
+mod bound;
 mod files;
 mod mysql;
 mod postgres;
@@ -19,7 +20,7 @@ use serde_json::Value;
 
 pub use self::survey::{Survey, Wanted};
 use self::work::Work;
-use crate::kind::{Context, End, Step, would};
+use crate::kind::{Context, End, Step};
 use crate::one_or_many::OneOrMany;
 
 /// Drops everything in a schema and makes it anew from SQL files. The tables and their rows are counted before; the limits are asked for as
@@ -29,6 +30,10 @@ use crate::one_or_many::OneOrMany;
 /// owner, its privileges, its comment and the extensions in it are kept, and it is refused when anything outside would be dropped with it. In
 /// SQLite it is the whole file. MySQL has no such transaction: there everything in the database of the connection is dropped, a table
 /// `runbook_reset` stands in it until the reset is recorded, and a reset that was interrupted goes on where that table says so.
+///
+/// A run that was started with a reviewed plan drops only what the plan saw: the same tables with the same numbers of rows, the same enums and
+/// the same files, and in PostgreSQL and SQLite the same rows, when there are no more than 100,000 of them. They are compared right before the
+/// drop, in its transaction; in MySQL, before the first drop.
 ///
 /// After a crash the database tells whether the reset was committed, and it is not done twice. Files hold plain SQL: no commands of `psql`, no
 /// `copy … from stdin` (`pg_dump --inserts` writes none), nothing that begins or ends a transaction.
@@ -93,7 +98,7 @@ with:
 
     async fn foresee(self, _: Effect, cx: &Context) -> Result<Foresight, StepError> {
         let work = Work::begin(&self, cx).await?;
-        Ok(would(work.foreseen().await?))
+        work.foreseen().await
     }
 
     async fn run(self, cx: &Context) -> Result<End<ResetOutputs>, StepError> {

@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use runbook_engine::crash;
 use runbook_engine::error::{ErrorKind, Outcome, StepError};
+use runbook_engine::saved::Foresight;
 use serde::Deserialize as _;
 
+use super::bound::{Bound, bound};
 use super::files::File;
 use super::survey::Survey;
 use super::{ResetOutputs, SqlReset, files, mysql, postgres, sqlite};
 use crate::connections::sql::sqlite::schema_change;
 use crate::connections::sql::{Begin, Database, Dialect, Failure, Session};
 use crate::had;
-use crate::kind::Context;
+use crate::kind::{Context, would};
 use crate::sql::settle::{Announced, Settling, Unsure};
 
 /// One attempt.
@@ -42,9 +44,10 @@ impl<'a> Work<'a> {
     }
 
     /// What it would do, by reads alone.
-    pub async fn foreseen(&self) -> Result<String, StepError> {
+    pub async fn foreseen(&self) -> Result<Foresight, StepError> {
         let mut session = self.database.begin(Begin::ReadOnly).await?;
         let before = self.survey(&mut *session).await?;
+        let bound = self.bound(&mut *session, &before).await?;
         session.rollback().await?;
         session.finish().await;
         self.step.expect_before.judge(&before, "before")?;
@@ -55,7 +58,23 @@ impl<'a> Work<'a> {
             .collect();
         let (tables, rows) = (before.tables.len(), before.rows);
         let place = self.database.describe();
-        Ok(format!("drop {tables} tables with {rows} rows at {place}, then run {}", files.join(", ")))
+        let digest = bound.digest();
+        let held = if bound.contents {
+            "held to every row"
+        } else if self.database.dialect() == Dialect::MySql {
+            "held to the number of rows of each table, since MySQL is not read for more"
+        } else {
+            "held to the number of rows of each table, since there are too many to read them all"
+        };
+        let does = format!(
+            "drop {tables} tables with {rows} rows at {place}, {held} (digest {digest}), then run {}",
+            files.join(", ")
+        );
+        Ok(Foresight { items: rows, binds: bound.facts, ..would(does) })
+    }
+
+    async fn bound(&self, session: &mut dyn Session, before: &Survey) -> Result<Bound, Failure> {
+        bound(session, self.database.dialect(), self.schema(), before, &self.files, self.cx).await
     }
 
     pub async fn run(self) -> Result<ResetOutputs, StepError> {
@@ -147,6 +166,9 @@ impl<'a> Work<'a> {
     async fn before(&self, session: &mut dyn Session) -> Result<Survey, StepError> {
         let before = self.survey(session).await?;
         self.step.expect_before.judge(&before, "before")?;
+        if self.cx.history.plan.reviewed.is_some() {
+            self.bound(session, &before).await?.judge(self.cx)?;
+        }
         Ok(before)
     }
 

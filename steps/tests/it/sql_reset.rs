@@ -1,9 +1,14 @@
 //! `sql-reset` on every database.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use jiff::Timestamp;
 use runbook_engine::error::{ErrorKind, StepError};
-use runbook_engine::plan::PlannedStep;
+use runbook_engine::kinds::Effect;
+use runbook_engine::plan::{Plan, PlannedStep, Reviewed};
+use runbook_steps::catalog;
 use runbook_steps::connections::sql::Dialect;
 use serde_json::{Value, json};
 
@@ -96,9 +101,54 @@ async fn undoes(db: &Db) {
     assert_eq!(number(db, "select count(*) as n from rings").await, json!(2));
 }
 
+/// What a reviewed plan saw is what is dropped; whether the rows themselves are compared is the database's.
+async fn as_planned(db: &Db, contents: bool) {
+    let files = Files::new();
+    let with = json!({ "connection": "db", "files": files.write("anew.sql", "create table anew (id integer primary key);") });
+    db.execute("create table seen (id integer primary key, \"t\" varchar(20)); insert into seen values (1, 'x'), (2, null)".replace('"', if db.dialect() == Dialect::MySql { "`" } else { "\"" }).as_str()).await;
+    let foreseen = async || {
+        let bench = Bench::new(vec![step(&with)], db.connections(), json!({})).await;
+        let foresee = catalog::step("sql-reset").unwrap().foresee;
+        foresee(with.clone(), Effect::DESTROY, bench.context("wipe")).await.unwrap()
+    };
+    let seen = foreseen().await;
+    assert_eq!(seen.binds["table `seen`"].contains("sha256"), contents, "{:?}", seen.binds);
+    assert_eq!(seen.binds, foreseen().await.binds);
+    let enter = async |binds: &BTreeMap<String, String>| {
+        let mut bench = Bench::new(vec![step(&with)], db.connections(), json!({})).await;
+        let reviewed = Reviewed {
+            id: "0".repeat(64),
+            made_by: String::new(),
+            made_at: Timestamp::now(),
+            seen_by: String::new(),
+            expires_at: Timestamp::now(),
+            systems: BTreeMap::new(),
+            sets: BTreeMap::new(),
+            settings: BTreeMap::new(),
+            binds: [("wipe".to_owned(), binds.clone())].into(),
+            skipped: BTreeSet::new(),
+        };
+        bench.plan = Arc::new(Plan { reviewed: Some(reviewed), ..Plan::clone(&bench.plan) });
+        bench.enter("wipe").await
+    };
+    let changes = ["update seen set id = 3 where id = 2", "insert into seen values (4, 'y')"];
+    for (change, drifts) in changes.into_iter().zip([contents, true]) {
+        if drifts {
+            db.execute(change).await;
+            let error = enter(&seen.binds).await.unwrap_err();
+            assert!(error.kind == ErrorKind::Drift && error.message.contains("table `seen`"), "{error}");
+            assert_ne!(number(db, "select count(*) as n from seen").await, json!(0));
+        }
+    }
+    let outputs = enter(&foreseen().await.binds).await.unwrap();
+    assert_eq!(outputs["after"]["tables"], json!({ "anew": 0 }));
+    db.execute("drop table anew").await;
+}
+
 #[tokio::test]
 async fn sqlite() {
     let db = Db::sqlite().await;
+    as_planned(&db, true).await;
     everywhere(&db).await;
     undoes(&db).await;
     let files = Files::new();
@@ -114,6 +164,7 @@ async fn sqlite() {
 #[tokio::test]
 async fn mariadb() {
     let db = Db::mariadb().await;
+    as_planned(&db, false).await;
     everywhere(&db).await;
     assert_eq!(db.dialect(), Dialect::MySql);
     // A reset that fails is marked, and nobody else begins one.
@@ -139,6 +190,7 @@ async fn mariadb() {
 #[tokio::test]
 async fn postgres() {
     let db = Db::postgres().await;
+    as_planned(&db, true).await;
     everywhere(&db).await;
     undoes(&db).await;
     db.execute(
