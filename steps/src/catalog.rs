@@ -7,6 +7,7 @@ use runbook_engine::kinds::Catalog;
 use crate::approval::Approval;
 use crate::archive::Archive;
 use crate::assert::Assert;
+use crate::backup::Backup;
 use crate::check_report::CheckReport;
 use crate::collections::files::FilesCollection;
 use crate::collections::fountainstore_documents::FountainStoreDocuments;
@@ -26,7 +27,9 @@ use crate::connections::sql::sqlite::SqliteConnection;
 use crate::count::Count;
 use crate::delete_batch::DeleteBatch;
 use crate::freeze::Freeze;
+use crate::generate_secret::GenerateSecret;
 use crate::http::HttpRequest;
+use crate::keygen::Keygen;
 use crate::kind::{self, CollectionEntry, ConnectionEntry, StepEntry};
 use crate::notify::Notify;
 use crate::redis_flush::RedisFlush;
@@ -47,13 +50,16 @@ pub static STEPS: &[StepEntry] = &[
     kind::step::<Approval>(),
     kind::step::<Archive>(),
     kind::step::<Assert>(),
+    kind::step::<Backup>(),
     kind::step::<CheckReport>(),
     kind::step::<Command>(),
     kind::step::<ConfirmPrompt>(),
     kind::step::<Count>(),
     kind::step::<DeleteBatch>(),
     kind::step::<Freeze>(),
+    kind::step::<GenerateSecret>(),
     kind::step::<HttpRequest>(),
+    kind::step::<Keygen>(),
     kind::step::<Notify>(),
     kind::step::<RedisFlush>(),
     kind::step::<Report>(),

@@ -1,5 +1,6 @@
 //! Step kinds against real servers and real files.
 
+mod backup;
 mod chatkit;
 mod collections;
 mod command;
@@ -14,6 +15,7 @@ mod fountain;
 mod freeze;
 mod freeze_chatkit;
 mod http;
+mod new_secrets;
 mod notify;
 mod redis_flush;
 mod redis_keys;

@@ -10,6 +10,8 @@ pub mod scan;
 pub(super) mod server;
 pub mod sqlite;
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use runbook_engine::error::StepError;
 use serde_json::Value;
@@ -173,6 +175,17 @@ pub trait Driver: Send + Sync {
 
     /// Which database it is, see `ConnectionKind::identity`.
     async fn identity(&self) -> Result<SystemIs, StepError>;
+
+    /// The environment in which the programs of the server's own make reach the database; none where there are no such programs.
+    fn environment(&self) -> Option<BTreeMap<String, String>> {
+        None
+    }
+
+    /// Another database of the same server; none where a server has one only.
+    fn other(&self, name: &str) -> Option<Database> {
+        let _ = name;
+        None
+    }
 
     /// What became of a transaction that [`Session::transaction`] named.
     async fn fate(&self, transaction: &str) -> Result<Fate, Failure> {

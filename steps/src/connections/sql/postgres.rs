@@ -1,10 +1,12 @@
 //! Connection kind `postgres`: a PostgreSQL database.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
+use percent_encoding::percent_decode_str;
 use runbook_engine::duration::Duration;
 use runbook_engine::error::StepError;
 use schemars::JsonSchema;
@@ -84,7 +86,8 @@ impl ConnectionKind for PostgresConnection {
     type Client = Database;
 
     fn open(self, _: &OpenContext<'_>) -> Result<Database, StepError> {
-        let options = self.options()?;
+        let (options, password) = self.options()?;
+        let environment = self.environment(&options, password);
         let mut settings = format!(
             "set standard_conforming_strings = on; set intervalstyle = 'postgres'; set bytea_output = 'hex'; \
              set extra_float_digits = 1; set timezone = 'UTC'; set datestyle = 'ISO, MDY'; set lock_timeout = {}",
@@ -102,7 +105,7 @@ impl ConnectionKind for PostgresConnection {
                     async move { connection.execute(sqlx::raw_sql(AssertSqlSafe(settings))).await.map(drop) },
                 )
             });
-        Ok(Database::new(Server { options, pool, made: OnceLock::new() }))
+        Ok(Database::new(Server { options, environment, pool, made: OnceLock::new() }))
     }
 
     async fn identity(client: &Database) -> Result<SystemIs, StepError> {
@@ -116,7 +119,8 @@ pub(super) fn millis(duration: Duration) -> u128 {
 }
 
 impl PostgresConnection {
-    fn options(&self) -> Result<PgConnectOptions, StepError> {
+    /// The options, and the password that they hold.
+    fn options(&self) -> Result<(PgConnectOptions, Option<String>), StepError> {
         let parts = Parts {
             url: self.url.clone(),
             host: self.host.clone(),
@@ -158,13 +162,44 @@ impl PostgresConnection {
         }
         // Statements are seldom run twice, and one that is kept breaks when a schema is reset under it.
         let name = self.application_name.as_deref().unwrap_or("runbook");
-        Ok(options.application_name(name).statement_cache_capacity(0))
+        let options = options.application_name(name).statement_cache_capacity(0);
+        let password = url.password().map(|text| percent_decode_str(text).decode_utf8_lossy().into_owned());
+        Ok((options, password))
+    }
+
+    /// The same for programs that use libpq.
+    fn environment(&self, options: &PgConnectOptions, password: Option<String>) -> BTreeMap<String, String> {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let host = options.get_socket().map(|folder| folder.display().to_string());
+        let mode = match options.get_ssl_mode() {
+            PgSslMode::Disable => "disable",
+            PgSslMode::Allow => "allow",
+            PgSslMode::Prefer => "prefer",
+            PgSslMode::Require => "require",
+            PgSslMode::VerifyCa => "verify-ca",
+            PgSslMode::VerifyFull => "verify-full",
+        };
+        let all = [
+            ("PGHOST", Some(host.unwrap_or_else(|| options.get_host().to_owned()))),
+            ("PGPORT", Some(options.get_port().to_string())),
+            ("PGUSER", Some(options.get_username().to_owned())),
+            ("PGDATABASE", options.get_database().map(str::to_owned)),
+            ("PGPASSWORD", password),
+            ("PGSSLMODE", Some(mode.to_owned())),
+            ("PGSSLROOTCERT", path(&self.ssl_root_cert)),
+            ("PGSSLCERT", path(&self.ssl_cert)),
+            ("PGSSLKEY", path(&self.ssl_key)),
+            ("PGCONNECT_TIMEOUT", Some(self.connect_timeout.0.as_secs().max(2).to_string())),
+            ("PGAPPNAME", Some("runbook".to_owned())),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }
 }
 
 /// A server, with its pool once it was needed.
 struct Server {
     options: PgConnectOptions,
+    environment: BTreeMap<String, String>,
     pool: PoolOptions<Postgres>,
     made: OnceLock<PgPool>,
 }
@@ -208,6 +243,17 @@ impl Driver for Server {
         };
         Box::new(session).finish().await;
         Ok(SystemIs::There(who))
+    }
+
+    fn environment(&self) -> Option<BTreeMap<String, String>> {
+        Some(self.environment.clone())
+    }
+
+    fn other(&self, name: &str) -> Option<Database> {
+        let mut environment = self.environment.clone();
+        environment.insert("PGDATABASE".to_owned(), name.to_owned());
+        let (options, pool) = (self.options.clone().database(name), self.pool.clone());
+        Some(Database::new(Self { options, environment, pool, made: OnceLock::new() }))
     }
 
     async fn fate(&self, transaction: &str) -> Result<Fate, Failure> {

@@ -1,0 +1,98 @@
+//! A backup restored into a database made for it, and counted there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use runbook_engine::error::{ErrorKind, StepError};
+
+use super::Backup;
+use super::tools::{environment, run};
+use crate::connections::sql::{Begin, Cell, Database, Dialect, Failure, Session, quoted};
+use crate::digest::sha256;
+use crate::kind::Context;
+
+/// Every table that holds rows of its own, but for those of the server, as schema and name.
+const TABLES: &str = "select n.nspname::text, c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+    where c.relkind = 'r' and c.relpersistence <> 't' and n.nspname not in ('pg_catalog', 'information_schema') \
+    and n.nspname !~ '^pg_toast' and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass \
+    and d.objid = c.oid and d.deptype = 'e') order by 1, 2";
+
+/// The tables of a database.
+pub(super) async fn tables(session: &mut dyn Session) -> Result<Vec<(String, String)>, Failure> {
+    let rows = session.cells(TABLES, Vec::new()).await?.rows;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| match <[Cell; 2]>::try_from(row) {
+            Ok([Cell::Text(schema), Cell::Text(name)]) => Some((schema, name)),
+            _ => None,
+        })
+        .collect())
+}
+
+/// How many rows the tables of a database hold, as `schema.table`.
+pub(super) async fn count(session: &mut dyn Session) -> Result<BTreeMap<String, u64>, Failure> {
+    let mut counts = BTreeMap::new();
+    for (schema, name) in tables(session).await? {
+        let table = format!("{}.{}", quoted(Dialect::Postgres, &schema), quoted(Dialect::Postgres, &name));
+        let rows = session.cells(&format!("select count(*)::text from {table}"), Vec::new()).await?.rows;
+        let number = match rows.first().and_then(|row| row.first()) {
+            Some(Cell::Text(text)) => text.parse().unwrap_or_default(),
+            _ => 0,
+        };
+        counts.insert(format!("{schema}.{name}"), number);
+    }
+    Ok(counts)
+}
+
+/// Restores the file into a database made for it on the server of connection `on`; what is in there then. The database is dropped, however it went.
+pub(super) async fn restored(
+    step: &Backup,
+    cx: &Context,
+    on: &str,
+    file: &str,
+) -> Result<BTreeMap<String, u64>, StepError> {
+    let server = cx.resources.connection::<Database>(on)?;
+    let mut env = environment(&server, on)?;
+    // The same in every attempt, so that none is left behind.
+    let mark = sha256(format!("{}:{}", cx.run.id, cx.step).as_bytes());
+    let name = format!("runbook_probe_{}", &mark[..16]);
+    let during = |error: Failure| StepError::from(error.during("making a database for the probe"));
+    drop_database(&server, &name).await.map_err(during)?;
+    script(&server, &format!("create database {name} template template0")).await.map_err(during)?;
+    env.insert("PGDATABASE".to_owned(), name.clone());
+    let target = format!("--dbname={name}");
+    let arguments = ["--no-password", "--exit-on-error", "--no-owner", "--no-privileges", &target, file];
+    let ended: Result<_, StepError> = async {
+        run(step, cx, "pg_restore", &arguments, env).await.map_err(|error| {
+            let message = format!("the backup can not be restored: {}", error.message);
+            StepError {
+                message,
+                kind: if error.kind == ErrorKind::Refused { ErrorKind::Gate } else { error.kind },
+                ..error
+            }
+        })?;
+        let copy = server
+            .other(&name)
+            .ok_or_else(|| StepError::new(ErrorKind::Bug, "the probe is on no server of PostgreSQL"))?;
+        let mut session = copy.begin(Begin::ReadOnly).await?;
+        Ok(count(&mut *session).await?)
+    }
+    .await;
+    let dropped = drop_database(&server, &name).await;
+    let counts = ended?;
+    dropped.map_err(|error| {
+        StepError::from(error.during(&format!("dropping the database {name} of the probe")))
+    })?;
+    Ok(counts)
+}
+
+async fn drop_database(server: &Arc<Database>, name: &str) -> Result<(), Failure> {
+    script(server, &format!("drop database if exists {name} with (force)")).await
+}
+
+async fn script(server: &Arc<Database>, sql: &str) -> Result<(), Failure> {
+    let mut session = server.open().await?;
+    session.script(sql).await?;
+    session.finish().await;
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! A secret that is made and written into a file of its own, once, and never over what is there.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use runbook_engine::crash;
+use runbook_engine::error::{ErrorKind, StepError};
+use runbook_engine::step::{Intent, Settlement};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::digest::hex;
+use crate::had;
+use crate::kind::Context;
+use crate::manifest::blocking;
+
+/// How much of a file is read, in bytes: more than any secret has.
+const MOST: u64 = 64 * 1024;
+
+/// Makes a secret and writes it to `path`, for its owner alone. `made` gives the content of the file, and `outputs` what may be said of such a content; nothing
+/// when it is none. After a crash the file tells whether it was written.
+pub(crate) async fn write_once<T>(
+    cx: &Context,
+    path: &Path,
+    made: impl FnOnce() -> Result<String, StepError>,
+    outputs: impl Fn(&str) -> Option<T>,
+) -> Result<T, StepError>
+where
+    T: Serialize + DeserializeOwned + PartialEq + Clone,
+{
+    cx.checkpoint()?;
+    let series = had::series(cx).await?;
+    let view = cx.ledger.view().await?;
+    let there = read(path).await?;
+    let known = there.as_deref().and_then(|text| {
+        learn(cx, text);
+        outputs(text)
+    });
+    if let Some(had) = had::outputs::<T>(&view, series) {
+        return if known.as_ref() == Some(&had) { Ok(had) } else { Err(lost(path)) };
+    }
+    for batch in view.unsettled {
+        let announced = T::deserialize(&batch.what)
+            .map_err(|error| StepError::new(ErrorKind::Bug, format!("the ledger is unreadable: {error}")))?;
+        if known.as_ref() == Some(&announced) {
+            let settlement = had::settlement(&announced, series, json!({ "written": true }))?;
+            cx.ledger.settle(batch.number, settlement).await?;
+            return Ok(announced);
+        }
+        let outcome = json!({ "repeated": true });
+        cx.ledger.settle(batch.number, Settlement { outcome, ..Settlement::default() }).await?;
+    }
+    if there.is_some() {
+        return Err(taken(path));
+    }
+    let text = made()?;
+    learn(cx, &text);
+    let outputs =
+        outputs(&text).ok_or_else(|| StepError::new(ErrorKind::Bug, "what was made is no such secret"))?;
+    let intent = Intent { what: json!(outputs), items: 1, charged_items: 0, charged_bytes: 0 };
+    let batch = cx.ledger.intend(intent).await?.number;
+    let target = path.to_owned();
+    if !blocking(move || write_new(&target, text.as_bytes()).map_err(|error| unwritten(&target, &error)))
+        .await?
+    {
+        return Err(taken(path));
+    }
+    let settlement = had::settlement(&outputs, series, json!({ "written": true }))?;
+    cx.ledger.settle(batch, Settlement { done: 1, ..settlement }).await?;
+    Ok(outputs)
+}
+
+/// Fails when something is at a path where a secret is to be written, as the step would.
+pub(crate) async fn is_free(path: &Path) -> Result<(), StepError> {
+    if read(path).await?.is_some() { Err(taken(path)) } else { Ok(()) }
+}
+
+/// Tells the redactor a secret, and each line of one that has several.
+pub(crate) fn learn(cx: &Context, text: &str) {
+    cx.redactor.learn(text.trim_end());
+    text.lines()
+        .filter(|line| line.len() >= 16 && !line.starts_with("-----"))
+        .for_each(|line| cx.redactor.learn(line));
+}
+
+fn taken(path: &Path) -> StepError {
+    StepError::refused(format!(
+        "{} is there already: nothing was written over, and no secret was made",
+        path.display()
+    ))
+    .with_help("move it away, or name another path, then resume")
+}
+
+fn lost(path: &Path) -> StepError {
+    StepError::gate(format!("{} does not hold what this step wrote there", path.display()))
+        .with_help("put it back, then resume; a new one is made by a new run")
+}
+
+fn unwritten(path: &Path, error: &io::Error) -> StepError {
+    StepError::refused(format!("{} can not be written", path.display())).with_source(error)
+}
+
+/// What is in the file; nothing when there is none. What is no text of a secret's size comes as an empty one.
+async fn read(path: &Path) -> Result<Option<String>, StepError> {
+    if !path.is_absolute() {
+        return Err(StepError::invalid(format!("{} is not an absolute path", path.display())));
+    }
+    let path: PathBuf = path.to_owned();
+    blocking(move || match fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            Err(StepError::refused(format!("{} can not be looked at", path.display())).with_source(&error))
+        }
+        Ok(found) if !found.is_file() || found.len() > MOST => Ok(Some(String::new())),
+        Ok(_) => {
+            let mut text = String::new();
+            // Somebody else's file may not be readable, and is left all the same.
+            let read = File::open(&path).and_then(|file| file.take(MOST).read_to_string(&mut text));
+            Ok(Some(if read.is_ok() { text } else { String::new() }))
+        }
+    })
+    .await
+}
+
+/// Writes a file that nobody but its owner may read, whole or not at all. False when something is there: it stays as it is.
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<bool> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no name of a file"));
+    };
+    let mut drawn = [0; 8];
+    getrandom::fill(&mut drawn).map_err(|error| io::Error::other(error.to_string()))?;
+    let beside = folder.join(format!(".{}.{}.part", name.to_string_lossy(), hex(&drawn)));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| {
+        crash::point("secret: written");
+        // Unlike a renaming, a second name never takes the place of what is there.
+        match fs::hard_link(&beside, path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    });
+    crash::point("secret: in its place");
+    fs::remove_file(&beside)?;
+    File::open(folder)?.sync_all()?;
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_new_file_is_for_its_owner_and_takes_nobodys_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        assert!(write_new(&path, b"one").unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!write_new(&path, b"two").unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        std::os::unix::fs::symlink("nowhere", folder.path().join("link")).unwrap();
+        assert!(!write_new(&folder.path().join("link"), b"two").unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        assert!(write_new(&folder.path().join("no/such/folder"), b"x").is_err());
+    }
+}
