@@ -32,6 +32,7 @@ use crate::http::HttpRequest;
 use crate::keygen::Keygen;
 use crate::kind::{self, CollectionEntry, ConnectionEntry, StepEntry};
 use crate::notify::Notify;
+use crate::reconcile::Reconcile;
 use crate::redis_flush::RedisFlush;
 use crate::report::Report;
 use crate::s3_lifecycle::S3Lifecycle;
@@ -61,6 +62,7 @@ pub static STEPS: &[StepEntry] = &[
     kind::step::<HttpRequest>(),
     kind::step::<Keygen>(),
     kind::step::<Notify>(),
+    kind::step::<Reconcile>(),
     kind::step::<RedisFlush>(),
     kind::step::<Report>(),
     kind::step::<S3Lifecycle>(),

@@ -1,28 +1,19 @@
 //! Sets of items as a reviewed plan keeps them: each key once, in the order of the keys, so that the hash of the artifact is the digest of
 //! the set. They are made and compared in bounded memory, however large they are.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeSet, BinaryHeap};
-use std::io;
-use std::path::PathBuf;
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use runbook_engine::artifact::{Artifact, ArtifactLines, ArtifactWriter, Artifacts};
-use runbook_engine::error::StepError;
+use runbook_engine::error::{ErrorKind, StepError};
 use runbook_engine::saved::TargetSet;
 use serde::{Deserialize, Serialize};
-use tokio::fs::File;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, BufWriter};
 
 use crate::collections::Versions;
+use crate::external_sort::Sorter;
 use crate::manifest::{Entry, Keys};
-use crate::scratch::{Scratch, failed};
+use crate::scratch::failed;
 
-/// How many bytes of items are sorted in memory at one time.
-const CHUNK: usize = 3 * 1024 * 1024;
-/// How many sorted files are merged at one time.
-const FAN_IN: usize = 64;
-/// How much of a sorted file is read at one time, in bytes.
-const BUFFER: usize = 32 * 1024;
 /// How many keys are shown of a set.
 const SHOWN: usize = 5;
 
@@ -131,10 +122,8 @@ pub async fn target_set(
     collections: &[String],
     what: String,
 ) -> Result<(TargetSet, bool), StepError> {
-    let scratch = Scratch::make(artifacts).await?;
-    let mut files = Files { folder: scratch.path().to_owned(), made: 0 };
-    let mut runs = Vec::new();
-    let (mut chunk, mut size, mut bytes, mut complete) = (Vec::new(), 0, 0_u64, true);
+    let mut sorter = Sorter::new(artifacts).await?;
+    let (mut bytes, mut complete) = (0_u64, true);
     for manifest in manifests {
         let mut keys = Keys::open(artifacts, manifest, 0).await?;
         while let Some(Entry { key, bytes: its, version_in }) = keys.next_entry().await? {
@@ -142,29 +131,13 @@ pub async fn target_set(
             let member = Member { key, version_in, bytes: its };
             complete &= member.says_all_of(collections);
             let line = serde_json::to_string(&member).map_err(|error| failed(&error.into()))?;
-            size += member.key.len() + line.len() + size_of::<Sorted>();
-            chunk.push(Sorted { key: member.key, line });
-            if size >= CHUNK {
-                runs.push(files.sorted(std::mem::take(&mut chunk)).await?);
-                size = 0;
-            }
+            sorter.push(member.key, line).await?;
         }
-    }
-    runs.push(files.sorted(chunk).await?);
-    while runs.len() > FAN_IN {
-        let some: Vec<PathBuf> = runs.drain(..FAN_IN).collect();
-        let (path, mut file) = files.create().await?;
-        let mut merge = Merge::open(&some).await?;
-        while let Some(member) = merge.next().await? {
-            write(&mut file, &member).await?;
-        }
-        file.flush().await.map_err(|error| failed(&error))?;
-        runs.push(path);
     }
     let mut set = artifacts.create_raw("targets.jsonl").await?;
     let (mut few, mut last) = (Few::default(), None::<String>);
-    let mut merge = Merge::open(&runs).await?;
-    while let Some(member) = merge.next().await? {
+    let mut sorted = sorter.finish().await?;
+    while let Some(member) = sorted.next().await? {
         if last.as_ref() == Some(&member.key) {
             return Err(StepError::invalid(format!("`{}` stands in the manifests twice", member.key)));
         }
@@ -174,6 +147,13 @@ pub async fn target_set(
     }
     let items = set.finish().await?;
     Ok((TargetSet { what, count: few.count, bytes, examples: few.first, items }, complete))
+}
+
+/// Of kind drift: what is there is not what a reviewed plan says. `done` is what was not.
+pub(crate) fn refuses(words: &str, plan: &str, done: &str) -> StepError {
+    let plan = plan.get(..12).unwrap_or(plan);
+    StepError::new(ErrorKind::Drift, format!("the items are not those of the reviewed plan {plan}: {words}"))
+        .with_help(format!("nothing was {done}; cancel the run, make a new plan and have it reviewed"))
 }
 
 /// Compares two sets, and writes down what is in both and did not change, but that it may have gone in part: a manifest. What a key's size
@@ -252,115 +232,6 @@ impl Set {
 
     pub(crate) async fn next(&mut self) -> Result<Option<Member>, StepError> {
         Ok(self.0.next_json().await?.map(|(member, _)| member))
-    }
-}
-
-/// Names unfinished files.
-struct Files {
-    folder: PathBuf,
-    made: usize,
-}
-
-impl Files {
-    async fn create(&mut self) -> Result<(PathBuf, BufWriter<File>), StepError> {
-        self.made += 1;
-        let path = self.folder.join(self.made.to_string());
-        let file = File::create_new(&path).await.map_err(|error| failed(&error))?;
-        Ok((path, BufWriter::new(file)))
-    }
-
-    async fn sorted(&mut self, mut chunk: Vec<Sorted>) -> Result<PathBuf, StepError> {
-        chunk.sort_unstable_by(|one, other| one.key.cmp(&other.key));
-        let (path, mut file) = self.create().await?;
-        for member in &chunk {
-            write(&mut file, member).await?;
-        }
-        file.flush().await.map_err(|error| failed(&error))?;
-        Ok(path)
-    }
-}
-
-/// An item as a sorted file holds it: its key, and its line of the set.
-struct Sorted {
-    key: String,
-    line: String,
-}
-
-/// Both texts behind their lengths, because a key may hold a line break.
-async fn write(file: &mut BufWriter<File>, member: &Sorted) -> Result<(), StepError> {
-    for text in [&member.key, &member.line] {
-        let length = u32::try_from(text.len()).map_err(|_| StepError::gate("a key is longer than 4 GiB"))?;
-        file.write_all(&length.to_le_bytes()).await.map_err(|error| failed(&error))?;
-        file.write_all(text.as_bytes()).await.map_err(|error| failed(&error))?;
-    }
-    Ok(())
-}
-
-/// One text; nothing at the end of the file.
-async fn read(file: &mut BufReader<File>) -> Result<Option<String>, StepError> {
-    if file.fill_buf().await.map_err(|error| failed(&error))?.is_empty() {
-        return Ok(None);
-    }
-    let length = file.read_u32_le().await.map_err(|error| failed(&error))?;
-    let mut text = vec![0; length as usize];
-    file.read_exact(&mut text).await.map_err(|error| failed(&error))?;
-    let text = String::from_utf8(text).map_err(|error| failed(&io::Error::other(error)))?;
-    Ok(Some(text))
-}
-
-/// The next item of one sorted file; the least first.
-struct Next(Sorted, usize);
-
-impl PartialEq for Next {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Next {}
-
-impl PartialOrd for Next {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Next {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (&self.0.key, self.1).cmp(&(&other.0.key, other.1))
-    }
-}
-
-/// Sorted files as one.
-struct Merge {
-    files: Vec<BufReader<File>>,
-    heap: BinaryHeap<Reverse<Next>>,
-}
-
-impl Merge {
-    async fn open(paths: &[PathBuf]) -> Result<Self, StepError> {
-        let mut merge = Self { files: Vec::new(), heap: BinaryHeap::new() };
-        for (at, path) in paths.iter().enumerate() {
-            let file = File::open(path).await.map_err(|error| failed(&error))?;
-            merge.files.push(BufReader::with_capacity(BUFFER, file));
-            merge.fill(at).await?;
-        }
-        Ok(merge)
-    }
-
-    async fn fill(&mut self, at: usize) -> Result<(), StepError> {
-        let file = &mut self.files[at];
-        if let Some(key) = read(file).await? {
-            let line = read(file).await?.ok_or_else(|| failed(&io::ErrorKind::UnexpectedEof.into()))?;
-            self.heap.push(Reverse(Next(Sorted { key, line }, at)));
-        }
-        Ok(())
-    }
-
-    async fn next(&mut self) -> Result<Option<Sorted>, StepError> {
-        let Some(Reverse(Next(member, at))) = self.heap.pop() else { return Ok(None) };
-        self.fill(at).await?;
-        Ok(Some(member))
     }
 }
 

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use runbook_engine::error::StepError;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// One item of a collection.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,6 +77,57 @@ pub struct Page {
     pub moved: bool,
 }
 
+/// One page of keys alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeyPage {
+    /// The keys, in the collection's order.
+    pub keys: Vec<String>,
+    /// Where the next page begins; absent after the last one.
+    pub next: Option<Value>,
+    /// As [`Page::moved`].
+    pub moved: bool,
+}
+
+/// How a text of another system names an item.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NamedBy {
+    /// By a URL that leads to it.
+    #[default]
+    Url,
+    /// By its key.
+    Key,
+}
+
+/// What a field of an item is set to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NewValue {
+    /// A value as an author writes it, or as a record of the collection holds it.
+    Value(Value),
+    /// The time at which it is set, by the clock of the system.
+    Now,
+}
+
+/// A change of some fields of an item.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// The item's key.
+    pub key: String,
+    /// What must still hold of it.
+    pub expected: Expected,
+    /// The fields that change.
+    pub set: BTreeMap<String, NewValue>,
+}
+
+/// What must hold of an item that is to be changed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expected {
+    /// It is in the state that was read.
+    Version(Version),
+    /// These fields of it hold these values, as an author writes them.
+    Fields(Map<String, Value>),
+}
+
 /// What became of one key of a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum KeyOutcome {
@@ -93,6 +144,13 @@ impl KeyOutcome {
     pub fn changed(key: &str, how: &str) -> Self {
         Self::Failed(StepError::gate(format!(
             "`{key}` changed since the snapshot: {how}; it was not deleted: take a new snapshot"
+        )))
+    }
+
+    /// It was not updated because it is not what was expected: `how`, in words. Of kind gate.
+    pub fn not_updated(key: &str, how: &str) -> Self {
+        Self::Failed(StepError::gate(format!(
+            "`{key}` changed since it was looked at: {how}; it was left as it is"
         )))
     }
 }
@@ -140,6 +198,27 @@ pub trait Collection: Send + Sync {
     /// The page at `cursor` (the first one without), at most `limit` items, in the collection's order.
     async fn scan(&self, cursor: Option<&Value>, limit: usize) -> Result<Page, StepError>;
 
+    /// The page of keys at `cursor`, like [`Collection::scan`], without reading what the items hold.
+    async fn keys(&self, cursor: Option<&Value>, limit: usize) -> Result<KeyPage, StepError> {
+        let Page { items, next, moved, .. } = self.scan(cursor, limit).await?;
+        Ok(KeyPage { keys: items.into_iter().map(|item| item.key).collect(), next, moved })
+    }
+
+    /// Whether there is an item of this key, without reading what it holds. False only when the system says that there is none.
+    async fn exists(&self, key: &str) -> Result<bool, StepError> {
+        Ok(self.read(key).await?.is_some())
+    }
+
+    /// The key of the item that a text of another system names, whether there is such an item or not; why it names none of this
+    /// collection otherwise, as a lower-case fragment without what may be secret in a URL.
+    fn resolve(&self, text: &str, by: NamedBy) -> Result<String, String> {
+        match by {
+            NamedBy::Key if text.is_empty() => Err("it is empty".to_owned()),
+            NamedBy::Key => Ok(text.to_owned()),
+            NamedBy::Url => Err(format!("no URL leads to {}", self.describe())),
+        }
+    }
+
     /// The item of this key, if there is one.
     async fn read(&self, key: &str) -> Result<Option<Item>, StepError>;
 
@@ -153,6 +232,13 @@ pub trait Collection: Send + Sync {
     /// the effect. An item that is not the expected version is left, as [`KeyOutcome::changed`]: asked in the same request where the
     /// system can be asked so, and right before it otherwise. A collection whose items have no version is never given one.
     async fn delete(&self, keys: &[Doomed]) -> Result<Vec<KeyOutcome>, StepError>;
+
+    /// Sets fields of items; one outcome per change, in their order. [`KeyOutcome::Already`] when all of the fields hold what they would be
+    /// set to, whatever the rest of the item is; otherwise an item that is not as expected is left, as [`KeyOutcome::not_updated`].
+    async fn update(&self, changes: &[Change]) -> Result<Vec<KeyOutcome>, StepError> {
+        let _ = changes;
+        Err(StepError::invalid(format!("{} can not be updated", self.describe())))
+    }
 
     /// Puts these items back; one outcome per item, in their order.
     async fn put(&self, items: &[Item]) -> Result<Vec<KeyOutcome>, StepError>;

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
@@ -110,13 +110,18 @@ impl Directory {
 
     /// Writes a file that is whole or not there: beside its place, forced to disk, then renamed. Folders are made.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, StepError> {
+        self.write_from(name, &mut &*bytes)
+    }
+
+    /// The same with what is read from `source`, which may be of any size.
+    pub fn write_from(&self, name: &str, source: &mut dyn io::Read) -> Result<PathBuf, StepError> {
         let path = self.path(name)?;
         let failed = |error: io::Error| self.failed("writing", name, &error);
         let folder = path.parent().unwrap_or(&self.root).to_owned();
         fs::create_dir_all(&folder).map_err(failed)?;
         self.inside(&folder, name)?;
         let beside = folder.join(format!(".{}.{}.part", file_name(&path), random().map_err(failed)?));
-        let written = write_through(&beside, bytes).and_then(|()| {
+        let written = write_through(&beside, source).and_then(|()| {
             crash::point("file: written");
             fs::rename(&beside, &path)
         });
@@ -307,9 +312,9 @@ fn random() -> io::Result<String> {
     Ok(hex(&bytes))
 }
 
-fn write_through(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_through(path: &Path, source: &mut dyn io::Read) -> io::Result<()> {
     let mut file = File::create_new(path)?;
-    file.write_all(bytes)?;
+    io::copy(source, &mut file)?;
     file.sync_all()
 }
 

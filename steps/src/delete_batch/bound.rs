@@ -12,7 +12,7 @@ use super::DeleteBatch;
 use super::record::{Cursor, Intended, decode, encode};
 use super::versions::complete_set;
 use crate::collections::{Collection, Guard};
-use crate::keyset::{Against, Few, hold_against};
+use crate::keyset::{Against, Few, hold_against, refuses};
 use crate::kind::Context;
 use crate::manifest::Keys;
 
@@ -66,7 +66,7 @@ pub(super) async fn bind(step: &DeleteBatch, cx: &Context) -> Result<Bound, Step
     let (gone, gone_in_part) = (mine(&against.gone), mine(&against.gone_in_part));
     if let Some(words) = (Against { gone, gone_in_part, ..against.clone() }).words() {
         if plan.drift == Drift::Refuse {
-            return Err(drifted(&words, &reviewed.id));
+            return Err(refuses(&words, &reviewed.id, "deleted"));
         }
         cx.live.say(&format!("not as in the reviewed plan: {words}; only what is in the plan is deleted"));
     }
@@ -144,10 +144,4 @@ fn told(
         }
     }
     Ok(guards)
-}
-
-fn drifted(words: &str, plan: &str) -> StepError {
-    let plan = plan.get(..12).unwrap_or(plan);
-    StepError::new(ErrorKind::Drift, format!("the items are not those of the reviewed plan {plan}: {words}"))
-        .with_help("nothing was deleted; cancel the run, make a new plan and have it reviewed")
 }

@@ -17,6 +17,7 @@ mod freeze_chatkit;
 mod http;
 mod new_secrets;
 mod notify;
+mod reconcile;
 mod redis_flush;
 mod redis_keys;
 mod refusals;

@@ -3,6 +3,7 @@
 mod delete;
 mod list;
 mod object;
+mod urls;
 
 use std::sync::Arc;
 
@@ -16,13 +17,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use super::{Collection, Content, Doomed, Guard, Item, KeyOutcome, Page, find_by_scan};
+use super::{Collection, Content, Doomed, Guard, Item, KeyOutcome, KeyPage, NamedBy, Page, find_by_scan};
 use crate::connections::s3::S3;
 use crate::kind::CollectionKind;
 use crate::resources::Resources;
 
 use list::Listed;
 use object::Name;
+use urls::Places;
 
 /// The objects of a bucket below a prefix. The key of an object is its key in the bucket. An object of a snapshot is deleted only while
 /// it has the ETag that it had: the store is asked to make sure where it can, and it is looked at right before where it can not.
@@ -42,6 +44,10 @@ pub struct S3ObjectsCollection {
     /// Whether a snapshot holds what is in the objects. Without it the objects of a snapshot can be deleted, and not be put back.
     #[serde(default = "yes")]
     pub contents: bool,
+    /// Further addresses at which the bucket's store is known, `http` or `https`: a URL that leads to the bucket there names an object of it.
+    /// What the application tells its users, when that is not the `endpoint` of the connection. Default: none.
+    #[serde(default)]
+    pub public_endpoints: Vec<String>,
 }
 
 fn yes() -> bool {
@@ -54,13 +60,15 @@ impl CollectionKind for S3ObjectsCollection {
 
     fn open(self, _: &str, resources: &Resources) -> Result<Arc<dyn Collection>, StepError> {
         let bucket = resources.connection::<S3>(&self.connection)?;
-        Ok(Arc::new(S3Objects { bucket, settings: self, conditional: OnceCell::new() }))
+        let places = Places::new(&bucket, &self.public_endpoints)?;
+        Ok(Arc::new(S3Objects { bucket, settings: self, places, conditional: OnceCell::new() }))
     }
 }
 
 struct S3Objects {
     bucket: Arc<S3>,
     settings: S3ObjectsCollection,
+    places: Places,
     /// Whether the store refuses to delete what has another ETag, once that was tried.
     conditional: OnceCell<bool>,
 }
@@ -152,6 +160,31 @@ impl Collection for S3Objects {
 
     async fn scan(&self, cursor: Option<&Value>, limit: usize) -> Result<Page, StepError> {
         self.page(cursor, limit).await
+    }
+
+    async fn keys(&self, cursor: Option<&Value>, limit: usize) -> Result<KeyPage, StepError> {
+        let listing = self.list(cursor, limit.clamp(1, MAX_BATCH)).await?;
+        let current = listing.objects.into_iter().map(|one| one.name.to_string());
+        Ok(KeyPage { keys: current.collect(), next: listing.next, moved: false })
+    }
+
+    async fn exists(&self, key: &str) -> Result<bool, StepError> {
+        Ok(self.look(&self.name(key)?).await?.is_some())
+    }
+
+    fn resolve(&self, text: &str, by: NamedBy) -> Result<String, String> {
+        let key = match by {
+            NamedBy::Url => self.places.key(text)?,
+            NamedBy::Key if text.is_empty() => return Err("it is empty".to_owned()),
+            NamedBy::Key => text.to_owned(),
+        };
+        match self.settings.prefix.as_str() {
+            _ if self.settings.versions => {
+                Err("it names an object, and the collection is of versions".to_owned())
+            }
+            prefix if key.starts_with(prefix) => Ok(key),
+            prefix => Err(format!("it is not below {prefix}")),
+        }
     }
 
     async fn read(&self, key: &str) -> Result<Option<Item>, StepError> {

@@ -102,7 +102,7 @@ fn compared(
 }
 
 /// A value of an author as one of a column.
-fn cell(column: &Column, value: &Value) -> Result<Cell, StepError> {
+pub(super) fn cell(column: &Column, value: &Value) -> Result<Cell, StepError> {
     let sqlite = matches!(column.kind, Kind::Sqlite(_));
     match value {
         Value::String(text) => Ok(Cell::Text(text.clone())),

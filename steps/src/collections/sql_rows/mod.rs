@@ -3,6 +3,7 @@
 mod filter;
 mod records;
 mod table;
+mod update;
 mod write;
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use tokio::sync::OnceCell;
 use self::filter::Parameters;
 use self::table::{Column, Table};
 use super::record_version::record_version;
-use super::{Collection, Content, Doomed, Guard, Item, KeyOutcome, Page, Version};
+use super::{Change, Collection, Content, Doomed, Guard, Item, KeyOutcome, Page, Version};
 use crate::connections::sql::{Begin, Cell, Cells, Database, Dialect, Failure, Session};
 use crate::kind::CollectionKind;
 use crate::one_or_many::OneOrMany;
@@ -52,6 +53,10 @@ pub struct SqlRows {
     /// A column that changes with every change of its row. Default: none, and the whole row is compared.
     #[serde(default)]
     pub version: Option<String>,
+    /// A column that holds a value in rows that are deleted in name only, such as `deleted_at`: they are left out. A table without the column
+    /// has no such rows. Default: none.
+    #[serde(default)]
+    pub soft_deleted_by: Option<String>,
 }
 
 impl CollectionKind for SqlRows {
@@ -136,7 +141,7 @@ impl Rows {
             Some(name) => table.column(name)?.read(),
             None => "''".to_owned(),
         });
-        let holds = filter::conditions(table, &self.settings.conditions, parameters)?;
+        let holds = self.holds(table, parameters)?;
         all.push(format!("case when {holds} then '1' else '0' end"));
         Ok(all.join(", "))
     }
@@ -182,7 +187,12 @@ impl Rows {
 
     /// The conditions that a row is wanted by.
     fn holds(&self, table: &Table, parameters: &mut Parameters) -> Result<String, StepError> {
-        filter::conditions(table, &self.settings.conditions, parameters)
+        let holds = filter::conditions(table, &self.settings.conditions, parameters)?;
+        let deleted = self.settings.soft_deleted_by.as_ref().and_then(|name| table.column(name).ok());
+        Ok(match deleted {
+            Some(column) => format!("{holds} and t.{} is null", column.quoted),
+            None => holds,
+        })
     }
 
     async fn page(&self, at: Option<Cursor>, limit: usize) -> Result<Page, StepError> {
@@ -243,9 +253,14 @@ fn further(table: &Table, after: Vec<Cell>, parameters: &mut Parameters) -> Stri
 #[async_trait]
 impl Collection for Rows {
     fn describe(&self) -> String {
-        let conditions = &self.settings.conditions;
-        let of = format!("rows of {} at {}", self.settings.table, self.database.describe());
-        if conditions.is_empty() { of } else { format!("{of} where {}", filter::describe(conditions)) }
+        let mut of = format!("rows of {} at {}", self.settings.table, self.database.describe());
+        if !self.settings.conditions.is_empty() {
+            of = format!("{of} where {}", filter::describe(&self.settings.conditions));
+        }
+        match &self.settings.soft_deleted_by {
+            Some(column) => format!("{of}, without those deleted by {column}"),
+            None => of,
+        }
     }
 
     fn guard(&self) -> Guard {
@@ -311,6 +326,10 @@ impl Collection for Rows {
 
     async fn delete(&self, keys: &[Doomed]) -> Result<Vec<KeyOutcome>, StepError> {
         write::delete(self, keys).await
+    }
+
+    async fn update(&self, changes: &[Change]) -> Result<Vec<KeyOutcome>, StepError> {
+        update::update(self, changes).await
     }
 
     async fn put(&self, items: &[Item]) -> Result<Vec<KeyOutcome>, StepError> {

@@ -21,7 +21,7 @@ pub(super) fn among(table: &Table, keys: &[&str], parameters: &mut Parameters) -
     among_of("t.", table, keys, parameters)
 }
 
-fn among_of(
+pub(super) fn among_of(
     prefix: &str,
     table: &Table,
     keys: &[&str],
@@ -46,7 +46,7 @@ fn among_of(
 }
 
 /// The rows of these keys, locked until the end of the transaction.
-async fn locked(
+pub(super) async fn locked(
     rows: &Rows,
     session: &mut dyn Session,
     keys: &[&str],
@@ -76,7 +76,7 @@ async fn locked(
 }
 
 /// A transaction that may write, on which no row is hidden.
-async fn begin(rows: &Rows) -> Result<Box<dyn Session>, Failure> {
+pub(super) async fn begin(rows: &Rows) -> Result<Box<dyn Session>, Failure> {
     let mut session = rows.database.begin(Begin::Write).await?;
     rows.see_all(&mut *session).await?;
     Ok(session)
@@ -191,7 +191,7 @@ async fn attempt(
 }
 
 /// Runs a statement so that its failure leaves the transaction as it was.
-async fn in_savepoint(
+pub(super) async fn in_savepoint(
     session: &mut dyn Session,
     sql: &str,
     parameters: Vec<Cell>,

@@ -1,7 +1,7 @@
 //! S3 against a real store.
 
 mod lifecycle;
-mod weed;
+pub mod weed;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -35,13 +35,14 @@ fn objects(weed: &Weed, bucket: &str, settings: Value) -> Arc<dyn Collection> {
 }
 
 /// The client of a bucket that is made now.
-async fn make(weed: &Weed, bucket: &str) -> Arc<S3> {
+pub async fn make(weed: &Weed, bucket: &str) -> Arc<S3> {
     let s3 = resources(weed.bucket(bucket), json!({})).connection::<S3>("bucket").unwrap();
     s3.client().await.create_bucket().bucket(bucket).send().await.unwrap();
     s3
 }
 
-async fn write(s3: &S3, key: &str, text: &str) {
+/// Writes an object.
+pub async fn write(s3: &S3, key: &str, text: &str) {
     let request = s3.client().await.put_object().bucket(s3.bucket()).key(key);
     request.body(text.as_bytes().to_vec().into()).send().await.unwrap();
 }
