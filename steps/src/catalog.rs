@@ -35,6 +35,7 @@ use crate::notify::Notify;
 use crate::reconcile::Reconcile;
 use crate::redis_flush::RedisFlush;
 use crate::report::Report;
+use crate::s3_inventory::S3Inventory;
 use crate::s3_lifecycle::S3Lifecycle;
 use crate::snapshot::Snapshot;
 use crate::sql::Sql;
@@ -65,6 +66,7 @@ pub static STEPS: &[StepEntry] = &[
     kind::step::<Reconcile>(),
     kind::step::<RedisFlush>(),
     kind::step::<Report>(),
+    kind::step::<S3Inventory>(),
     kind::step::<S3Lifecycle>(),
     kind::step::<Snapshot>(),
     kind::step::<Sql>(),

@@ -39,6 +39,7 @@ pub mod redis_flush;
 pub mod report;
 pub mod resources;
 pub mod retry;
+pub mod s3_inventory;
 pub mod s3_lifecycle;
 mod scratch;
 pub mod snapshot;

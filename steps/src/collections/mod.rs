@@ -77,11 +77,20 @@ pub struct Page {
     pub moved: bool,
 }
 
-/// One page of keys alone.
+/// A key as a listing tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedKey {
+    /// The key.
+    pub key: String,
+    /// The size of its item in bytes, when the system says.
+    pub bytes: Option<u64>,
+}
+
+/// One page of keys, without what their items hold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeyPage {
     /// The keys, in the collection's order.
-    pub keys: Vec<String>,
+    pub keys: Vec<ListedKey>,
     /// Where the next page begins; absent after the last one.
     pub next: Option<Value>,
     /// As [`Page::moved`].
@@ -201,7 +210,8 @@ pub trait Collection: Send + Sync {
     /// The page of keys at `cursor`, like [`Collection::scan`], without reading what the items hold.
     async fn keys(&self, cursor: Option<&Value>, limit: usize) -> Result<KeyPage, StepError> {
         let Page { items, next, moved, .. } = self.scan(cursor, limit).await?;
-        Ok(KeyPage { keys: items.into_iter().map(|item| item.key).collect(), next, moved })
+        let listed = |Item { key, bytes, .. }| ListedKey { key, bytes };
+        Ok(KeyPage { keys: items.into_iter().map(listed).collect(), next, moved })
     }
 
     /// Whether there is an item of this key, without reading what it holds. False only when the system says that there is none.

@@ -141,8 +141,8 @@ impl<'a> Scan<'a> {
             if page.moved {
                 return Err(moved(&*self.against));
             }
-            for key in &page.keys {
-                writer.write_json(key).await?;
+            for one in &page.keys {
+                writer.write_json(&one.key).await?;
                 count += 1;
             }
             self.show("listing", before + count);

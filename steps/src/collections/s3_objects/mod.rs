@@ -17,7 +17,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use super::{Collection, Content, Doomed, Guard, Item, KeyOutcome, KeyPage, NamedBy, Page, find_by_scan};
+use super::{
+    Collection, Content, Doomed, Guard, Item, KeyOutcome, KeyPage, ListedKey, NamedBy, Page, find_by_scan,
+};
 use crate::connections::s3::S3;
 use crate::kind::CollectionKind;
 use crate::resources::Resources;
@@ -164,8 +166,9 @@ impl Collection for S3Objects {
 
     async fn keys(&self, cursor: Option<&Value>, limit: usize) -> Result<KeyPage, StepError> {
         let listing = self.list(cursor, limit.clamp(1, MAX_BATCH)).await?;
-        let current = listing.objects.into_iter().map(|one| one.name.to_string());
-        Ok(KeyPage { keys: current.collect(), next: listing.next, moved: false })
+        let listed = |one: Listed| ListedKey { key: one.name.to_string(), bytes: Some(one.bytes) };
+        let keys = listing.objects.into_iter().map(listed).collect();
+        Ok(KeyPage { keys, next: listing.next, moved: false })
     }
 
     async fn exists(&self, key: &str) -> Result<bool, StepError> {

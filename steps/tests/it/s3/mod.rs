@@ -1,5 +1,6 @@
 //! S3 against a real store.
 
+mod inventory;
 mod lifecycle;
 pub mod weed;
 
