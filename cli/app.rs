@@ -34,22 +34,22 @@ impl App {
 
     /// Opens the state store, which is made when it is not there.
     pub async fn state(&self) -> Outcome<State> {
-        let location = self.swept()?;
+        let location = self.swept().await?;
         let store = location.open().await;
         Self::opened(location, store).await
     }
 
     /// Opens the state store for a command that only looks, also where nothing can be written.
     pub async fn state_to_read(&self) -> Outcome<State> {
-        let location = self.swept()?;
+        let location = self.swept().await?;
         let store = location.open_to_read().await;
         Self::opened(location, store).await
     }
 
     /// Where runs are kept, without what a plan that was killed had read.
-    fn swept(&self) -> Outcome<Location> {
+    async fn swept(&self) -> Outcome<Location> {
         let location = self.location()?;
-        planning::sweep(&location);
+        planning::sweep(&location).await;
         Ok(location)
     }
 

@@ -6,29 +6,42 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use runbook_engine::drive::People;
 use runbook_engine::event::Question;
+use runbook_engine::plan::Drift;
 use runbook_engine::saved::{SavedPlan, Standing};
 
 use crate::exit::{Failure, Outcome};
+use crate::format;
 
 /// Phrases by the step that will ask for them, each in the order in which it asks.
 #[derive(Debug, Default)]
 pub struct Confirmed {
-    phrases: BTreeMap<String, VecDeque<String>>,
+    phrases: BTreeMap<String, VecDeque<Given>>,
     by: Option<String>,
+}
+
+/// A phrase, and the question that it answers.
+#[derive(Debug)]
+struct Given {
+    phrase: String,
+    /// As the plan has it, when the run may ask about something else than the plan does.
+    to: Option<Question>,
 }
 
 impl Confirmed {
     /// Out of the command line. Refused when the plan has no such question, or one with another phrase.
     pub fn of(pairs: &[String], by: &str, saved: &SavedPlan) -> Outcome<Self> {
-        let mut phrases: BTreeMap<String, VecDeque<String>> = BTreeMap::new();
+        let mut phrases: BTreeMap<String, VecDeque<Given>> = BTreeMap::new();
+        let may_differ = saved.plan.drift == Drift::Subset;
         for pair in pairs {
             let (step, phrase) = pair.split_once('=').ok_or_else(|| {
                 Failure::usage(format!("`--confirm {pair}` has no phrase"))
                     .help("write --confirm STEP=PHRASE")
             })?;
             let given = phrases.entry(step.to_owned()).or_default();
-            given.push_back(phrase.to_owned());
-            check(saved, step, given.len() - 1, phrase)?;
+            let at = given.len();
+            check(saved, step, at, phrase)?;
+            let question = saved.step(step).and_then(|step| step.asks.get(at)).cloned();
+            given.push_back(Given { phrase: phrase.to_owned(), to: question.filter(|_| may_differ) });
         }
         Ok(Self { phrases, by: Some(by.to_owned()) })
     }
@@ -75,20 +88,27 @@ impl Foretold {
         Self { people, given: Mutex::new(given), name }
     }
 
-    fn given(&self, step: &str, wanted: &str) -> Option<String> {
+    fn given(&self, step: &str, question: &Question) -> Option<String> {
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         let phrases = given.phrases.get_mut(step)?;
-        // A phrase that is not the one asked for counts for nothing.
-        let fits = phrases.front().is_some_and(|phrase| phrase == wanted);
-        fits.then(|| phrases.pop_front()).flatten()
+        let first = phrases.pop_front()?;
+        // A phrase that is not the one asked for, or that answers another question, counts for nothing.
+        if question.accepts(&first.phrase) && first.to.as_ref().is_none_or(|planned| planned == question) {
+            return Some(first.phrase);
+        }
+        phrases.clear();
+        format::warn(&format!(
+            "`{step}` asks something else now than in the plan: the phrase that was given beforehand does not count"
+        ));
+        None
     }
 }
 
 #[async_trait]
 impl People for Foretold {
     async fn ask(&self, step: &str, question: &Question) -> Option<String> {
-        if let Question::Phrase { phrase, .. } = question
-            && let Some(given) = self.given(step, phrase)
+        if let Question::Phrase { .. } = question
+            && let Some(given) = self.given(step, question)
         {
             return Some(given);
         }

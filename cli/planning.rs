@@ -13,9 +13,10 @@ use jiff::Timestamp;
 use runbook_engine::artifact::Artifacts;
 use runbook_engine::drive::live::LiveHub;
 use runbook_engine::drive::{Foreseer, Halt};
+use runbook_engine::error::{ErrorKind, StepError};
 use runbook_engine::plan::{Drift, Plan};
 use runbook_engine::redact::Redactor;
-use runbook_engine::saved::{Foreseen, SavedPlan};
+use runbook_engine::saved::{Foreseen, SavedPlan, Standing};
 use runbook_engine::step::RunInfo;
 use runbook_steps::executor::CatalogExecutor;
 use runbook_steps::kind::{NoVault, SystemIs, Vault};
@@ -46,13 +47,27 @@ pub struct World {
     _place: Place,
 }
 
+impl World {
+    /// The first step that failed only because a system did not answer, and did not when the plan was made.
+    pub fn unreached(&self, saved: &SavedPlan) -> Option<(&str, &StepError)> {
+        self.steps.iter().find_map(|now| match &now.standing {
+            Standing::Fails(error) if error.kind == ErrorKind::Transient => {
+                let failed =
+                    saved.step(&now.step).is_some_and(|then| matches!(then.standing, Standing::Fails(_)));
+                (!failed).then_some((now.step.as_str(), error))
+            }
+            _ => None,
+        })
+    }
+}
+
 /// Reads everything that the plan would read, and changes nothing; `against` is the saved plan that it will be held against.
 pub async fn read(location: &Location, plan: Plan, against: Option<&SavedPlan>) -> Outcome<World> {
     let vault: Arc<dyn Vault> = Arc::new(NoVault);
     let systems = Systems::open(plan, Needs::All, &vault)?;
     let at = Timestamp::now();
     let identities = systems.resources.identities().await?;
-    let place = Place::make(location)?;
+    let place = Place::make(location).await?;
     let artifacts = Artifacts::new(place.path(), systems.redactor.clone());
     let (live, stop, stopper) =
         (LiveHub::new(systems.redactor.clone()), CancellationToken::new(), Stopper::new());

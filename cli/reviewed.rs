@@ -15,6 +15,7 @@ use runbook_steps::catalog::CATALOG;
 use runbook_steps::keyset::difference;
 use runbook_steps::kind::SystemIs;
 use runbook_steps::resources::{in_words, there};
+use runbook_steps::text::of_value;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -53,6 +54,13 @@ pub fn load(file: &Path) -> Outcome<SavedPlan> {
 
 /// Writes a plan, and the sets of items that it names beside it.
 pub async fn save(file: &Path, saved: &SavedPlan, world: &World) -> Outcome<()> {
+    // A pipe would be waited for, and a link be replaced by a file.
+    if let Ok(there) = fs::symlink_metadata(file)
+        && !there.is_file()
+    {
+        return Err(Failure::usage(format!("{} is no file that a plan can be saved in", file.display()))
+            .help("name another one; `--json` prints the plan"));
+    }
     // Nothing but an earlier plan is written over.
     if file.exists()
         && fs::read_to_string(file)
@@ -97,15 +105,24 @@ pub async fn whole(file: &Path, saved: &SavedPlan) -> Outcome<()> {
                 .help(
                     "nothing was done; put the folder .sets of this plan back beside it as it was saved, or",
                 )
-                .help(anew(&saved.source_name, &file.display().to_string())));
+                .help(anew(&saved.source_name, &saved.plan, &file.display().to_string())));
         }
     }
     Ok(())
 }
 
-/// What to type for a new plan.
-pub fn anew(source: &str, file: &str) -> String {
-    format!("runbook plan {} -o {}   to make a new plan, and have it reviewed", quoted(source), quoted(file))
+/// What to type for a new plan of a definition, with the inputs of an earlier one.
+pub fn anew(source: &str, plan: &Plan, file: &str) -> String {
+    format!("{}   to make a new plan, and have it reviewed", planning_again(source, plan, file))
+}
+
+/// The command that plans again with the same inputs.
+pub fn planning_again(source: &str, plan: &Plan, file: &str) -> String {
+    let given = plan.inputs.iter().filter(|(_, value)| !value.is_null());
+    let given: String = given
+        .map(|(name, value)| format!(" -i {}", quoted(&format!("{name}={}", of_value(value)))))
+        .collect();
+    format!("runbook plan {}{given} -o {}", quoted(source), quoted(file))
 }
 
 /// A word of a command line as a shell takes it.
@@ -174,9 +191,11 @@ pub fn in_time(file: &Path, saved: &SavedPlan, now: Timestamp) -> Outcome<()> {
         return Ok(());
     }
     let ago = format::ago(saved.expires_at, now);
-    Err(Failure::new(Exit::Drift, format!("the plan expired {ago}"))
-        .help("nothing was done")
-        .help(anew(&saved.source_name, &file.display().to_string())))
+    Err(Failure::new(Exit::Drift, format!("the plan expired {ago}")).help("nothing was done").help(anew(
+        &saved.source_name,
+        &saved.plan,
+        &file.display().to_string(),
+    )))
 }
 
 /// Everything that is not as the plan says, with the first items that differ.
@@ -250,7 +269,7 @@ pub fn data(moved: &Moved) -> Value {
 pub fn refused(file: &Path, saved: &SavedPlan, moved: Vec<Moved>) -> Failure {
     Failure::new(Exit::Drift, "what was planned is not what is there; nothing was done")
         .moved(moved)
-        .help(anew(&saved.source_name, &file.display().to_string()))
+        .help(anew(&saved.source_name, &saved.plan, &file.display().to_string()))
 }
 
 /// What a run keeps of the plan it is started with, and of the systems it was compared with.
@@ -266,5 +285,6 @@ pub fn kept(saved: &SavedPlan, by: &str, systems: BTreeMap<String, SystemIs>) ->
         settings: saved.settings(),
         binds: saved.binds(),
         skipped: saved.skipped(),
+        promised: saved.promised(),
     }
 }

@@ -66,6 +66,10 @@ async fn applied(app: &App, args: &Exec, file: &Path) -> Outcome {
         return Err(reviewed::refused(file, &saved, moved));
     }
     let world = planning::read(&state.location, plan.clone(), Some(&saved)).await?;
+    if let Some((step, error)) = world.unreached(&saved) {
+        return Err(Failure::new(Exit::Failed, format!("`{step}` could not be looked at: {error}"))
+            .help("nothing was done, and the plan stands: apply it again when that answers"));
+    }
     let moved = reviewed::moved(file, &saved, &world).await?;
     if !moved.is_empty() {
         return Err(reviewed::refused(file, &saved, moved));
@@ -124,6 +128,7 @@ async fn create(
     match state.store.create(new).await {
         Ok(()) => {}
         Err(StoreError::Locked { key, run }) => return Err(locked(state, &key, &run).await),
+        Err(error @ StoreError::Applied { .. }) => return Err(error.into()),
         Err(error) => {
             return Err(Failure::from(error).help("the run was not created, and nothing was done"));
         }

@@ -27,7 +27,7 @@ const RUNS: usize = 50;
 /// Makes a plan, or shows saved ones.
 pub async fn run(app: &App, args: &Args) -> Outcome {
     match &args.what {
-        Some(PlanCommand::Show { file }) => show(app, file),
+        Some(PlanCommand::Show { file }) => show(app, file).await,
         Some(PlanCommand::Diff { before, after }) => diff(app, before, after).await,
         None => {
             let source = find::runbook(args.runbook.as_deref().unwrap_or_default())?;
@@ -93,6 +93,13 @@ async fn make(app: &App, source: &Source, plan: Plan, expires: Duration, output:
                 unbound.join(", ")
             ));
         }
+        let writes = saved.unbound_writes();
+        if !writes.is_empty() {
+            format::warn(&format!(
+                "what {} would change is known only later, and is not held to this plan",
+                writes.join(", ")
+            ));
+        }
         let file = file.display();
         eprintln!("saved in {file}, until {}", format::clock(saved.expires_at, Timestamp::now()));
         eprintln!("  runbook plan show {file}     to look at it");
@@ -140,16 +147,26 @@ async fn took(store: &dyn Store, runbook: &str, steps: &mut [Foreseen]) {
     }
 }
 
-fn show(app: &App, file: &Path) -> Outcome {
+async fn show(app: &App, file: &Path) -> Outcome {
     let saved = reviewed::load(file)?;
     if app.json {
         return super::print_json(&json!(saved));
     }
-    super::print(&planned::lines(&saved, format::look_of_stdout()).join("\n"))
+    super::print(&planned::lines(&saved, format::look_of_stdout()).join("\n"))?;
+    if let Some(state) = app.state_if_there().await
+        && let Some(run) = state.store.applied(&saved.id).await?
+    {
+        eprintln!("it was applied by run {run}; a plan is applied once");
+    } else if saved.expires_at <= Timestamp::now() {
+        eprintln!("it expired {}, and can not be applied", format::ago(saved.expires_at, Timestamp::now()));
+    }
+    Ok(Exit::Succeeded)
 }
 
 async fn diff(app: &App, before: &Path, after: &Path) -> Outcome {
     let (old, new) = (reviewed::load(before)?, reviewed::load(after)?);
+    reviewed::whole(before, &old).await?;
+    reviewed::whole(after, &new).await?;
     let moved = reviewed::differing((&old, before), (&new, after)).await?;
     if app.json {
         super::print_json(&json!(moved.iter().map(reviewed::data).collect::<Vec<_>>()))?;

@@ -5,6 +5,10 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use runbook_engine::drive::live::LiveHub;
+use runbook_engine::redact::Redactor;
+use runbook_steps::process::end_orphans;
+
 use crate::exit::{Exit, Failure, Outcome};
 use crate::state::Location;
 
@@ -20,11 +24,11 @@ pub struct Place {
 
 impl Place {
     /// A new one, which is made when something is written in it.
-    pub fn make(location: &Location) -> Outcome<Self> {
+    pub async fn make(location: &Location) -> Outcome<Self> {
         let failed = |error: io::Error| {
             Failure::new(Exit::Store, format!("the folder {}: {error}", location.folder().display()))
         };
-        sweep(location);
+        sweep(location).await;
         let all = location.planning().map_err(failed)?;
         loop {
             let lot = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
@@ -62,8 +66,9 @@ fn held(mark: &Path) -> io::Result<Option<fs::File>> {
     Ok(there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())).then_some(file))
 }
 
-/// Takes away what processes left that were killed. What can not be taken away is left to a later command.
-pub fn sweep(location: &Location) {
+/// Takes away what processes left that were killed, and ends the programs that they had started. What can not be taken away is left to a later
+/// command.
+pub async fn sweep(location: &Location) {
     let Ok(entries) = fs::read_dir(location.planning_folder()) else { return };
     for entry in entries.flatten() {
         let (path, name) = (entry.path(), entry.file_name());
@@ -72,8 +77,12 @@ pub fn sweep(location: &Location) {
             Some(folder) => {
                 let dead = fs::File::open(&path).ok().filter(|mark| mark.try_lock().is_ok());
                 if dead.is_some() {
-                    let _ = fs::remove_dir_all(path.with_file_name(folder));
-                    let _ = fs::remove_file(&path);
+                    let folder = path.with_file_name(folder);
+                    // The record of programs that may still run is kept until they have ended.
+                    if end_orphans(&folder, &LiveHub::new(Redactor::default())).await.is_ok() {
+                        let _ = fs::remove_dir_all(folder);
+                        let _ = fs::remove_file(&path);
+                    }
                 }
             }
             // The mark is there before the folder, and as long.

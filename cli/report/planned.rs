@@ -269,9 +269,16 @@ fn plain(value: &Value) -> String {
 fn set_words(set: &TargetSet) -> String {
     let more = if set.count > set.examples.len() as u64 { ", …" } else { "" };
     let digest = set.items.sha256.get(..12).unwrap_or_default();
-    let examples = one_line(&set.examples.join(", "));
+    let examples: Vec<String> = set.examples.iter().map(|key| example(key)).collect();
+    let examples = examples.join(", ");
     let (count, bytes) = (items(set.count), size(set.bytes));
     format!("{count}, {bytes} by their manifests, digest {digest}: {examples}{more}")
+}
+
+/// A key among others: in quotes when it could be taken for something else.
+fn example(key: &str) -> String {
+    let plain = |c: char| !c.is_control() && !c.is_whitespace() && !matches!(c, ',' | '"' | '…');
+    if !key.is_empty() && key.chars().all(plain) { key.to_owned() } else { format!("{key:?}") }
 }
 
 /// Whether a step says how many items it destroys.

@@ -60,5 +60,5 @@ pub fn in_time(row: &RunRow, plan: &Plan, stands: &RunState) -> Outcome<()> {
     Err(Failure::new(Exit::Drift, message)
         .help("nothing was done; what was reviewed can not be done any more with this run")
         .help(format!("runbook cancel {}   to end it, then", row.id))
-        .help(reviewed::anew(&row.source_name, "plan.json")))
+        .help(reviewed::anew(&row.source_name, plan, "plan.json")))
 }

@@ -99,6 +99,8 @@ pub struct StepKindInfo {
     pub code_fields: &'static [&'static str],
     /// JSON pointers in `with` that change how fast it works and not what it does: a reviewed plan does not bind them.
     pub speed_fields: &'static [&'static str],
+    /// JSON pointers in `with` to settings that a plan shows as they are, with everything below them.
+    pub shown_fields: &'static [&'static str],
     /// JSON pointers in `with` to texts whose expressions are evaluated when the step asks for them, and not before: they may speak of
     /// what is not always there. No secrets.
     pub lazy_fields: &'static [&'static str],

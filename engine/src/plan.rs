@@ -104,6 +104,9 @@ pub struct Reviewed {
     /// The steps that were to be skipped: those of them that change something may not run.
     #[serde(default)]
     pub skipped: BTreeSet<StepId>,
+    /// The steps that were to ask a person or to change something: when one of them is skipped, nothing that destroys may run.
+    #[serde(default)]
+    pub promised: BTreeSet<StepId>,
 }
 
 impl Reviewed {

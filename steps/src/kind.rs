@@ -71,6 +71,8 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + Sized + 'static {
     const CODE_FIELDS: &'static [&'static str] = &[];
     /// JSON pointers in `with` that change how fast it works and not what it does.
     const SPEED_FIELDS: &'static [&'static str] = &[];
+    /// JSON pointers in `with` to settings that a plan shows as they are, because what it says of the step does not name them.
+    const SHOWN_FIELDS: &'static [&'static str] = &[];
     /// JSON pointers in `with` to texts that are evaluated only when the step asks for them, by [`Context::lazy`].
     const LAZY_FIELDS: &'static [&'static str] = &[];
     /// Whether it looks at the world; with false, what it comes to follows from its settings alone.
@@ -144,6 +146,7 @@ pub const fn step<T: Step>() -> StepEntry {
             secret_fields: T::SECRET_FIELDS,
             code_fields: T::CODE_FIELDS,
             speed_fields: T::SPEED_FIELDS,
+            shown_fields: T::SHOWN_FIELDS,
             lazy_fields: T::LAZY_FIELDS,
             looks: T::LOOKS,
             fleeting_outputs: T::FLEETING_OUTPUTS,

@@ -133,7 +133,18 @@ impl Step for WaitFor {
     }
 
     async fn foresee(self, _: Effect, _: &Context) -> Result<Foresight, StepError> {
-        Ok(would(format!("wait at most {} for it", self.timeout)))
+        let looked = [
+            self.http.as_ref().map(|http| format!("{} of `{}`", http.path, http.connection)),
+            self.tcp.as_ref().map(|tcp| format!("{}:{}", tcp.host, tcp.port)),
+            self.file.as_ref().map(|file| file.path.display().to_string()),
+        ];
+        Ok(would(match (self.until, self.duration, looked.into_iter().flatten().next()) {
+            (Some(until), ..) => format!("wait until {until}"),
+            (None, Some(duration), _) => format!("wait for {duration}"),
+            (None, None, what) => {
+                format!("wait at most {} for {}", self.timeout, what.unwrap_or_default())
+            }
+        }))
     }
 
     async fn run(self, cx: &Context) -> Result<End<WaitForOutputs>, StepError> {

@@ -22,6 +22,7 @@ mod place;
 mod plan_files;
 mod planned;
 mod poisoned;
+mod promised;
 mod races;
 mod records;
 mod resume_table;

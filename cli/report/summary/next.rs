@@ -39,7 +39,7 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
     } else {
         next.extend(by_hand(facts));
         if drifted(facts) {
-            let anew = format!("runbook plan {} -o plan.json", reviewed::quoted(facts.source));
+            let anew = reviewed::planning_again(facts.source, facts.plan, "plan.json");
             next.push((anew, "make a new plan, to be reviewed"));
             // What is held would be found as it is now.
             next.insert(if held { next.len() - 1 } else { next.len() }, cancel);

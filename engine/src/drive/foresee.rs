@@ -216,10 +216,12 @@ impl Walk {
         let (seen, attempts) = self.tries(step, &call).await?;
         Ok(match seen {
             Ok(seen) => {
-                let bound = step.effect.class != Class::Read && seen.touches.is_empty();
+                let asks = !seen.asks.is_empty();
+                let bound = asks || step.effect.class != Class::Read && seen.touches.is_empty();
                 let kind = |uses: &str| self.with.executor.kind(uses);
                 let settings = scope::settings_digest(&self.with.plan, step, &kind, &scope);
-                let notes = self.unforeseeable(step, &call.with, &seen.asks);
+                let mut notes = self.shown_settings(step, &call.with);
+                notes.extend(self.unforeseeable(step, &call.with, &seen.asks));
                 let mut seen = self.seen(step, seen, attempts).await?;
                 seen.notes.extend(notes);
                 Foreseen { settings: settings.filter(|_| bound), ..seen }
@@ -234,6 +236,18 @@ impl Walk {
                 None => self.fails(step, error, attempts),
             },
         })
+    }
+
+    /// Those settings of a step that a reviewer has to see as they are, since no sentence says all of them.
+    fn shown_settings(&self, step: &PlannedStep, with: &Value) -> Vec<String> {
+        let fields = self.with.executor.kind(&step.uses).map_or(&[][..], |kind| kind.shown_fields);
+        let mut leaves = Vec::new();
+        for pointer in fields {
+            if let Some(value) = with.pointer(pointer) {
+                each_run::settings(&pointer[1..].replace('/', "."), value, &mut leaves);
+            }
+        }
+        leaves.into_iter().map(|text| self.with.redactor.text(&text)).collect()
     }
 
     /// Whether a step only looks at the world, and may see something else once that is changed.

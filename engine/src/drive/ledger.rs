@@ -345,6 +345,7 @@ fn foreseen_error(error: &StoreError, share: Option<String>) -> StepError {
         if *present == 0 { String::new() } else { format!(", after {present} of the steps before it") };
     let limit =
         share.map_or_else(|| format!("max_{name} of {scope}"), |share| format!("{share}, rounded down,"));
+    let name = if *amount == 1 { name.trim_end_matches('s') } else { name };
     let message = format!("it would destroy {amount} {name}{before}, and {limit} is {max}");
     StepError::new(ErrorKind::Limit, message)
 }

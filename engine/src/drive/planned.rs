@@ -8,9 +8,10 @@ use super::run::Loop;
 use crate::error::{ErrorKind, StepError};
 use crate::expr;
 use crate::kinds::Class;
-use crate::plan::{PlannedStep, Reviewed};
+use crate::plan::{Drift, PlannedStep, Reviewed, StepId};
 use crate::saved;
 use crate::scope;
+use crate::state::StepStatus;
 use crate::step::Executor;
 
 /// The systems that a plan is about.
@@ -46,9 +47,12 @@ impl Loop {
         scope: &expr::Scope,
     ) -> Result<Option<StepError>, DriveError> {
         let plan = Arc::clone(&self.owner.plan);
-        let Some(reviewed) = plan.reviewed.as_ref().filter(|_| step.effect.class != Class::Read) else {
+        let Some(reviewed) = plan.reviewed.as_ref() else { return Ok(None) };
+        let reads = step.effect.class == Class::Read;
+        // What is asked about items may be another thing when they may be fewer.
+        if reads && (plan.drift == Drift::Subset || !reviewed.settings.contains_key(&step.id)) {
             return Ok(None);
-        };
+        }
         if step.effect.class.may_destroy() && self.late(step, reviewed).await? {
             let until = reviewed.expires_at.strftime("%Y-%m-%d %H:%M:%S UTC");
             let what = format!("the reviewed plan {} expired at {until}", reviewed.short_id());
@@ -56,10 +60,17 @@ impl Loop {
                 "cancel the run, make a new plan and have it reviewed; `plan --expires` gives it more time";
             return Ok(Some(refused(what, help)));
         }
+        let id = reviewed.short_id();
+        if step.effect.class.may_destroy()
+            && let Some(missing) = self.left_out(reviewed)
+        {
+            let what =
+                format!("`{missing}` was skipped, and the reviewed plan {id} says that it runs before");
+            return Ok(Some(refused(what, "cancel the run, make a new plan and have it reviewed")));
+        }
         if reviewed.sets.contains_key(&step.id) {
             return Ok(None);
         }
-        let id = reviewed.short_id();
         let what = match reviewed.settings.get(&step.id) {
             Some(planned) => {
                 let now = scope::settings_digest(&plan, step, &|uses| self.executor.kind(uses), scope);
@@ -77,6 +88,13 @@ impl Loop {
             None => return Ok(None),
         };
         Ok(Some(refused(what, "cancel the run, make a new plan and have it reviewed")))
+    }
+
+    /// A step that the plan says would ask or change something, and that was skipped.
+    fn left_out<'a>(&self, reviewed: &'a Reviewed) -> Option<&'a str> {
+        let skipped =
+            |id: &&StepId| self.owner.state.step(id).is_some_and(|step| step.status == StepStatus::Skipped);
+        reviewed.promised.iter().find(skipped).map(String::as_str)
     }
 
     /// Whether the plan's time is over for a step that destroys. One that has begun with its set goes on: every item that is left is held

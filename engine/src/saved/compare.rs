@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Foreseen, SavedPlan, Standing};
 use crate::event::Question;
 use crate::expr;
-use crate::kinds::Catalog;
+use crate::kinds::{Catalog, Class};
 use crate::plan::{Plan, PlannedStep, SettingsDigest};
 use crate::scope::settings_words;
 
@@ -219,12 +219,16 @@ pub fn foreseen(
                 .zip(&after.touches)
                 .find(|(old, new)| old.items.sha256 != new.items.sha256)
         {
-            say(format!("{} items then, and {} now", old.count, new.count));
+            let items = if old.count == 1 { "item" } else { "items" };
+            say(format!("{} {items} then, and {} now", old.count, new.count));
         } else if exact && before.asks != after.asks {
             say(asked(&before.asks, &after.asks));
-        } else if let Some(words) = settings(before.settings.as_ref(), after.settings.as_ref()) {
+        } else if let Some(words) = settings(before.settings.as_ref(), after.settings.as_ref())
+            // What is asked about items may be another thing when they may be fewer.
+            && (exact || before.effect.class != Class::Read)
+        {
             say(words);
-        } else if before.effect.class != crate::kinds::Class::Read && before.does != after.does {
+        } else if before.effect.class != Class::Read && before.does != after.does {
             say(format!("it would {} then, and would {} now", before.does, after.does));
         }
     }

@@ -196,6 +196,15 @@ impl SavedPlan {
         self.steps.iter().filter(unbound).map(|step| &*step.step).collect()
     }
 
+    /// The steps that change something of which nothing is known before the run, so that the plan does not bind them.
+    pub fn unbound_writes(&self) -> Vec<&str> {
+        let unbound = self
+            .steps
+            .iter()
+            .filter(|step| matches!(step.standing, Standing::After(_)) && step.effect.class == Class::Write);
+        unbound.map(|step| &*step.step).collect()
+    }
+
     /// The step with which a run would fail.
     pub fn fails_at(&self) -> Option<&Foreseen> {
         self.steps
@@ -219,6 +228,16 @@ impl SavedPlan {
     pub fn skipped(&self) -> BTreeSet<StepId> {
         let skipped = self.steps.iter().filter(|step| step.standing == Standing::Skipped);
         skipped.map(|step| step.step.clone()).collect()
+    }
+}
+
+impl SavedPlan {
+    /// The steps that are to ask a person or to change something.
+    pub fn promised(&self) -> BTreeSet<StepId> {
+        let known = |step: &&Foreseen| matches!(step.standing, Standing::Would | Standing::Read);
+        let promised = self.steps.iter().filter(known);
+        let promised = promised.filter(|step| !step.asks.is_empty() || step.effect.class != Class::Read);
+        promised.map(|step| step.step.clone()).collect()
     }
 }
 

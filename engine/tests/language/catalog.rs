@@ -61,6 +61,7 @@ const fn step<T: DeserializeOwned + JsonSchema + 'static, O: JsonSchema>(
         outputs: schema::<O>,
         secret_fields: &[],
         code_fields: &[],
+        shown_fields: &[],
         speed_fields: &[],
         lazy_fields: &[],
         looks: true,

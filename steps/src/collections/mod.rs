@@ -152,7 +152,7 @@ impl KeyOutcome {
     /// It was left alone because it is not what was expected: `how`, in words.
     pub fn changed(key: &str, how: &str) -> Self {
         Self::Failed(StepError::gate(format!(
-            "`{key}` changed since the snapshot: {how}; it was not deleted: take a new snapshot"
+            "`{key}` changed since the snapshot: {how}; it was not deleted"
         )))
     }
 

@@ -338,7 +338,7 @@ impl<'a> Work<'a> {
             At::Pass { pass, .. } => pass,
         };
         let mut writer = self.cx.artifacts.create("failures.jsonl").await?;
-        let (mut after, mut count, mut first, mut lasting) = (self.since, 0, None, false);
+        let (mut after, mut count, mut first, mut lasting, mut changed) = (self.since, 0, None, false, false);
         loop {
             let rows = self.cx.ledger.batches(after, ROWS).await?;
             let Some(last) = rows.last() else { break };
@@ -352,6 +352,7 @@ impl<'a> Work<'a> {
                     let collection = self.step.collections.0.get(before.len()).map_or("", String::as_str);
                     let text = error.to_string();
                     lasting |= error.kind != ErrorKind::Transient;
+                    changed |= error.kind == ErrorKind::Gate;
                     let kind = error.kind.name();
                     let error = text.clone();
                     writer.write_json(&Failure { key: &key, collection, kind, error }).await?;
@@ -362,14 +363,27 @@ impl<'a> Work<'a> {
         }
         let manifest = writer.finish().await?;
         let path = self.cx.artifacts.path(&manifest)?;
-        let passes = pass + 1;
+        let passes = if pass == 0 { "one pass".to_owned() } else { format!("{} passes", pass + 1) };
         let message = format!(
-            "{count} of {} keys could not be deleted in {passes} passes; the first: {}",
+            "{count} of {} keys could not be deleted in {passes}; the first: {}",
             self.total,
             first.unwrap_or_default()
         );
-        let error = if lasting { StepError::gate(message) } else { StepError::transient(message) };
-        Ok(error.with_help(format!("all of them are in {}", path.display())))
+        let all = format!("all of them are in {}", path.display());
+        let again = "; to delete what changed too, cancel the run and start one that takes a new snapshot";
+        Ok(if changed && self.cx.history.plan.reviewed.is_some() {
+            // No other attempt makes them what was reviewed.
+            let help = format!(
+                "{all}; what is left needs a new plan: cancel the run, plan again, and have it reviewed"
+            );
+            StepError::new(ErrorKind::Drift, message).with_help(help)
+        } else if changed {
+            StepError::gate(message).with_help(format!("{all}{again}"))
+        } else if lasting {
+            StepError::gate(message).with_help(all)
+        } else {
+            StepError::transient(message).with_help(all)
+        })
     }
 }
 

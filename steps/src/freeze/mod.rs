@@ -147,6 +147,7 @@ impl Step for Freeze {
     max_hold: 2h
 ";
     const FLEETING_OUTPUTS: &'static [&'static str] = &["/frozen_at"];
+    const SHOWN_FIELDS: &'static [&'static str] = &["/env_file/restart", "/command", "/http", "/probe"];
     type Outputs = FreezeOutputs;
 
     fn effect(_: &Value) -> Effect {

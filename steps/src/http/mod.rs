@@ -234,7 +234,7 @@ impl Step for HttpRequest {
         let headers = pairs(" and the headers", &self.headers);
         // A method that only reads is charged nothing, whatever is declared.
         let writes = self.method.effect() != Effect::READ;
-        let items = self.effect.filter(|_| writes).map_or(0, Declared::destroyed);
+        let items = if writes { self.destroyed() } else { 0 };
         let does = format!(
             "send {} {}{query}{body}{text}{form} to {}{headers}",
             self.method.name(),

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::kind::{Context, End, Step, would};
-use crate::text::Text;
+use crate::text::{Text, in_brief};
 use delivery::{Delivery, Ended};
 
 /// Posts JSON to a webhook, at most five times. 2xx is delivered; 408, 429, 5xx and a broken connection are tried again; every
@@ -164,7 +164,8 @@ with:
 
     async fn foresee(self, _: Effect, _: &Context) -> Result<Foresight, StepError> {
         let to = self.url.or(self.connection).unwrap_or_default();
-        Ok(would(format!("send a webhook to {to}")))
+        let says = self.message.map_or_else(String::new, |message| format!(": {}", in_brief(&message)));
+        Ok(would(format!("send a webhook to {to}{says}")))
     }
 
     async fn run(self, cx: &Context) -> Result<End<Notified>, StepError> {

@@ -101,7 +101,11 @@ with:
     }
 
     async fn foresee(self, _: Effect, _: &Context) -> Result<Foresight, StepError> {
-        Ok(would("write the report"))
+        let Some(path) = &self.path else { return Ok(would("write the report")) };
+        let copies = copies(path, "RUN")?;
+        let root = copies.directory.root().join(&copies.markdown);
+        let over = if root.exists() { ", over what is there" } else { "" };
+        Ok(would(format!("write the report, with a copy as {} and {}{over}", root.display(), copies.json)))
     }
 
     async fn run(self, cx: &Context) -> Result<End<Reported>, StepError> {

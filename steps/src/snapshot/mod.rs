@@ -147,12 +147,15 @@ with:
 
     async fn foresee(self, _: Effect, cx: &Context) -> Result<Foresight, StepError> {
         let exports_to = self.export.as_ref().map(|export| export.connection.clone());
+        let folder = self.export.as_ref().and_then(|export| export.folder.clone());
         let mut seen = read_now(Self { export: None, ..self }, cx).await?;
         if let (Some(directory), Some(Value::Object(outputs))) = (exports_to, &mut seen.outputs) {
-            seen.changes = Some(vec![directory]);
+            seen.changes = Some(vec![directory.clone()]);
             outputs.remove("export_manifest");
             outputs.remove("exported");
-            (seen.done, seen.does) = (false, "export the contents of the items".to_owned());
+            let folder = folder.map_or_else(String::new, |folder| format!(" below {folder}"));
+            let does = format!("export the contents of the items{folder} to `{directory}`");
+            (seen.done, seen.does) = (false, does);
         }
         Ok(seen)
     }
