@@ -11,6 +11,7 @@ use runbook_engine::event::{
     Answer, Closed, Event, EventKind, Obligation, ObligationChange, Question, RunOutcome,
 };
 use runbook_engine::inputs::{Given, resolve_inputs};
+use runbook_engine::runbook::Input;
 use runbook_engine::schema;
 use runbook_steps::catalog::CATALOG;
 use serde_json::{Value, json};
@@ -73,6 +74,11 @@ fn every_shipped_runbook_is_valid_against_the_schema_and_a_typing_error_is_not()
     assert!(!validator.is_valid(&wrong));
 }
 
+/// A value that an input takes.
+fn some_value(input: &Input) -> String {
+    input.choices.first().and_then(Value::as_str).unwrap_or("a").to_owned()
+}
+
 #[test]
 fn the_plan_of_every_shipped_runbook_is_valid_against_the_schema() {
     let validator = validator("plan");
@@ -81,7 +87,7 @@ fn the_plan_of_every_shipped_runbook_is_valid_against_the_schema() {
         let runbook = compile(&fs::read_to_string(&file).unwrap(), &CATALOG).0.unwrap();
         let needed = runbook.inputs.iter().filter(|input| input.required && input.default.is_null());
         let given: Vec<(String, Given)> =
-            needed.map(|input| (input.name.value.clone(), Given::Text("a".to_owned()))).collect();
+            needed.map(|input| (input.name.value.clone(), Given::Text(some_value(input)))).collect();
         let inputs = resolve_inputs(&runbook, &given).unwrap();
         let plan =
             runbook.plan(inputs, &CATALOG).unwrap_or_else(|found| panic!("{}: {found:#?}", file.display()));

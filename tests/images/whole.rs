@@ -1,0 +1,85 @@
+//! From the dry run to the rollback.
+
+use crate::{Bench, LATER, ORIGINAL, PHRASE, STAGED, id, original, run_in, staged};
+
+#[tokio::test]
+async fn images_without_files_are_marked_on_every_page_and_each_gets_its_own_status_back() {
+    let bench = Bench::start(130).await;
+    bench.execute(LATER).await;
+    // One on the last page, one of each status, one that lacks both; some that are nobody's business.
+    for number in [1, 2, 3, 128] {
+        bench.lose(&original(number)).await;
+    }
+    for number in [3, 6, 129] {
+        bench.lose(&staged(number)).await;
+    }
+    for number in [10, 11, 12] {
+        bench.lose(&original(number)).await;
+    }
+    bench
+        .execute(&format!(
+            "update images set status = 'error', error = 'the model failed' where id = '{}'; \
+             update images set deleted_at = now() where id = '{}'; \
+             update images set original_url = null where id = '{}'; \
+             update images set error = 'a warning of its own' where id = '{}'",
+            id(10),
+            id(11),
+            id(12),
+            id(2)
+        ))
+        .await;
+    let before = bench.images().await;
+
+    let said = bench.reconcile(0, &["mode=dry-run"]).await;
+    assert_eq!(bench.images().await, before, "a dry run changes nothing:\n{said}");
+
+    let said = bench.reconcile(5, &["batch_size=7"]).await;
+    assert!(said.contains("checked 128, missing 6"), "{said}");
+    assert_eq!(bench.images().await, before, "nothing is changed before the answer");
+    let run = run_in(&said);
+    bench.answer(0, &said, PHRASE).await;
+    let marked = bench.images().await;
+    for (number, text) in
+        [(1, ORIGINAL), (2, ORIGINAL), (3, ORIGINAL), (128, ORIGINAL), (6, STAGED), (129, STAGED)]
+    {
+        assert_eq!(marked[&id(number)], ("error".to_owned(), Some(text.to_owned())), "{number}");
+    }
+    let same = |number: &u64| marked[&id(*number)] == before[&id(*number)];
+    let changed: Vec<u64> = (1..=130).filter(|number| !same(number)).collect();
+    assert_eq!(changed, [1, 2, 3, 6, 128, 129], "{marked:?}");
+
+    // Again there is nothing to do, and nobody is asked.
+    bench.reconcile(0, &[]).await;
+    assert_eq!(bench.images().await, marked);
+
+    // The rollback, of two of them and then of all. Somebody has dealt with one of them since.
+    let prior = format!("prior_state={run}.jsonl");
+    let archive = bench.archive();
+    let rollback = ["exec", "rollback-reconcile-images", "-i", &archive, "-i", &prior];
+    let ids = format!("image_ids={},{}", id(1), id(4));
+    let said = bench.expect(5, &[&rollback[..], &["-i", &ids]].concat()).await;
+    let said = bench.answer(4, &said, "ROLL BACK IMAGES").await;
+    assert!(said.contains("not in the findings") && said.contains(&id(4)), "{said}");
+    assert_eq!(
+        bench.images().await,
+        marked,
+        "an image that is not in the file is refused, and nothing is touched"
+    );
+    bench.expect(6, &["cancel", &run_of_cancel(&said)]).await;
+    bench.execute(&format!("update images set error = 'looked into' where id = '{}'", id(6))).await;
+    let said = bench.expect(5, &rollback).await;
+    bench.answer(0, &said, "ROLL BACK IMAGES").await;
+    let after = bench.images().await;
+    for number in [1, 2, 3, 128, 129] {
+        assert_eq!(after[&id(number)], before[&id(number)], "{number} has its own status again");
+    }
+    assert_eq!(after[&id(6)].1.as_deref(), Some("looked into"));
+    let statuses: Vec<&str> = [1, 2, 3].iter().map(|number| after[&id(*number)].0.as_str()).collect();
+    assert_eq!(statuses, ["queued", "processing", "ready"]);
+}
+
+/// The id of the run that failed, out of the next command to type.
+fn run_of_cancel(said: &str) -> String {
+    let rest = said.split("runbook resume ").nth(1).unwrap_or_else(|| panic!("no next command in:\n{said}"));
+    rest.split_whitespace().next().unwrap().to_owned()
+}
