@@ -33,6 +33,25 @@ fn the_runbook_of_the_readme_is_clean_and_its_claim_is_true() {
 }
 
 #[test]
+fn a_backup_of_the_same_database_saves_what_a_reset_destroys() {
+    let text = |saved: &str, mode: &str| {
+        format!(
+            "runbook: reset\nconnections:\n  db: {{ type: postgres, host: localhost }}\n  other: {{ type: postgres, host: localhost }}\nsteps:\n  \
+             - {{ id: save, uses: backup, with: {{ connection: {saved}, mode: {mode}, file: /backups/db.dump }} }}\n  \
+             - {{ id: confirm, uses: confirm-prompt, with: {{ message: Wipe it?, phrases: [WIPE] }} }}\n  \
+             - {{ id: wipe, uses: sql-reset, with: {{ connection: db, files: schema.sql }} }}\n"
+        )
+    };
+    let codes = |text: &str| {
+        let found = compile(text, &CATALOG).1;
+        found.iter().map(|one| one.code.to_string()).filter(|code| code == "RB0501").collect::<Vec<_>>()
+    };
+    assert_eq!(codes(&text("db", "take")), Vec::<String>::new());
+    assert_eq!(codes(&text("db", "check")), Vec::<String>::new());
+    assert_eq!(codes(&text("other", "take")), ["RB0501"]);
+}
+
+#[test]
 fn every_shipped_runbook_is_clean() {
     let all: Vec<PathBuf> = ["runbooks", "examples"].iter().flat_map(|folder| files(folder)).collect();
     assert!(!all.is_empty(), "{all:?}");

@@ -9,6 +9,7 @@ pub mod database;
 pub mod demo;
 pub mod gateway;
 mod handle;
+pub mod hub;
 mod instrument;
 pub mod redis;
 pub mod restart;

@@ -1,7 +1,7 @@
 //! The binary `sandbox`: stand-ins of the systems that the shipped runbooks act on.
 
 use clap::{Parser, Subcommand};
-use runbook_sandbox::{demo, gateway, restart, store, supervisor};
+use runbook_sandbox::{demo, gateway, hub, restart, store, supervisor};
 
 /// Stand-ins of the systems that the shipped runbooks act on, as real servers on this machine.
 ///
@@ -21,6 +21,7 @@ enum Command {
     Restart(restart::Args),
     Store(store::Args),
     Gateway(gateway::Args),
+    Hub(hub::Args),
 }
 
 #[tokio::main]
@@ -31,6 +32,7 @@ async fn main() {
         Command::Restart(args) => restart::run(args).await.map(|()| 0),
         Command::Store(args) => store::run(args).await.map(|()| 0),
         Command::Gateway(args) => gateway::run(args).await.map(|()| 0),
+        Command::Hub(args) => hub::run(args).await.map(|()| 0),
     };
     let code = outcome.unwrap_or_else(|error| {
         eprintln!("sandbox: {error:#}");

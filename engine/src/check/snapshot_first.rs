@@ -1,18 +1,20 @@
-//! What is destroyed was saved before: every way to a step that destroys passes a snapshot of that collection.
+//! What is destroyed was saved before: every way to a step that destroys passes a snapshot of that collection, or a backup of the system.
 
 use super::safety::{collections, destroying, guards};
 use super::{Context, Finding, codes};
 use crate::diagnostic::Diagnostic;
 use crate::runbook::Step;
 
-const KINDS: &[&str] = &["snapshot"];
+const BACKUP: &str = "backup";
+const KINDS: &[&str] = &["snapshot", BACKUP];
 
 pub(super) fn check(cx: &Context<'_>, found: &mut Vec<Finding>) {
     for at in destroying(cx) {
         let step = cx.graph.steps[at];
         let (sure, unsure) = guards(cx, at, KINDS);
         let named = collections(step);
-        if named.is_empty() && sure.is_empty() {
+        let saved = sure.iter().any(|guard| guard.uses.value != BACKUP || same_system(guard, step));
+        if named.is_empty() && !saved {
             let message = format!("`{}` destroys, and nothing is saved before", step.id.value);
             let problem = Diagnostic::error(codes::SNAPSHOT_FIRST, step.uses.span.clone(), message);
             found.push(Finding { step: at, problem: finish(problem, unsure.first(), step) });
@@ -28,6 +30,12 @@ pub(super) fn check(cx: &Context<'_>, found: &mut Vec<Finding>) {
             found.push(Finding { step: at, problem: finish(problem, doubtful, step) });
         }
     }
+}
+
+/// Whether a backup is of the system that a step works on.
+fn same_system(backup: &Step, step: &Step) -> bool {
+    let connection = |step: &Step| step.with.value.get("connection").cloned();
+    connection(backup).is_some() && connection(backup) == connection(step)
 }
 
 /// Whether a snapshot holds all of a collection.

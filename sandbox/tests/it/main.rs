@@ -3,6 +3,7 @@
 mod client;
 mod faults;
 mod gateway;
+mod hub;
 mod servers;
 mod sessions;
 mod store;

@@ -1,0 +1,170 @@
+//! The stand-in of the hub, on a real PostgreSQL and a real Redis.
+
+use std::process::Stdio;
+
+use reqwest::{Client, StatusCode};
+use runbook_sandbox::database::{DatabaseServer, Kind};
+use runbook_sandbox::hub::SCHEMA;
+use runbook_sandbox::redis::RedisServer;
+use runbook_sandbox::sandbox_binary;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
+
+const RING: &str = r#"insert into "Ring" (id, slug, name, "updatedAt", "ownerDid") values ('r1', 'spool', 'The Spool', now(), 'did:web:hub');
+    insert into "RingRole" (id, "ringId", name, permissions) values ('o1', 'r1', 'member', '["post_content"]')"#;
+
+/// A hub as a process.
+struct Hub {
+    child: Child,
+    url: String,
+    /// What it said before it listened.
+    said: String,
+    _rest: Lines<BufReader<ChildStderr>>,
+}
+
+impl Hub {
+    async fn start(database: &DatabaseServer, cache: &RedisServer, more: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(sandbox_binary().unwrap())
+            .args(["hub", "--port", "0"])
+            .env_clear()
+            .envs([("DATABASE_URL", database.url()), ("REDIS_URL", cache.url())])
+            .envs([("RING_HUB_URL", "https://hub.example"), ("INSTANCE_DID", "did:web:hub")])
+            .envs(more.iter().copied())
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut said = String::new();
+        loop {
+            let line =
+                lines.next_line().await.unwrap().unwrap_or_else(|| panic!("it does not listen: {said}"));
+            said.push_str(&line);
+            let line: Value = serde_json::from_str(&line).unwrap_or_default();
+            if line["evt"] == "listening" {
+                return Self { child, url: format!("http://127.0.0.1:{}", line["port"]), said, _rest: lines };
+            }
+        }
+    }
+
+    async fn get(&self, path: &str) -> (StatusCode, Value) {
+        let answer = Client::new().get(format!("{}{path}", self.url)).send().await.unwrap();
+        (answer.status(), answer.json().await.unwrap())
+    }
+
+    async fn join(&self, did: &str) -> (StatusCode, Value) {
+        let request =
+            Client::new().post(format!("{}/trp/join", self.url)).json(&json!({ "ringSlug": "spool" }));
+        let answer = request.header("Signature", format!("keyId=\"{did}#key\"")).send().await.unwrap();
+        (answer.status(), answer.json().await.unwrap())
+    }
+
+    async fn is_valid(&self, badge: &str) -> bool {
+        let mut url: reqwest::Url = self.url.parse().unwrap();
+        url.path_segments_mut().unwrap().extend(["trp", "badges", badge, "verify"]);
+        let answer: Value = Client::new().post(url).send().await.unwrap().json().await.unwrap();
+        assert_eq!(answer["issuer"], "did:web:hub", "{answer}");
+        answer["isValid"].as_bool().unwrap()
+    }
+
+    async fn end(mut self) {
+        self.child.kill().await.unwrap();
+    }
+}
+
+async fn servers() -> (DatabaseServer, RedisServer) {
+    (DatabaseServer::start(Kind::Postgres).await.unwrap(), RedisServer::start().await.unwrap())
+}
+
+/// A key as OpenSSL makes it: as it is, and in Base64.
+fn key() -> (String, String) {
+    let sh = |script: &str| {
+        let run = std::process::Command::new("sh").args(["-c", script]).output().unwrap();
+        String::from_utf8(run.stdout).unwrap()
+    };
+    let pem = sh("openssl genpkey -algorithm Ed25519");
+    let encoded = sh(&format!("printf '%s' '{pem}' | base64 -w0"));
+    assert!(pem.contains("PRIVATE KEY") && !encoded.is_empty());
+    (pem, encoded)
+}
+
+#[tokio::test]
+async fn a_ring_is_what_the_database_says() {
+    let (database, mut cache) = servers().await;
+    let hub = Hub::start(&database, &cache, &[]).await;
+    // Nothing is in the database: alive and ready all the same, and the ring can not be read.
+    assert_eq!(hub.get("/health").await.1["status"], "ok");
+    let ready = json!({ "status": "ready", "checks": { "database": true, "redis": true } });
+    assert_eq!(hub.get("/health/ready").await, (StatusCode::OK, ready));
+    assert_eq!(hub.get("/trp/rings/spool").await.0, StatusCode::INTERNAL_SERVER_ERROR);
+    database.execute(SCHEMA).await.unwrap();
+    let missing = json!({ "error": "Not found", "message": "Ring not found" });
+    assert_eq!(hub.get("/trp/rings/spool").await, (StatusCode::NOT_FOUND, missing));
+    database.execute(RING).await.unwrap();
+    let (status, ring) = hub.get("/trp/rings/spool").await;
+    assert_eq!(
+        (status, &ring["ownerDid"], &ring["parentId"]),
+        (StatusCode::OK, &json!("did:web:hub"), &Value::Null)
+    );
+    assert_eq!(
+        (&ring["memberCount"], &ring["visibility"], &ring["children"]),
+        (&json!(0), &json!("PUBLIC"), &json!([]))
+    );
+
+    let unsigned = Client::new().post(format!("{}/trp/join", hub.url)).json(&json!({ "ringSlug": "spool" }));
+    assert_eq!(unsigned.send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    let (status, joined) = hub.join("did:web:ada").await;
+    assert_eq!((status, &joined["membership"]["role"]), (StatusCode::CREATED, &json!("member")));
+    assert_eq!(hub.join("did:web:ada").await.0, StatusCode::CONFLICT);
+    assert_eq!(hub.get("/trp/rings/spool").await.1["memberCount"], 1);
+    let stats = json!({ "totalRings": 1, "totalActors": 1, "activeMemberships": 1 });
+    assert_eq!(hub.get("/trp/stats").await.1, stats);
+    let left: i64 = cache.run_in(0, redis::cmd("TTL").arg("did:did:web:ada")).await.unwrap();
+    assert!((1..=3600).contains(&left), "{left}");
+    // Without its cache it is alive and not ready.
+    cache.kill();
+    let (status, checks) = hub.get("/health/ready").await;
+    assert_eq!(
+        (status, &checks["checks"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &json!({ "database": true, "redis": false }))
+    );
+    assert_eq!(hub.get("/health").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_badge_survives_a_restart_with_a_key_of_the_right_form_only() {
+    let (database, cache) = servers().await;
+    database.execute(SCHEMA).await.unwrap();
+    database.execute(RING).await.unwrap();
+    let (pem, encoded) = key();
+    let good = [("RING_HUB_PRIVATE_KEY", encoded.as_str()), ("NODE_ENV", "production")];
+    let raw = [("RING_HUB_PRIVATE_KEY", pem.as_str())];
+
+    // The raw PEM is taken for no key: a badge is given, and is worth nothing after a restart.
+    let hub = Hub::start(&database, &cache, &raw).await;
+    assert!(hub.said.contains("is made for this process only"), "{}", hub.said);
+    let badge = hub.join("did:web:ada").await.1["badge"]["id"].as_str().unwrap().to_owned();
+    assert!(badge.starts_with("https://hub.example/badges/") && hub.is_valid(&badge).await);
+    hub.end().await;
+    let hub = Hub::start(&database, &cache, &raw).await;
+    assert!(!hub.is_valid(&badge).await);
+    hub.end().await;
+    // In production none is given.
+    let hub = Hub::start(&database, &cache, &[raw[0], ("NODE_ENV", "production")]).await;
+    let (status, joined) = hub.join("did:web:bob").await;
+    assert_eq!((status, &joined["badge"]), (StatusCode::CREATED, &Value::Null));
+    hub.end().await;
+    // With a key of the right form all badges are signed anew, and stay so.
+    for _ in 0..2 {
+        let hub = Hub::start(&database, &cache, &good).await;
+        assert!(!hub.said.contains("RING_HUB_PRIVATE_KEY") && hub.is_valid(&badge).await, "{}", hub.said);
+        hub.end().await;
+    }
+    let hub = Hub::start(&database, &cache, &good).await;
+    let lasting = hub.join("did:web:eve").await.1["badge"]["id"].as_str().unwrap().to_owned();
+    hub.end().await;
+    let hub = Hub::start(&database, &cache, &good).await;
+    assert!(hub.is_valid(&lasting).await);
+}
