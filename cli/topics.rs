@@ -125,7 +125,7 @@ fn expressions() -> Vec<String> {
     let mut lines: Vec<String> = [
         "inputs.NAME",
         "secrets.NAME",
-        "steps.ID.outputs.NAME   (of a step that is upstream)",
+        "steps.ID.outputs.NAME   (of a step that is upstream; `| default(x)` when it may have been skipped)",
         "steps.ID.status         (succeeded, failed, skipped …), .attempts, .started_at, .ended_at",
         "run.id, run.runbook, run.created_at, run.by",
         "",
