@@ -14,6 +14,7 @@ mod files;
 mod freezes;
 mod matrix;
 mod picture;
+mod reconcile;
 mod redis;
 mod requests;
 mod server;
