@@ -153,10 +153,9 @@ fn ask_until(step: &str, question: &Question, withdrawn: &AtomicBool) -> Reply {
         Question::Settle { .. } => {
             word_prompt(&keys, step, question, "Look at the system, then type one of these words:")
         }
-        Question::Approval { .. } => {
-            let whom = question.asks_whom().unwrap_or_default();
+        Question::Approval { role, .. } => {
             let wanted =
-                format!("To answer as {whom}, type one of these words; a reason may follow after a colon:");
+                format!("To answer as {role}, type one of these words; a reason may follow after a colon:");
             word_prompt(&keys, step, question, &wanted)
         }
     });

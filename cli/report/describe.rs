@@ -114,7 +114,7 @@ pub fn question_line(question: &Question) -> String {
         Question::Approval { message, until, .. } => {
             let whom = question.asks_whom().unwrap_or_default();
             let until =
-                until.map_or_else(String::new, |until| format!(" until {}", until.strftime("%F %H:%M UTC")));
+                until.map_or_else(String::new, |until| format!("; until {}", until.strftime("%F %H:%M UTC")));
             format!("{} (approve or deny, by {whom}{until})", one_line(message))
         }
     }

@@ -39,16 +39,32 @@ pub enum Question {
     },
 }
 
+/// The answer that a step took effect.
+pub const DONE: &str = "done";
+/// The answer that it did not.
+pub const RETRY: &str = "retry";
+/// The answer that it is to fail.
+pub const ABORT: &str = "abort";
+/// The answer that approves.
+pub const APPROVE: &str = "approve";
+/// The answer that does not.
+pub const DENY: &str = "deny";
+
 /// The answers to the question whether a step took effect, with what each means.
-pub const SETTLE: [(&str, &str); 3] = [
-    ("done", "it did take effect: go on after it"),
-    ("retry", "it did not: do it again"),
-    ("abort", "stop here: the run fails, and can be resumed"),
+const SETTLE: [(&str, &str); 3] = [
+    (DONE, "it did take effect: go on after it"),
+    (RETRY, "it did not: do it again"),
+    (ABORT, "stop here: the run fails, and can be resumed"),
 ];
 
 /// The answers to the question for an approval, with what each means. A reason may follow after a colon.
-pub const APPROVAL: [(&str, &str); 2] =
-    [("approve", "it may go on"), ("deny", "it may not: the run stops here")];
+const APPROVAL: [(&str, &str); 2] = [(APPROVE, "it may go on"), (DENY, "it may not: the run stops here")];
+
+/// The word of an answer to an approval, and the reason that was given with it.
+pub fn word_and_reason(text: &str) -> (&str, Option<&str>) {
+    let (word, reason) = text.split_once(':').map_or((text, ""), |(word, reason)| (word, reason.trim()));
+    (word.trim(), (!reason.is_empty()).then_some(reason))
+}
 
 impl Question {
     /// Whether a text is an answer to it.
@@ -57,7 +73,7 @@ impl Question {
             Self::Phrase { phrase, .. } => phrase == text,
             Self::Settle { .. } => SETTLE.iter().any(|(word, _)| *word == text),
             Self::Approval { .. } => {
-                let word = text.split_once(':').map_or(text, |(word, _)| word).trim();
+                let (word, _) = word_and_reason(text);
                 APPROVAL.iter().any(|(known, _)| *known == word)
             }
         }

@@ -6,6 +6,7 @@ use runbook_engine::duration::Duration;
 use runbook_engine::error::{ErrorKind, StepError};
 use runbook_engine::event::{Answer, Question};
 use runbook_engine::kinds::Effect;
+use runbook_engine::question::{APPROVE, word_and_reason};
 use runbook_engine::saved::Foresight;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -130,12 +131,9 @@ impl Approval {
                 answer.at
             ));
         }
-        let (word, reason) = match answer.text.trim().split_once(':') {
-            Some((word, reason)) => (word.trim(), Some(reason.trim().to_owned())),
-            None => (answer.text.trim(), None),
-        };
-        let reason = reason.filter(|reason| !reason.is_empty());
-        if word == "approve" {
+        let (word, reason) = word_and_reason(&answer.text);
+        let reason = reason.map(str::to_owned);
+        if word == APPROVE {
             return Ok(Approved {
                 by: answer.by.clone(),
                 role: self.role.clone(),

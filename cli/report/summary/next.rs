@@ -24,12 +24,15 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
         (format!("runbook cancel {run}"), if held { "put everything back, and end it" } else { "end it" });
     let mut next = Vec::new();
     for (step, question) in asking(facts) {
-        let answer = match question {
-            Question::Phrase { phrase, .. } => format!("'{}'", phrase.replace('\'', r"'\''")),
-            other => other.words().iter().map(|(word, _)| *word).collect::<Vec<_>>().join("|"),
-        };
         row(facts, lines, "Asks", &format!("{step}: {}", describe::question_line(question)));
-        next.push((format!("runbook answer {run} {step} {answer}"), ""));
+        let answer = |text: &str| format!("runbook answer {run} {step} {text}");
+        match question {
+            Question::Phrase { phrase, .. } => {
+                next.push((answer(&format!("'{}'", phrase.replace('\'', r"'\''"))), ""));
+            }
+            // A line for each, because a shell takes `a|b` for two commands.
+            other => next.extend(other.words().iter().map(|(word, meaning)| (answer(word), *meaning))),
+        }
     }
     if state.cancel.is_some() {
         // Who asked for the end does not go on.

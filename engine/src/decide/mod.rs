@@ -13,6 +13,7 @@ use crate::event::{EventKind, Question, RunOutcome};
 use crate::expr;
 use crate::kinds::Repeat;
 use crate::plan::{OnFailure, Plan, PlannedStep, StepId};
+use crate::question::{ABORT, DONE, RETRY};
 use crate::retry;
 use crate::state::{RunState, RunStatus, StepState, StepStatus};
 use crate::step::RunInfo;
@@ -23,11 +24,6 @@ use self::ground::{foreign, holds, lost_error, overdue, watch};
 
 /// How often a later step may send an earlier one back because its outputs were lost.
 pub const MAX_REWINDS: u32 = 3;
-
-/// The answers to the question whether a step took effect.
-const DONE: &str = "done";
-const RETRY: &str = "retry";
-const ABORT: &str = "abort";
 
 /// What the decision is made from.
 #[derive(Clone, Copy, Debug)]

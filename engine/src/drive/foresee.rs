@@ -154,6 +154,18 @@ fn named(value: &Value, found: &mut BTreeSet<StepId>) {
     }
 }
 
+/// A setting in lines, one for each value in it; lists are one value.
+fn leaves(name: &str, value: &Value, lines: &mut Vec<String>) {
+    match value {
+        Value::Null => {}
+        Value::Object(map) => {
+            map.iter().for_each(|(key, below)| leaves(&format!("{name}.{key}"), below, lines));
+        }
+        Value::String(text) => lines.push(format!("{name}: {text}")),
+        other => lines.push(format!("{name}: {other}")),
+    }
+}
+
 /// The connections and collections that a step works on, as its settings name them at the top.
 fn resources(with: &Value) -> Vec<String> {
     let at = ["connection", "collection", "collections"].into_iter().filter_map(|key| with.get(key));
@@ -241,13 +253,13 @@ impl Walk {
     /// Those settings of a step that a reviewer has to see as they are, since no sentence says all of them.
     fn shown_settings(&self, step: &PlannedStep, with: &Value) -> Vec<String> {
         let fields = self.with.executor.kind(&step.uses).map_or(&[][..], |kind| kind.shown_fields);
-        let mut leaves = Vec::new();
+        let mut lines = Vec::new();
         for pointer in fields {
             if let Some(value) = with.pointer(pointer) {
-                each_run::settings(&pointer[1..].replace('/', "."), value, &mut leaves);
+                leaves(&pointer[1..].replace('/', "."), value, &mut lines);
             }
         }
-        leaves.into_iter().map(|text| self.with.redactor.text(&text)).collect()
+        lines.into_iter().map(|text| self.with.redactor.text(&text)).collect()
     }
 
     /// Whether a step only looks at the world, and may see something else once that is changed.

@@ -224,20 +224,18 @@ impl SavedPlan {
         bound.map(|step| (step.step.clone(), step.binds.clone())).collect()
     }
 
-    /// The steps that are to be skipped.
-    pub fn skipped(&self) -> BTreeSet<StepId> {
-        let skipped = self.steps.iter().filter(|step| step.standing == Standing::Skipped);
-        skipped.map(|step| step.step.clone()).collect()
-    }
-}
-
-impl SavedPlan {
     /// The steps that are to ask a person or to change something.
     pub fn promised(&self) -> BTreeSet<StepId> {
         let known = |step: &&Foreseen| matches!(step.standing, Standing::Would | Standing::Read);
         let promised = self.steps.iter().filter(known);
         let promised = promised.filter(|step| !step.asks.is_empty() || step.effect.class != Class::Read);
         promised.map(|step| step.step.clone()).collect()
+    }
+
+    /// The steps that are to be skipped.
+    pub fn skipped(&self) -> BTreeSet<StepId> {
+        let skipped = self.steps.iter().filter(|step| step.standing == Standing::Skipped);
+        skipped.map(|step| step.step.clone()).collect()
     }
 }
 

@@ -15,18 +15,6 @@ pub(super) fn as_planned(run: &RunInfo, against: Option<&SavedPlan>) -> RunInfo 
     RunInfo { created_at: saved.made_at, by: saved.made_by.clone(), ..run.clone() }
 }
 
-/// A setting in lines, one for each value in it; lists are one value.
-pub(super) fn settings(name: &str, value: &Value, lines: &mut Vec<String>) {
-    match value {
-        Value::Null => {}
-        Value::Object(map) => {
-            map.iter().for_each(|(key, below)| settings(&format!("{name}.{key}"), below, lines));
-        }
-        Value::String(text) => lines.push(format!("{name}: {text}")),
-        other => lines.push(format!("{name}: {other}")),
-    }
-}
-
 impl Walk {
     /// What settings see of the steps: what the plan saw that this is held against, where it is another thing in each run.
     pub(super) fn known_as_planned(&self) -> Map<String, Value> {
