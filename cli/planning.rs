@@ -66,7 +66,8 @@ pub async fn read(location: &Location, plan: Plan, against: Option<&SavedPlan>) 
     let vault: Arc<dyn Vault> = Arc::new(NoVault);
     let systems = Systems::open(plan, Needs::All, &vault)?;
     let at = Timestamp::now();
-    let identities = systems.resources.identities().await?;
+    systems.resources.only_read();
+    let identities = systems.resources.identities_with_content().await?;
     let place = Place::make(location).await?;
     let artifacts = Artifacts::new(place.path(), systems.redactor.clone());
     let (live, stop, stopper) =

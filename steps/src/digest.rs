@@ -23,8 +23,12 @@ pub fn sha256(bytes: &[u8]) -> String {
 
 /// SHA-256 of a file as it is now, with its size. Blocks.
 pub fn sha256_file(path: &Path) -> io::Result<(String, u64)> {
-    let mut file = File::open(path)?;
-    let (mut digest, mut size, mut buffer) = (Sha256::new(), 0, vec![0; 64 * 1024]);
+    digested(&mut File::open(path)?)
+}
+
+/// SHA-256 of what is left to read of an open file, with its size. Blocks.
+pub fn digested(file: &mut File) -> io::Result<(String, u64)> {
+    let (mut digest, mut size, mut buffer) = (Sha256::new(), 0, vec![0; 256 * 1024]);
     loop {
         match file.read(&mut buffer)? {
             0 => return Ok((hex(&digest.finalize()), size)),

@@ -224,7 +224,7 @@ fn inspect<T: Step>(with: Value, obligation: Obligation, look: Look, cx: Context
 
 /// A connection kind: the type is its settings beside `type`.
 #[async_trait]
-pub trait ConnectionKind: DeserializeOwned + JsonSchema + Sized + 'static {
+pub trait ConnectionKind: DeserializeOwned + JsonSchema + Send + Sync + Sized + 'static {
     /// Its name, kebab-case.
     const NAME: &'static str;
     /// One line on what it is for.
@@ -240,6 +240,18 @@ pub trait ConnectionKind: DeserializeOwned + JsonSchema + Sized + 'static {
     /// Which system it is, in words that are the same as long as it is the same one, and others when the same address leads to another.
     /// No secrets.
     async fn identity(client: &Self::Client) -> Result<SystemIs, StepError>;
+
+    /// What tells it, beside its identity, from another one in its place, in words: read when a plan is made and when it is applied, and not
+    /// compared in the run, whose own work may change it. No secrets.
+    async fn content(client: &Self::Client) -> Result<Option<String>, StepError> {
+        let _ = client;
+        Ok(None)
+    }
+
+    /// From now on it is only read from: not even reaching it may change anything. For kinds where reaching it would.
+    fn only_read(client: &Self::Client) {
+        let _ = client;
+    }
 }
 
 /// Which system a connection leads to, in words.
@@ -247,15 +259,32 @@ pub trait ConnectionKind: DeserializeOwned + JsonSchema + Sized + 'static {
 pub enum SystemIs {
     /// It is there, or nothing but its address tells it from others.
     There(String),
+    /// The same, with what is in it when a plan is made or applied.
+    Holding {
+        /// What it is.
+        is: String,
+        /// What is in it.
+        holds: String,
+    },
     /// There is nothing yet; a run may make it, and is not bound to its being missing then.
     NotYet(String),
 }
 
 impl SystemIs {
     /// The words.
-    pub fn words(&self) -> &str {
+    pub fn words(&self) -> String {
         match self {
-            Self::There(words) | Self::NotYet(words) => words,
+            Self::There(words) | Self::NotYet(words) => words.clone(),
+            Self::Holding { is, holds } => format!("{is}, {holds}"),
+        }
+    }
+
+    /// The same with what is in it; of what is not there, nothing is.
+    #[must_use]
+    pub fn holding(self, holds: Option<String>) -> Self {
+        match (self, holds) {
+            (Self::There(is), Some(holds)) => Self::Holding { is, holds },
+            (same, _) => same,
         }
     }
 }
@@ -302,6 +331,10 @@ pub struct ConnectionEntry {
     pub open: fn(Value, &OpenContext<'_>) -> Opened<dyn Any + Send + Sync>,
     /// Which system a client leads to.
     pub identity: Identity,
+    /// What is in the system.
+    pub content: fn(Arc<dyn Any + Send + Sync>) -> Running<Option<String>>,
+    /// Makes a client one that only reads.
+    pub only_read: fn(&Arc<dyn Any + Send + Sync>),
 }
 
 /// Tells which system a client leads to.
@@ -313,6 +346,15 @@ fn identity<T: ConnectionKind>(client: Arc<dyn Any + Send + Sync>) -> Running<Sy
             .downcast::<T::Client>()
             .map_err(|_| StepError::new(runbook_engine::error::ErrorKind::Bug, "a client of another kind"))?;
         T::identity(&client).await
+    })
+}
+
+fn content<T: ConnectionKind>(client: Arc<dyn Any + Send + Sync>) -> Running<Option<String>> {
+    Box::pin(async move {
+        match client.downcast::<T::Client>() {
+            Ok(client) => T::content(&client).await,
+            Err(_) => Ok(None),
+        }
     })
 }
 
@@ -328,6 +370,12 @@ pub const fn connection<T: ConnectionKind>() -> ConnectionEntry {
         },
         open: |settings, cx| Ok(Arc::new(decode::<T>(settings)?.open(cx)?)),
         identity: identity::<T>,
+        content: content::<T>,
+        only_read: |client| {
+            if let Some(client) = client.downcast_ref::<T::Client>() {
+                T::only_read(client);
+            }
+        },
     }
 }
 

@@ -10,11 +10,11 @@ use serde_json::{Map, Value};
 
 use crate::catalog;
 use crate::collections::Collection;
-use crate::kind::{Identity, OpenContext, SystemIs, Vault};
+use crate::kind::{ConnectionEntry, OpenContext, SystemIs, Vault};
 
 struct Connection {
     client: Arc<dyn Any + Send + Sync>,
-    identity: Identity,
+    entry: &'static ConnectionEntry,
 }
 
 /// The connections and collections of a run.
@@ -40,7 +40,7 @@ impl Resources {
             })?;
             let client = (entry.open)(settings, &OpenContext { name, redactor, vault })
                 .map_err(|error| named("connection", name, error))?;
-            let connection = Connection { client, identity: entry.identity };
+            let connection = Connection { client, entry };
             resources.connections.insert(name.clone(), connection);
         }
         for (name, settings) in collections {
@@ -69,14 +69,37 @@ impl Resources {
     /// Which system each connection leads to, and what each collection is, by their names.
     pub async fn identities(&self) -> Result<BTreeMap<String, SystemIs>, StepError> {
         let mut all = BTreeMap::new();
-        for (name, Connection { client, identity }) in &self.connections {
-            let who = identity(Arc::clone(client)).await.map_err(|error| named("connection", name, error))?;
-            all.insert(name.clone(), who);
+        for (name, Connection { client, entry }) in &self.connections {
+            let who = (entry.identity)(Arc::clone(client)).await;
+            all.insert(name.clone(), who.map_err(|error| named("connection", name, error))?);
         }
         let described =
             self.collections.iter().map(|(name, one)| (name.clone(), SystemIs::There(one.describe())));
         all.extend(described);
         Ok(all)
+    }
+
+    /// The same with what is in each system, for a plan that is made or applied.
+    pub async fn identities_with_content(&self) -> Result<BTreeMap<String, SystemIs>, StepError> {
+        let mut all = self.identities().await?;
+        for (name, Connection { client, entry }) in &self.connections {
+            let Some(who) = all.remove(name) else { continue };
+            let holds = match who {
+                SystemIs::NotYet(_) => None,
+                _ => (entry.content)(Arc::clone(client))
+                    .await
+                    .map_err(|error| named("connection", name, error))?,
+            };
+            all.insert(name.clone(), who.holding(holds));
+        }
+        Ok(all)
+    }
+
+    /// From now on nothing is changed by reaching any of them.
+    pub fn only_read(&self) {
+        for Connection { client, entry } in self.connections.values() {
+            (entry.only_read)(client);
+        }
     }
 
     /// The collection of this name.
@@ -90,13 +113,13 @@ impl Resources {
 
 /// The systems in words.
 pub fn in_words(all: &BTreeMap<String, SystemIs>) -> BTreeMap<String, String> {
-    all.iter().map(|(name, one)| (name.clone(), one.words().to_owned())).collect()
+    all.iter().map(|(name, one)| (name.clone(), one.words())).collect()
 }
 
-/// Those of the systems that are there, in words.
+/// Those of the systems that are there, in words, without what is in them.
 pub fn there(all: BTreeMap<String, SystemIs>) -> BTreeMap<String, String> {
     let there = all.into_iter().filter_map(|(name, one)| match one {
-        SystemIs::There(words) => Some((name, words)),
+        SystemIs::There(is) | SystemIs::Holding { is, .. } => Some((name, is)),
         SystemIs::NotYet(_) => None,
     });
     there.collect()

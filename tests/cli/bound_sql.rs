@@ -117,3 +117,155 @@ fn a_schema_is_dropped_as_it_was_planned_or_not_at_all() {
     place.expect(0, &["exec", "--plan", "plan.json", "--confirm", "sure=YES"]);
     assert_eq!(sql(&place, "app.db", "select name from sqlite_schema where type = 'table'"), ["made_anew"]);
 }
+
+fn purge(columns: &str) -> String {
+    format!(
+        "collections: {{ old: {{ type: sql-rows, connection: app, table: s, {columns}where: {{ e: {{ lt: \"2026\" }} }} }} }}\n"
+    )
+}
+
+const PURGE: &str = "  - { id: before, uses: snapshot, with: { collection: old } }\n\
+                     \x20 - { id: purge, uses: delete-batch, with: { collections: old, keys: \"${{ steps.before.outputs.manifest }}\" } }\n\
+                     \x20 - { id: left, uses: count, with: { collections: old, expect: 0 } }\n";
+
+const APPLY: [&str; 5] = ["exec", "--plan", "plan.json", "--confirm", "sure=YES"];
+
+/// Plans it; what the plan says, on one line.
+fn plan(place: &Place) -> String {
+    let out = place.expect(0, &["plan", "it.yaml", "-o", "plan.json"]).out;
+    out.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn another_database_in_the_same_place_is_another_system() {
+    let schema = format!("{TABLE}; pragma application_id = 7");
+    let at = |place: &Place, name: &str| place.path(name);
+    let exchange = |place: &Place, other: &str| {
+        sql(place, "other.db", other);
+        std::fs::remove_file(at(place, "app.db")).unwrap();
+        std::fs::copy(at(place, "other.db"), at(place, "app.db")).unwrap();
+    };
+    // The number of the file is the old one's, its time is not; where no time is told, what is in it is.
+    for other in [TABLE.to_owned(), format!("{schema}; create table further (x)"), schema.clone()] {
+        let place = asked(&schema, &purge(""), PURGE);
+        assert!(plan(&place).contains("application id 7, schema "), "{}", plan(&place));
+        exchange(&place, &other);
+        let ran = place.expect(9, &APPLY);
+        assert!(ran.err.contains("system `app`: it was SQLite"), "{}", ran.err);
+        // While the run waits.
+        let place = asked(&schema, &purge(""), PURGE);
+        plan(&place);
+        place.expect(5, &["exec", "--plan", "plan.json"]);
+        exchange(&place, &other);
+        let ran = place.expect(9, &["answer", &place.newest(), "YES"]);
+        assert!(
+            ran.err.contains("works on other systems") || ran.err.contains("other systems"),
+            "{}",
+            ran.err
+        );
+        assert_eq!(sql(&place, "app.db", "select count(*) || '' from s"), ["2"]);
+    }
+    // In place, only the schema tells.
+    let place = asked(&schema, &purge(""), PURGE);
+    plan(&place);
+    sql(&place, "app.db", "create table further (x)");
+    let ran = place.expect(9, &APPLY);
+    assert!(ran.err.contains("application id 7, schema "), "{}", ran.err);
+}
+
+#[test]
+fn what_a_run_does_to_a_schema_is_no_other_system() {
+    let step = "  - { id: further, uses: sql, with: { connection: app, statement: create table further (x), \
+                effect: { class: write, repeat: repeatable } } }\n\
+                \x20 - { id: then, uses: sql, with: { connection: app, statement: insert into further values (1), \
+                effect: { class: write, repeat: repeatable } } }\n";
+    let place = asked(TABLE, "", step);
+    plan(&place);
+    place.expect(0, &APPLY);
+    assert_eq!(sql(&place, "app.db", "select x || '' from further"), ["1"]);
+}
+
+#[test]
+fn what_goes_with_a_row_is_told_and_held_to() {
+    let schema = format!(
+        "{TABLE}; create table orders (id integer primary key, s text references s (id) on delete cascade); \
+         create table lines (o integer references orders (id) on delete set null); create table audit (x); \
+         insert into orders values (1, 'a'), (2, 'a'); insert into audit values (1)"
+    );
+    let boom = "create trigger boom after delete on orders begin delete from audit; end";
+    let place = asked(&schema, &purge(""), PURGE);
+    let out = plan(&place);
+    assert!(out.contains("rows of `lines` (foreign key o, on delete set null); rows of `orders`"), "{out}");
+    sql(&place, "app.db", boom);
+    let ran = place.expect(9, &APPLY);
+    assert!(ran.err.contains("boom"), "{}", ran.err);
+    // While the run waits, which does not compare the schema.
+    let place = asked(&schema, &purge(""), PURGE);
+    plan(&place);
+    place.expect(5, &["exec", "--plan", "plan.json"]);
+    sql(&place, "app.db", boom);
+    let ran = place.expect(9, &["answer", &place.newest(), "YES"]);
+    assert!(ran.err.contains("what the trigger `boom` of `orders` does"), "{}", ran.err);
+    assert_eq!(sql(&place, "app.db", "select count(*) || '' from orders"), ["2"]);
+    // As planned.
+    let place = asked(&format!("{schema}; {boom}"), &purge(""), PURGE);
+    plan(&place);
+    place.expect(0, &APPLY);
+    assert_eq!(
+        sql(&place, "app.db", "select count(*) || '' from orders union all select count(*) || '' from audit"),
+        ["0", "0"]
+    );
+}
+
+#[test]
+fn a_row_is_all_of_its_columns_whichever_are_recorded() {
+    let schema =
+        "create table s (id text primary key, v text, e text); insert into s values ('a', 'spam', '2020')";
+    let place = asked(schema, &purge("columns: [id, e], "), PURGE);
+    plan(&place);
+    sql(&place, "app.db", "update s set v = 'to be kept'");
+    let ran = place.expect(9, &APPLY);
+    assert!(ran.err.contains("1 changed (a)"), "{}", ran.err);
+    let place = asked(schema, &purge("columns: [id, e], "), PURGE);
+    plan(&place);
+    place.expect(0, &APPLY);
+    assert_eq!(sql(&place, "app.db", "select id from s"), Vec::<String>::new());
+}
+
+#[test]
+fn a_plan_makes_no_file_and_writes_no_log_back() {
+    let step = "  - { id: look, uses: sql, with: { connection: app, statement: select count(*) as n from s } }\n\
+                \x20 - { id: fresh, uses: sql, with: { connection: new, statement: select 1 as n } }\n\
+                \x20 - { id: make, uses: sql, with: { connection: new, statement: create table made (x), \
+                effect: { class: write, repeat: repeatable } } }\n";
+    let place = Place::new();
+    // What a killed process leaves: a log with all there is in it.
+    sql(&place, "whole.db", &format!("pragma journal_mode = wal; {TABLE}; pragma user_version = 3"));
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(place.path("whole.db"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut open = options.connect().await.unwrap();
+        open.execute(sqlx::raw_sql("insert into s values ('c', '2021')")).await.unwrap();
+        for end in ["", "-wal"] {
+            std::fs::copy(place.path(&format!("whole.db{end}")), place.path(&format!("app.db{end}")))
+                .unwrap();
+        }
+    });
+    place.runbook(
+        "it",
+        &format!(
+            "connections:\n  app: {{ type: sqlite, path: app.db }}\n  new: {{ type: sqlite, path: new.db, create: true }}\nsteps:\n{step}"
+        ),
+    );
+    let files = |place: &Place| {
+        [std::fs::read(place.path("app.db")).unwrap(), std::fs::read(place.path("app.db-wal")).unwrap()]
+    };
+    let before = files(&place);
+    assert!(!before[1].is_empty());
+    let out = plan(&place);
+    assert!(out.contains("n 3") || out.contains("row_count 1"), "{out}");
+    assert!(files(&place) == before, "the plan wrote");
+    assert!(!place.path("new.db").exists());
+    place.expect(0, &["exec", "--plan", "plan.json"]);
+    assert!(place.path("new.db").exists());
+}

@@ -4,6 +4,7 @@ mod absent;
 mod approval;
 mod author;
 mod bound;
+mod bound_links;
 mod bound_sql;
 mod changed;
 mod control;

@@ -195,6 +195,11 @@ pub trait Collection: Send + Sync {
     /// The collection in words, with its system, for people and for evidence. No secrets.
     fn describe(&self) -> String;
 
+    /// What else goes or changes when an item is deleted, in words, in order.
+    async fn follows(&self) -> Result<Vec<String>, StepError> {
+        Ok(Vec::new())
+    }
+
     /// The most keys one `delete` or `put` takes.
     fn max_batch(&self) -> usize;
 

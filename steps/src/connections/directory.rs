@@ -8,12 +8,12 @@ use std::path::{Component, Path, PathBuf};
 
 use runbook_engine::crash;
 use runbook_engine::error::StepError;
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, FileType, fadvise};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
-use crate::digest::{hex, sha256_file};
+use super::below::{Folder, Unreached};
+use crate::digest::{digested, hex};
 use crate::kind::{ConnectionKind, OpenContext, SystemIs};
 use crate::manifest::blocking;
 
@@ -46,7 +46,10 @@ pub(super) fn whereabouts(root: &Path) -> SystemIs {
     match fs::metadata(root) {
         Ok(found) => {
             let (path, device, inode) = (root.display(), found.dev(), found.ino());
-            SystemIs::There(format!("{path} (device {device}, inode {inode})"))
+            // The number of a file that was removed is given to the next one; not every file system knows when a file was made.
+            let made = found.created().ok().and_then(|made| jiff::Timestamp::try_from(made).ok());
+            let made = made.map_or_else(String::new, |made| format!(", made {made}"));
+            SystemIs::There(format!("{path} (device {device}, inode {inode}{made})"))
         }
         Err(_) => SystemIs::NotYet(format!("{} (not there)", root.display())),
     }
@@ -108,6 +111,36 @@ impl Directory {
         }
     }
 
+    /// The folder that the file `name` is in, and the file's own name there. `None` when there is no such folder; made when `make` says so.
+    fn folder<'n>(&self, name: &'n str, make: bool) -> Result<Option<(Folder, &'n str)>, StepError> {
+        self.path(name)?;
+        let (above, own) = name.rsplit_once('/').unwrap_or(("", name));
+        Ok(self.below(above, name, make)?.map(|folder| (folder, own)))
+    }
+
+    /// The folder `above`, on the way to `name`.
+    fn below(&self, above: &str, name: &str, make: bool) -> Result<Option<Folder>, StepError> {
+        let parts = above.split('/').filter(|part| !part.is_empty());
+        match Folder::open(&self.root, parts, make) {
+            Ok(folder) => Ok(Some(folder)),
+            Err(Unreached::Absent) => Ok(None),
+            Err(Unreached::Failed(error)) => Err(self.failed("reaching", name, &error)),
+            Err(Unreached::Link) => {
+                let message = format!(
+                    "the way to {name:?} below {} is by a symbolic link, which is not followed",
+                    self.root.display()
+                );
+                Err(StepError::refused(message))
+            }
+        }
+    }
+
+    /// The same for a file that is to be made.
+    fn made<'n>(&self, name: &'n str) -> Result<(Folder, &'n str), StepError> {
+        let gone = || StepError::transient(format!("the folder of {name:?} was removed just now"));
+        self.folder(name, true)?.ok_or_else(gone)
+    }
+
     /// Writes a file that is whole or not there: beside its place, forced to disk, then renamed. Folders are made.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, StepError> {
         self.write_from(name, &mut &*bytes)
@@ -117,91 +150,101 @@ impl Directory {
     pub fn write_from(&self, name: &str, source: &mut dyn io::Read) -> Result<PathBuf, StepError> {
         let path = self.path(name)?;
         let failed = |error: io::Error| self.failed("writing", name, &error);
-        let folder = path.parent().unwrap_or(&self.root).to_owned();
-        fs::create_dir_all(&folder).map_err(failed)?;
-        self.inside(&folder, name)?;
-        let beside = folder.join(format!(".{}.{}.part", file_name(&path), random().map_err(failed)?));
-        let written = write_through(&beside, source).and_then(|()| {
+        let (folder, own) = self.made(name)?;
+        let beside = beside(own).map_err(failed)?;
+        let mut write_through = || {
+            let mut file = folder.create(&beside, 0o666)?;
+            io::copy(source, &mut file)?;
+            file.sync_all()
+        };
+        let written = write_through().and_then(|()| {
             crash::point("file: written");
-            fs::rename(&beside, &path)
+            folder.rename(&beside, own)
         });
         crash::point("file: in its place");
         if let Err(error) = written {
             // Its name says what it is, should it stay.
-            let _ = fs::remove_file(&beside);
+            let _ = folder.unlink(&beside);
             return Err(failed(error));
         }
-        File::open(&folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        folder.sync().map_err(failed)?;
         Ok(path)
     }
 
     /// Copies a file to a name that nothing has yet, whole or not at all, and returns the SHA-256 and the size of what was copied. `None`
     /// when something has the name: it stays as it is.
     pub fn copy_new(&self, name: &str, from: &Path) -> Result<Option<(String, u64)>, StepError> {
-        let path = self.path(name)?;
         let failed = |error: io::Error| self.failed("writing", name, &error);
-        let folder = path.parent().unwrap_or(&self.root).to_owned();
-        fs::create_dir_all(&folder).map_err(failed)?;
-        self.inside(&folder, name)?;
-        let beside = folder.join(format!(".{}.{}.part", file_name(&path), random().map_err(failed)?));
-        let copied = fs::copy(from, &beside).and_then(|_| {
-            File::open(&beside)?.sync_all()?;
+        let (folder, own) = self.made(name)?;
+        let beside = beside(own).map_err(failed)?;
+        let copy = || {
+            let mut source = File::open(from)?;
+            let permissions = source.metadata()?.permissions();
+            let mut file = folder.create(&beside, 0o600)?;
+            io::copy(&mut source, &mut file)?;
+            file.set_permissions(permissions)?;
+            file.sync_all()?;
             crash::point("copy: written");
-            let digest = sha256_file(&beside)?;
+            let digest = digested(&mut folder.read(&beside)?)?;
             // Unlike a renaming, a second name never takes the place of what is there.
-            match fs::hard_link(&beside, &path) {
+            match folder.link(&beside, own) {
                 Ok(()) => Ok(Some(digest)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
                 Err(error) => Err(error),
             }
-        });
+        };
+        let copied = copy();
         crash::point("copy: in its place");
         // Its name says what it is, should it stay.
-        let _ = fs::remove_file(&beside);
+        let _ = folder.unlink(&beside);
         let copied = copied.map_err(failed)?;
-        File::open(&folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        folder.sync().map_err(failed)?;
         Ok(copied)
     }
 
-    /// The SHA-256 and the size of a file, read from the disk and not from the memory of the machine where the system allows it.
-    /// `None` when there is no such file.
-    pub fn digest(&self, name: &str) -> Result<Option<(String, u64)>, StepError> {
-        let failed = |error: io::Error| self.failed("reading", name, &error);
-        let mut file = match File::open(self.path(name)?) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
-        // A hint; file systems without it serve the same bytes.
-        let _ = fadvise(&file, 0, None, Advice::DontNeed);
-        let (mut digest, mut total, mut buffer) = (Sha256::new(), 0u64, vec![0; 256 * 1024]);
-        loop {
-            match file.read(&mut buffer).map_err(failed)? {
-                0 => break,
-                n => {
-                    digest.update(&buffer[..n]);
-                    total += n as u64;
-                }
-            }
-        }
-        Ok(Some((hex(&digest.finalize()), total)))
-    }
-
-    /// The bytes of a file; `None` when there is none.
-    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StepError> {
-        match fs::read(self.path(name)?) {
-            Ok(bytes) => Ok(Some(bytes)),
+    /// A file that is there, to be read.
+    fn opened(&self, name: &str) -> Result<Option<File>, StepError> {
+        let Some((folder, own)) = self.folder(name, false)? else { return Ok(None) };
+        match folder.read(own) {
+            Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.failed("reading", name, &error)),
         }
     }
 
+    /// The SHA-256 and the size of a file, read from the disk and not from the memory of the machine where the system allows it.
+    /// `None` when there is no such file.
+    pub fn digest(&self, name: &str) -> Result<Option<(String, u64)>, StepError> {
+        let Some(mut file) = self.opened(name)? else { return Ok(None) };
+        // A hint; file systems without it serve the same bytes.
+        let _ = fadvise(&file, 0, None, Advice::DontNeed);
+        digested(&mut file).map(Some).map_err(|error| self.failed("reading", name, &error))
+    }
+
+    /// The bytes of a file; `None` when there is none.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StepError> {
+        let Some(mut file) = self.opened(name)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(|error| self.failed("reading", name, &error))?;
+        Ok(Some(bytes))
+    }
+
     /// What is under a name, without following a symbolic link there.
     pub fn look(&self, name: &str) -> Result<Found, StepError> {
-        match fs::symlink_metadata(self.path(name)?) {
-            Ok(meta) if meta.is_file() => Ok(Found::File(Stamp {
-                bytes: meta.len(),
-                modified_at: modified_at(meta.mtime(), meta.mtime_nsec()),
+        match self.folder(name, false)? {
+            Some((folder, own)) => self.look_in(&folder, own, name),
+            None => Ok(Found::Nothing),
+        }
+    }
+
+    fn look_in(&self, folder: &Folder, own: &str, name: &str) -> Result<Found, StepError> {
+        match folder.stat(own) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_file() => Ok(Found::File(Stamp {
+                bytes: u64::try_from(stat.st_size).unwrap_or_default(),
+                modified_at: modified_at(
+                    stat.st_mtime,
+                    i64::try_from(stat.st_mtime_nsec).unwrap_or_default(),
+                ),
             })),
             Ok(_) => Ok(Found::Other),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
@@ -211,34 +254,26 @@ impl Directory {
 
     /// Removes a file; whether there was one.
     pub fn remove(&self, name: &str) -> Result<bool, StepError> {
-        let path = self.removable(name)?;
-        self.unlink(&path, name)
+        match self.folder(name, false)? {
+            Some((folder, own)) => self.unlink(&folder, own, name),
+            None => Ok(false),
+        }
     }
 
     /// Removes a file if it is the one of this stamp; what was found in its place. There is no call that removes a file on a condition:
-    /// it is looked at right before it is removed, and what is written in between, some microseconds, goes with it.
+    /// it is looked at right before it is removed, in the same folder, and what is written in between, some microseconds, goes with it.
     pub fn remove_if(&self, name: &str, expected: &Stamp) -> Result<Found, StepError> {
-        let path = self.removable(name)?;
-        let found = self.look(name)?;
-        if matches!(&found, Found::File(stamp) if stamp == expected) && !self.unlink(&path, name)? {
+        let Some((folder, own)) = self.folder(name, false)? else { return Ok(Found::Nothing) };
+        let found = self.look_in(&folder, own, name)?;
+        if matches!(&found, Found::File(stamp) if stamp == expected) && !self.unlink(&folder, own, name)? {
             return Ok(Found::Nothing);
         }
         Ok(found)
     }
 
-    /// The path of a file to remove, after a check that no symbolic link leads out on the way.
-    fn removable(&self, name: &str) -> Result<PathBuf, StepError> {
-        let path = self.path(name)?;
-        let folder = path.parent().unwrap_or(&self.root);
-        if folder.exists() {
-            self.inside(folder, name)?;
-        }
-        Ok(path)
-    }
-
-    fn unlink(&self, path: &Path, name: &str) -> Result<bool, StepError> {
+    fn unlink(&self, folder: &Folder, own: &str, name: &str) -> Result<bool, StepError> {
         crash::point("file: to be removed");
-        let removed = fs::remove_file(path);
+        let removed = folder.unlink(own);
         crash::point("file: removed");
         match removed {
             Ok(()) => Ok(true),
@@ -252,19 +287,17 @@ impl Directory {
     pub fn list(&self, keep: &dyn Fn(&str) -> bool) -> Result<Vec<String>, StepError> {
         let mut names = Vec::new();
         let mut folders = vec![String::new()];
-        while let Some(folder) = folders.pop() {
-            let failed = |error: io::Error| self.failed("listing", &folder, &error);
-            for entry in fs::read_dir(self.root.join(&folder)).map_err(failed)? {
-                let entry = entry.map_err(failed)?;
-                let Ok(name) = entry.file_name().into_string() else {
-                    return Err(StepError::refused(format!(
-                        "a file in {} has a name that is not UTF-8: {:?}",
-                        self.root.join(&folder).display(),
-                        entry.file_name()
-                    )));
+        while let Some(above) = folders.pop() {
+            let failed = |error: io::Error| self.failed("listing", &above, &error);
+            let folder = self.below(&above, &above, false)?;
+            let folder = folder.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+            for (name, kind) in folder.entries().map_err(failed)? {
+                let Ok(name) = String::from_utf8(name) else {
+                    let place = self.root.join(&above);
+                    let message = format!("a file in {} has a name that is not UTF-8", place.display());
+                    return Err(StepError::refused(message));
                 };
-                let kind = entry.file_type().map_err(failed)?;
-                let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
+                let path = if above.is_empty() { name.clone() } else { format!("{above}/{name}") };
                 let unfinished = name.starts_with('.')
                     && Path::new(&name).extension().is_some_and(|extension| extension == "part");
                 if kind.is_dir() {
@@ -276,16 +309,6 @@ impl Directory {
         }
         names.sort_unstable();
         Ok(names)
-    }
-
-    fn inside(&self, folder: &Path, name: &str) -> Result<(), StepError> {
-        let failed = |error: io::Error| self.failed("reaching", name, &error);
-        let (root, folder) =
-            (self.root.canonicalize().map_err(failed)?, folder.canonicalize().map_err(failed)?);
-        if folder.starts_with(&root) {
-            return Ok(());
-        }
-        Err(StepError::refused(format!("{name:?} leads out of {} by a symbolic link", self.root.display())))
     }
 
     fn failed(&self, doing: &str, name: &str, error: &io::Error) -> StepError {
@@ -300,22 +323,16 @@ fn modified_at(seconds: i64, nanoseconds: i64) -> String {
     within.map_or_else(|| format!("{seconds}.{nanoseconds:09}"), |at| at.to_string())
 }
 
-fn file_name(path: &Path) -> String {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    // The longest name most file systems take is 255 bytes.
-    name.chars().take(50).collect()
+/// A name of its own for what is to become the file `own`. The longest name most file systems take is 255 bytes.
+fn beside(own: &str) -> io::Result<String> {
+    let own: String = own.chars().take(50).collect();
+    Ok(format!(".{own}.{}.part", random()?))
 }
 
 fn random() -> io::Result<String> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(hex(&bytes))
-}
-
-fn write_through(path: &Path, source: &mut dyn io::Read) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
-    io::copy(source, &mut file)?;
-    file.sync_all()
 }
 
 #[cfg(test)]
@@ -341,6 +358,35 @@ mod tests {
     }
 
     #[test]
+    fn a_link_on_the_way_is_not_followed_even_to_a_place_below_the_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::new(folder.path().to_str().unwrap()).unwrap();
+        directory.write("a/x/1", b"planned").unwrap();
+        directory.write("kept/1", b"planned").unwrap();
+        let Found::File(stamp) = directory.look("kept/1").unwrap() else { panic!("it is a file") };
+        fs::rename(directory.root().join("a/x"), directory.root().join("a/was")).unwrap();
+        std::os::unix::fs::symlink("../kept", directory.root().join("a/x")).unwrap();
+        let refused = |result: Result<(), StepError>| {
+            let error = result.unwrap_err();
+            assert!(error.message.contains("by a symbolic link"), "{error}");
+        };
+        refused(directory.look("a/x/1").map(drop));
+        refused(directory.read("a/x/1").map(drop));
+        refused(directory.digest("a/x/1").map(drop));
+        refused(directory.remove("a/x/1").map(drop));
+        refused(directory.remove_if("a/x/1", &stamp).map(drop));
+        refused(directory.write("a/x/2", b"").map(drop));
+        refused(directory.copy_new("a/x/3", &directory.root().join("kept/1")).map(drop));
+        assert_eq!(directory.list(&|_| true).unwrap(), ["a/was/1", "kept/1"]);
+        // A link in the place of the file itself is not read either, and a file in the place of a folder holds nothing.
+        std::os::unix::fs::symlink("1", directory.root().join("kept/link")).unwrap();
+        assert_eq!(directory.look("kept/link").unwrap(), Found::Other);
+        assert!(directory.read("kept/link").is_err());
+        assert_eq!(directory.look("kept/1/below").unwrap(), Found::Nothing);
+        assert!(directory.write("kept/1/below", b"").is_err());
+    }
+
+    #[test]
     fn files_are_written_whole_and_listed_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let directory = Directory::new(folder.path().join("new").to_str().unwrap()).unwrap();
@@ -350,7 +396,7 @@ mod tests {
         fs::write(directory.root().join(".x.0.part"), "unfinished").unwrap();
         assert_eq!(directory.list(&|_| true).unwrap(), ["a.txt", "a/z.bin", "b.txt"]);
         let (sha, bytes) = directory.digest("a/z.bin").unwrap().unwrap();
-        assert_eq!((sha, bytes), (hex(&Sha256::digest(b"a/z.bin")), 7));
+        assert_eq!((sha, bytes), (crate::digest::sha256(b"a/z.bin"), 7));
         assert!(directory.remove("b.txt").unwrap());
         assert!(!directory.remove("b.txt").unwrap());
         assert_eq!(directory.digest("b.txt").unwrap(), None);

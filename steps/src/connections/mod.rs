@@ -1,5 +1,6 @@
 //! Connections: how a system is reached.
 
+mod below;
 pub mod directory;
 pub mod fountainstore;
 pub mod http;

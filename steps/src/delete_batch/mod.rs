@@ -6,6 +6,7 @@ mod versions;
 mod work;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use async_trait::async_trait;
 use runbook_engine::artifact::Artifact;
@@ -106,9 +107,13 @@ with:
         let what = bound::describe(&self, cx)?;
         let set = versions::complete_set(&self, cx, what.clone()).await?;
         // How many is said of the set: the policy of drift may let it be another number.
-        let does = format!("delete from {what}");
+        let mut does = format!("delete from {what}");
+        let binds = bound::followers(&self, cx).await?;
+        for (of, what) in &binds {
+            let _ = write!(does, "; with {of} go or change, unbound and beside the limits: {what}");
+        }
         let population = work::population(&self, cx).await?;
-        Ok(Foresight { does, touches: vec![set], population, ..Foresight::default() })
+        Ok(Foresight { does, touches: vec![set], binds, population, ..Foresight::default() })
     }
 
     async fn run(self, cx: &Context) -> Result<End<Outputs>, StepError> {

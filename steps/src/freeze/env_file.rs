@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use runbook_engine::crash;
 use runbook_engine::duration::Duration;
 use runbook_engine::error::{ErrorKind, StepError};
+use rustix::fs::{Mode, OFlags};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -210,7 +211,15 @@ impl EnvFileWay {
         let path = self.path.display();
         let failed =
             |error: io::Error| StepError::refused(format!("{path} can not be read")).with_source(&error);
-        let file = File::open(&self.path).map_err(failed)?;
+        // The file that was recorded is the one that is read and written, and not one that a link leads to since.
+        if fs::canonicalize(&self.path).map_err(failed)? != self.path {
+            return Err(StepError::gate(format!("{path} leads to another file by a symbolic link now"))
+                .with_help("nothing was changed; put the file back where it was"));
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file =
+            rustix::fs::open(&self.path, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
+        let file = File::from(file);
         let mut content = Vec::new();
         file.take(LARGEST + 1).read_to_end(&mut content).map_err(failed)?;
         if content.len() as u64 > LARGEST {
@@ -284,7 +293,10 @@ fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
         _ => {}
     }
     let result = (|| {
-        let before = fs::metadata(path)?;
+        let before = fs::symlink_metadata(path)?;
+        if !before.is_file() {
+            return Err(io::Error::other("it is no file any more"));
+        }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         let made = file.metadata()?;
         if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
@@ -342,6 +354,27 @@ mod tests {
         assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o7777, 0o640);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_file_that_became_a_link_is_neither_read_nor_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("here")).unwrap();
+        fs::create_dir_all(at("there")).unwrap();
+        for name in ["here/x.env", "there/x.env"] {
+            fs::write(at(name), "MAX_MB=25\n").unwrap();
+        }
+        let way = way(&at("here/x.env"));
+        // The file itself, and then a folder above it.
+        fs::remove_file(at("here/x.env")).unwrap();
+        symlink("../there/x.env", at("here/x.env")).unwrap();
+        assert_eq!(way.content().unwrap_err().kind, ErrorKind::Gate);
+        assert!(write_atomically(&way.path, b"A=1\n").is_err());
+        fs::remove_dir_all(at("here")).unwrap();
+        symlink("there", at("here")).unwrap();
+        assert_eq!(way.content().unwrap_err().kind, ErrorKind::Gate);
+        assert_eq!(fs::read_to_string(at("there/x.env")).unwrap(), "MAX_MB=25\n");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `freeze`: changes one value of a system so that it takes no more writes, and makes sure that the value comes back.
 
+mod bound;
 mod by_hand;
 mod command;
 mod env_file;
@@ -161,12 +162,13 @@ impl Step for Freeze {
             return Err(frozen_by_another(&*way, &present));
         }
         way.possible(&present)?;
-        Ok(would(format!(
+        let does = would(format!(
             "change {} from {} to {}",
             way.label(),
             way.text(&present),
             of_value(&way.replacement())
-        )))
+        ));
+        Ok(Foresight { binds: bound::bound(&*way, &present, cx), ..does })
     }
 
     async fn run(self, cx: &Context) -> Result<End<FreezeOutputs>, StepError> {
@@ -281,6 +283,7 @@ impl Freeze {
             return Err(frozen_by_another(way, &state));
         }
         way.possible(&state)?;
+        bound::as_planned(way, &state, cx)?;
         let original = Original { text: way.text(&state), state };
         let obligation = Obligation {
             step: cx.step.clone(),

@@ -1,6 +1,7 @@
 //! Collection kind `sql-rows`: the rows of a table of a SQL database.
 
 mod filter;
+mod followers;
 mod records;
 mod table;
 mod update;
@@ -47,7 +48,8 @@ pub struct SqlRows {
     /// `like`). Default: every row.
     #[serde(default, rename = "where")]
     pub conditions: Map<String, Value>,
-    /// The columns of a record. Default: all that the database does not compute. Rows of which only some are known can not be put back.
+    /// The columns of a record. Default: all that the database does not compute. Rows of which only some are known can not be put back. The
+    /// version of a row is that of all its columns all the same.
     #[serde(default)]
     pub columns: Option<Vec<String>>,
     /// A column that changes with every change of its row. Default: none, and the whole row is compared.
@@ -109,6 +111,14 @@ impl Rows {
         }
     }
 
+    /// The columns that the version is of where the record has only some of them: all that the database does not compute.
+    fn versioned<'a>(&self, table: &'a Table) -> Vec<&'a Column> {
+        match (&self.settings.columns, &self.settings.version) {
+            (Some(_), None) => table.columns.iter().filter(|column| !column.generated).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// A connection for reading, on which no row is hidden.
     async fn reading(&self) -> Result<Box<dyn Session>, Failure> {
         let mut session = self.database.begin(Begin::ReadOnly).await?;
@@ -137,6 +147,7 @@ impl Rows {
     fn selection(&self, table: &Table, parameters: &mut Parameters) -> Result<String, StepError> {
         let mut all: Vec<String> = table.key().map(Column::read).collect();
         all.extend(self.recorded(table)?.into_iter().map(Column::read));
+        all.extend(self.versioned(table).into_iter().map(Column::read));
         all.push(match &self.settings.version {
             Some(name) => table.column(name)?.read(),
             None => "''".to_owned(),
@@ -151,10 +162,13 @@ impl Rows {
         let wanted = cells.pop() == Some(Cell::Text("1".to_owned()));
         let version = cells.pop().unwrap_or(Cell::Null);
         let rest = cells.split_off(table.key.len().min(cells.len()));
-        let record = records::record(self.recorded(table)?.into_iter(), &rest);
+        let recorded = self.recorded(table)?;
+        let (kept, whole) = rest.split_at(recorded.len().min(rest.len()));
+        let record = records::record(recorded.into_iter(), kept);
         let version = match &self.settings.version {
             Some(_) => Version(records::recorded(&version)),
-            None => record_version(&record),
+            None if whole.is_empty() => record_version(&record),
+            None => record_version(&records::record(self.versioned(table).into_iter(), whole)),
         };
         // A version that says nothing would pass for the absence of the row.
         if version.is_absent() {
@@ -261,6 +275,20 @@ impl Collection for Rows {
             Some(column) => format!("{of}, without those deleted by {column}"),
             None => of,
         }
+    }
+
+    async fn follows(&self) -> Result<Vec<String>, StepError> {
+        let dialect = self.database.dialect();
+        let (schema, name) = table::parts(&self.settings.table)?;
+        let name = match dialect {
+            Dialect::Postgres => (None, self.table().await?.quoted.clone()),
+            _ => (schema, name),
+        };
+        let mut session = self.database.begin(Begin::ReadOnly).await?;
+        let found = followers::followers(&mut *session, dialect, name).await?;
+        session.rollback().await?;
+        session.finish().await;
+        Ok(found)
     }
 
     fn guard(&self) -> Guard {

@@ -88,6 +88,12 @@ fn of_database(error: &(dyn DatabaseError + 'static)) -> Failure {
     if code == "25006" {
         step = step.with_help("it was run as one that only reads; say what it does in `effect`");
     }
+    // Something has to be put in order first: a transaction that was cut off, or the index of a log.
+    if matches!(code.as_str(), "264" | "520" | "776" | "1288") {
+        step = step.with_help(
+            "a process that used the database was killed, and a plan does not put it in order: open it once to write, and plan again",
+        );
+    }
     let lost = means == Means::Lost;
     Failure { error: Box::new(step), lost, constraint: means == Means::Refused && constrains(error, &code) }
 }

@@ -187,6 +187,14 @@ pub trait Driver: Send + Sync {
         None
     }
 
+    /// What is in it, see `ConnectionKind::content`.
+    async fn content(&self) -> Result<Option<String>, StepError> {
+        Ok(None)
+    }
+
+    /// From now on it is only read from, see `ConnectionKind::only_read`.
+    fn only_read(&self) {}
+
     /// What became of a transaction that [`Session::transaction`] named.
     async fn fate(&self, transaction: &str) -> Result<Fate, Failure> {
         let _ = transaction;

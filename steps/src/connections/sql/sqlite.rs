@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf, absolute};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
@@ -24,6 +25,7 @@ use super::{
     Answer, Begin, Cell, Cells, Database, Dialect, Driver, Failure, Fate, Leased, Session, shown_bytes,
 };
 use crate::connections::directory::whereabouts;
+use crate::digest::sha256;
 use crate::kind::{ConnectionKind, OpenContext, SystemIs};
 use crate::manifest::blocking;
 
@@ -67,20 +69,71 @@ impl ConnectionKind for SqliteConnection {
             .statement_cache_capacity(0);
         let pool =
             PoolOptions::new().max_connections(self.max_connections).acquire_timeout(self.connect_timeout.0);
-        Ok(Database::new(File { path: self.path, options, pool, made: OnceLock::new() }))
+        Ok(Database::new(File {
+            path: self.path,
+            create: self.create,
+            options,
+            pool,
+            only_reads: AtomicBool::new(false),
+            made: Default::default(),
+        }))
     }
 
     async fn identity(client: &Database) -> Result<SystemIs, StepError> {
         client.identity().await
     }
+
+    async fn content(client: &Database) -> Result<Option<String>, StepError> {
+        client.content().await
+    }
+
+    fn only_read(client: &Database) {
+        client.only_read();
+    }
 }
 
-/// A file, with its pool once it was needed.
+/// A file, with its pools once they were needed.
 struct File {
     path: PathBuf,
+    create: bool,
     options: SqliteConnectOptions,
     pool: PoolOptions<Sqlite>,
-    made: OnceLock<SqlitePool>,
+    only_reads: AtomicBool,
+    made: [OnceLock<SqlitePool>; 3],
+}
+
+/// How a database is opened: one pool for each.
+#[derive(Clone, Copy)]
+enum Way {
+    /// As the settings say.
+    Settings,
+    /// So that nothing is written: no file is made, and no log is written back into the database.
+    ReadOnly,
+    /// An empty one in memory, in place of a file that a run would make.
+    Empty,
+}
+
+impl File {
+    fn way(&self) -> Way {
+        if !self.only_reads.load(Ordering::Relaxed) {
+            Way::Settings
+        } else if self.create && !self.path.exists() {
+            Way::Empty
+        } else {
+            Way::ReadOnly
+        }
+    }
+
+    fn pool(&self) -> &SqlitePool {
+        let way = self.way();
+        let options = || match way {
+            Way::Settings => self.options.clone(),
+            Way::ReadOnly => self.options.clone().create_if_missing(false).read_only(true),
+            Way::Empty => SqliteConnectOptions::new().in_memory(true).statement_cache_capacity(0),
+        };
+        // Made here and not before, because a pool needs the runtime.
+        self.made[way as usize].get_or_init(|| self.pool.clone().connect_lazy_with(options()))
+    }
 }
 
 #[async_trait]
@@ -94,9 +147,7 @@ impl Driver for File {
     }
 
     async fn open(&self) -> Result<Box<dyn Session>, Failure> {
-        // Made here and not before, because a pool needs the runtime.
-        let pool = self.made.get_or_init(|| self.pool.clone().connect_lazy_with(self.options.clone()));
-        let connection = pool.acquire().await.map_err(|error| {
+        let connection = self.pool().acquire().await.map_err(|error| {
             let mut failure = Failure::from(error).during(&format!("opening {}", self.path.display()));
             if !self.path.exists() {
                 failure.error.help = Some("there is no such file; `create: true` would make it".to_owned());
@@ -126,9 +177,30 @@ impl Driver for File {
         let path = self.path.clone();
         let who = blocking(move || Ok(whereabouts(&canonical(&path)))).await?;
         Ok(match who {
-            SystemIs::There(words) => SystemIs::There(format!("SQLite {words}")),
             SystemIs::NotYet(words) => SystemIs::NotYet(format!("SQLite {words}")),
+            there => SystemIs::There(format!("SQLite {}", there.words())),
         })
+    }
+
+    async fn content(&self) -> Result<Option<String>, StepError> {
+        let mut session = self.open().await?;
+        session.begin(Begin::ReadOnly).await?;
+        let id = session.cells("pragma application_id", Vec::new()).await?.rows;
+        let things = "select type, name, tbl_name, sql from sqlite_schema where name not like 'sqlite\\_%' escape '\\' \
+                      order by type, name";
+        let schema = session.cells(things, Vec::new()).await?.rows;
+        session.rollback().await?;
+        session.finish().await;
+        let id = match id.first().and_then(|row| row.first()) {
+            Some(Cell::Integer(id)) => *id,
+            _ => 0,
+        };
+        let digest: String = sha256(format!("{schema:?}").as_bytes()).chars().take(12).collect();
+        Ok(Some(format!("application id {id}, schema {digest}")))
+    }
+
+    fn only_read(&self) {
+        self.only_reads.store(true, Ordering::Relaxed);
     }
 }
 
