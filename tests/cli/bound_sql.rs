@@ -234,7 +234,7 @@ fn a_row_is_all_of_its_columns_whichever_are_recorded() {
 
 #[test]
 fn a_plan_makes_no_file_and_writes_no_log_back() {
-    let step = "  - { id: look, uses: sql, with: { connection: app, statement: select count(*) as n from s } }\n\
+    let step = "  - { id: look, uses: sql, with: { connection: app, statement: select id from s } }\n\
                 \x20 - { id: fresh, uses: sql, with: { connection: new, statement: select 1 as n } }\n\
                 \x20 - { id: make, uses: sql, with: { connection: new, statement: create table made (x), \
                 effect: { class: write, repeat: repeatable } } }\n";
@@ -263,7 +263,7 @@ fn a_plan_makes_no_file_and_writes_no_log_back() {
     let before = files(&place);
     assert!(!before[1].is_empty());
     let out = plan(&place);
-    assert!(out.contains("n 3") || out.contains("row_count 1"), "{out}");
+    assert!(out.contains("row count 3"), "{out}");
     assert!(files(&place) == before, "the plan wrote");
     assert!(!place.path("new.db").exists());
     place.expect(0, &["exec", "--plan", "plan.json"]);
