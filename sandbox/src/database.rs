@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -199,14 +200,16 @@ impl DatabaseServer {
             command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
         }
         command.arg("--pdeathsig=INT").arg(program).current_dir(self.folder.path());
+        // A group of its own, so that Ctrl-C in a terminal does not reach it.
+        command.process_group(0);
         command
     }
 }
 
-/// A program that ends with this one, however this one ends.
+/// A program that ends with this one, however this one ends, and that Ctrl-C in a terminal does not reach.
 pub(crate) fn mortal(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
-    command.arg("--pdeathsig=KILL").arg(program);
+    command.arg("--pdeathsig=KILL").arg(program).process_group(0);
     command
 }
 

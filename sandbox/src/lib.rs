@@ -13,9 +13,10 @@ pub mod hub;
 mod instrument;
 pub mod redis;
 pub mod restart;
+pub mod scenes;
 mod serve;
 pub mod store;
-pub mod supervisor;
+mod supervisor;
 mod time;
 
 pub use handle::{Chatkit, Options, Server, sandbox_binary};

@@ -1,12 +1,12 @@
 //! The binary `sandbox`: stand-ins of the systems that the shipped runbooks act on.
 
 use clap::{Parser, Subcommand};
-use runbook_sandbox::{demo, gateway, hub, restart, store, supervisor};
+use runbook_sandbox::{demo, gateway, hub, restart, scenes, store};
 
 /// Stand-ins of the systems that the shipped runbooks act on, as real servers on this machine.
 ///
-/// `sandbox chatkit -- COMMAND` is the usual way in: it seeds a FountainStore, starts it and a ChatKit
-/// gateway, runs COMMAND with their addresses and keys in its environment, and stops everything afterwards.
+/// `sandbox NAME -- COMMAND` is the usual way in, such as `sandbox chatkit -- bash`: it sets up the servers of NAME, runs COMMAND
+/// with their addresses and keys in its environment, and stops everything afterwards.
 #[derive(Parser)]
 #[command(name = "sandbox", version, arg_required_else_help = true)]
 struct Args {
@@ -16,23 +16,23 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    Chatkit(supervisor::Args),
+    Chatkit(scenes::chatkit::Args),
     Demo(demo::Args),
     Restart(restart::Args),
     Store(store::Args),
     Gateway(gateway::Args),
-    Hub(hub::Args),
+    HubApi(hub::Args),
 }
 
 #[tokio::main]
 async fn main() {
     let outcome = match Args::parse().command {
-        Command::Chatkit(args) => supervisor::run(args).await,
+        Command::Chatkit(args) => scenes::chatkit::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Restart(args) => restart::run(args).await.map(|()| 0),
         Command::Store(args) => store::run(args).await.map(|()| 0),
         Command::Gateway(args) => gateway::run(args).await.map(|()| 0),
-        Command::Hub(args) => hub::run(args).await.map(|()| 0),
+        Command::HubApi(args) => hub::run(args).await.map(|()| 0),
     };
     let code = outcome.unwrap_or_else(|error| {
         eprintln!("sandbox: {error:#}");

@@ -4,16 +4,15 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-/// Restart a server of a running sandbox, and wait until it answers again.
+/// Restart a service of a running sandbox, and wait until it answers again.
 ///
-/// The gateway reads its environment file anew. The port stays the same.
+/// It reads its environment file anew. The port stays the same.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Address of the sandbox's control server
     #[arg(long, value_name = "URL", env = "SANDBOX_CONTROL_URL")]
     control: String,
-    /// What to restart
-    #[arg(value_parser = ["gateway", "store"])]
+    /// What to restart, such as `gateway`
     server: String,
 }
 

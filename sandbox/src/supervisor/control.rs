@@ -1,4 +1,4 @@
-//! The control server: restarts and kills the servers, and receives webhooks.
+//! The control server: restarts and kills the servers.
 
 use std::sync::Arc;
 
@@ -9,47 +9,44 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use super::{service::Services, webhook};
+use super::Service;
+
+type Services = State<Arc<Vec<Service>>>;
 
 /// The routes of the control server.
-pub(super) fn router(services: Arc<Services>, notify_secret: String) -> Router {
-    Router::new()
-        .route("/state", get(state))
-        .route("/restart/{service}", post(restart))
-        .route("/kill/{service}", post(kill))
-        .with_state(services)
-        .merge(webhook::router(notify_secret))
+pub(super) fn router(services: Arc<Vec<Service>>) -> Router {
+    Router::new().route("/state", get(state)).route("/{verb}/{service}", post(order)).with_state(services)
 }
 
-async fn state(State(services): State<Arc<Services>>) -> Response {
-    let gateway = services.gateway.describe().await;
-    let store = services.store.describe().await;
-    Json(json!({ "gateway": gateway, "store": store })).into_response()
+async fn state(State(services): Services) -> Json<Map<String, Value>> {
+    let mut all = Map::new();
+    for service in services.iter() {
+        all.insert(service.name().to_owned(), service.describe().await);
+    }
+    Json(all)
 }
 
-async fn restart(State(services): State<Arc<Services>>, Path(name): Path<String>) -> Response {
-    let Some(service) = services.get(&name) else { return unknown(&name) };
-    outcome(service.restart().await)
-}
-
-async fn kill(State(services): State<Arc<Services>>, Path(name): Path<String>) -> Response {
-    let Some(service) = services.get(&name) else { return unknown(&name) };
-    outcome(service.kill().await)
-}
-
-fn outcome(result: anyhow::Result<()>) -> Response {
-    match result {
+async fn order(State(services): Services, Path((verb, name)): Path<(String, String)>) -> Response {
+    let Some(service) = services.iter().find(|service| service.name() == name) else {
+        let names: Vec<&str> = services.iter().map(Service::name).collect();
+        let body = json!({ "error": format!("no service {name}: {}", names.join(" or ")) });
+        return (StatusCode::NOT_FOUND, Json(body)).into_response();
+    };
+    let done = match verb.as_str() {
+        "restart" => service.restart().await,
+        "kill" => service.kill().await,
+        _ => {
+            let body = json!({ "error": format!("a service can not be told to {verb}: restart or kill") });
+            return (StatusCode::NOT_FOUND, Json(body)).into_response();
+        }
+    };
+    match done {
         Ok(()) => Json(json!({ "ok": true })).into_response(),
         Err(error) => {
             let body = json!({ "error": format!("{error:#}") });
             (StatusCode::INTERNAL_SERVER_ERROR, Json(body)).into_response()
         }
     }
-}
-
-fn unknown(name: &str) -> Response {
-    let body = json!({ "error": format!("no service {name}: gateway or store") });
-    (StatusCode::NOT_FOUND, Json(body)).into_response()
 }

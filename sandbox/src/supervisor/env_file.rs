@@ -1,27 +1,4 @@
-//! The gateway's environment file: `NAME=value` lines as an init system reads them.
-
-use std::path::Path;
-
-use anyhow::Context;
-
-/// The file at the start. Its oddities are meant: who edits it must leave every other byte as it is.
-const INITIAL: &str = "\
-# ChatKit gateway. Read once, when the gateway starts.
-
-CHATKIT_ATTACHMENT_MAX_MB=25
-export CHATKIT_RESPONDER=\"echo\"   # no model in this environment
-CHATKIT_DEFAULT_MODEL='gpt-4o-mini'
-  CHATKIT_ATTACHMENT_TTL_HOURS=24 # a day
-
-#CHATKIT_ATTACHMENT_MAX_MB=100
-CHATKIT_ATTACHMENT_ALLOWED_MIME_TYPES=\"image/png, image/jpeg image/webp,image/gif,\
-application/pdf text/plain,application/json,application/octet-stream\"\t
-GATEWAY_DISABLE_RATELIMIT=1";
-
-/// Writes the file that a sandbox begins with.
-pub(super) fn write_initial(path: &Path) -> anyhow::Result<()> {
-    std::fs::write(path, INITIAL).with_context(|| format!("cannot write {}", path.display()))
-}
+//! A service's environment file: `NAME=value` lines as an init system reads them.
 
 /// The variables of a file. Blank lines, comments and lines without `=` set nothing; the last line for a
 /// name wins.
@@ -58,14 +35,18 @@ mod tests {
 
     #[test]
     fn quotes_comments_and_prefixes_are_understood() {
-        let vars = parse(INITIAL);
-        let value = |name: &str| vars.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
-        assert_eq!(value("CHATKIT_ATTACHMENT_MAX_MB"), Some("25"));
-        assert_eq!(value("CHATKIT_RESPONDER"), Some("echo"));
-        assert_eq!(value("CHATKIT_DEFAULT_MODEL"), Some("gpt-4o-mini"));
-        assert_eq!(value("CHATKIT_ATTACHMENT_TTL_HOURS"), Some("24"));
-        assert_eq!(value("GATEWAY_DISABLE_RATELIMIT"), Some("1"));
-        assert_eq!(vars.len(), 6);
+        let text = "# A gateway.\n\nMAX_MB=25\nexport RESPONDER=\"echo\"   # no model\nMODEL='gpt-4o-mini'\n  \
+            TTL_HOURS=24 # a day\n\n#MAX_MB=100\nTYPES=\"image/png, text/plain\"\t\nOFF=1";
+        let pairs = [
+            ("MAX_MB", "25"),
+            ("RESPONDER", "echo"),
+            ("MODEL", "gpt-4o-mini"),
+            ("TTL_HOURS", "24"),
+            ("TYPES", "image/png, text/plain"),
+            ("OFF", "1"),
+        ];
+        let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(parse(text), pairs);
         assert_eq!(
             parse("A=\nB=#x\nnonsense\n=1\nC = a # b"),
             [("A".into(), String::new()), ("B".into(), String::new()), ("C".into(), "a".into()),]

@@ -1,14 +1,12 @@
-//! The ChatKit sandbox: seeds a store, runs store and gateway as child processes, and a command beside them.
+//! What every sandbox does: it sets up a scene of servers, runs a command beside them, and stops all of it.
 
 mod command;
 mod control;
 mod env_file;
-mod inputs;
-mod seed;
 mod service;
-mod webhook;
 
 use std::{
+    any::Any,
     collections::BTreeMap,
     ffi::OsString,
     path::{Path, PathBuf},
@@ -16,52 +14,16 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use axum::serve::ListenerExt;
+use axum::{Router, serve::ListenerExt};
 use tempfile::TempDir;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::{crypto, gateway::Profile, serve};
-use service::{Service, Services};
+use crate::serve;
+pub(crate) use service::{Service, Spec};
 
-const EXAMPLES: &str = "\
-Examples:
-  sandbox chatkit -- bash                                     a shell beside the servers
-  sandbox chatkit --attachments 200000 --tiny -- ./load.sh    very many attachments
-  sandbox chatkit --profile wire --dir /tmp/chatkit -- true   only make the files";
-
-/// Start a seeded FountainStore and a ChatKit gateway, and run COMMAND beside them.
-///
-/// COMMAND gets, in its environment: SANDBOX_DIR, SANDBOX_CONTROL_URL, CHATKIT_GATEWAY_URL,
-/// FOUNTAINSTORE_URL, FOUNTAINSTORE_API_KEY, CHATKIT_ENV_FILE, CHATKIT_LOG, CHATKIT_ARCHIVE, NOTIFY_SECRET,
-/// RUNBOOK_INPUTS (an inputs file for the ChatKit runbook). The sandbox stops when COMMAND ends, and exits
-/// with its code (128 + the signal that killed it).
-///
-/// Without COMMAND, one JSON line with that environment goes to standard output, and the sandbox runs until
-/// SIGTERM, SIGINT, or the end of standard input. However it ends, its servers end with it.
+/// What every sandbox is told.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub struct Args {
-    /// How the gateway behaves
-    #[arg(long, value_enum, default_value_t = Profile::Documented)]
-    profile: Profile,
-    /// How many attachments the store holds
-    #[arg(long, value_name = "N", default_value_t = 300)]
-    attachments: usize,
-    /// How many further contents have no description
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    orphans: usize,
-    /// How many attachments the inputs file asks to restore
-    #[arg(long, value_name = "N", default_value_t = 12)]
-    restore: usize,
-    /// What the seeded contents, ids and names are derived from
-    #[arg(long, value_name = "N", default_value_t = 7)]
-    seed: u64,
-    /// Seed contents of a few bytes, for very many attachments
-    #[arg(long)]
-    tiny: bool,
-    /// How long a gateway session lives without a refresh
-    #[arg(long, value_name = "SECONDS", default_value_t = 900.0)]
-    session_ttl: f64,
+pub(crate) struct Common {
     /// Work in this directory, which must be missing or empty, and keep it [default: a temporary one]
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -73,44 +35,58 @@ pub struct Args {
     command: Vec<OsString>,
 }
 
-/// What the children and the command are told; also the members of the JSON line.
-type Environment = BTreeMap<&'static str, String>;
+/// What the command is told; also the members of the JSON line.
+pub(crate) type Environment = BTreeMap<&'static str, String>;
 
-/// Files and directories of one sandbox.
-struct Layout {
+/// Where a scene is set up.
+pub(crate) struct Stage {
     dir: PathBuf,
-    /// Removes a temporary directory at the end.
-    temporary: Option<TempDir>,
+    control_url: String,
 }
 
-impl Layout {
-    fn new(dir: Option<&Path>) -> anyhow::Result<Self> {
-        let (dir, temporary) = match dir {
-            None => {
-                let temporary = tempfile::Builder::new().prefix("sandbox-").tempdir()?;
-                (temporary.path().to_owned(), Some(temporary))
-            }
-            Some(dir) => {
-                std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-                if std::fs::read_dir(dir)?.next().is_some() {
-                    bail!("{} is not empty", dir.display());
-                }
-                (dir.to_owned(), None)
-            }
-        };
-        let dir = dir.canonicalize()?;
-        let layout = Self { dir, temporary };
-        std::fs::create_dir(layout.path("archive"))?;
-        Ok(layout)
-    }
+/// The servers of a sandbox, as they stand.
+pub(crate) struct Scene {
+    /// What the command is told of them.
+    pub(crate) environment: Environment,
+    /// What the control server restarts and kills. They are stopped in reverse order.
+    pub(crate) services: Vec<Service>,
+    /// Further routes of the control server.
+    pub(crate) routes: Router,
+    /// What ends when it is dropped, such as a database server, after the services and in this order.
+    pub(crate) held: Vec<Box<dyn Any + Send>>,
+}
 
-    fn path(&self, name: &str) -> PathBuf {
+impl Stage {
+    /// A file or folder of this sandbox.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    /// The same as a text.
+    pub(crate) fn text(&self, name: &str) -> String {
         self.path(name).to_string_lossy().into_owned()
     }
+
+    /// What every command is told.
+    pub(crate) fn environment(&self) -> Environment {
+        Environment::from([
+            ("SANDBOX_DIR", self.dir.to_string_lossy().into_owned()),
+            ("SANDBOX_CONTROL_URL", self.control_url.clone()),
+        ])
+    }
+}
+
+/// The directory of a sandbox, and what removes it at the end when it is a temporary one.
+fn directory(dir: Option<&Path>) -> anyhow::Result<(PathBuf, Option<TempDir>)> {
+    let Some(dir) = dir else {
+        let temporary = tempfile::Builder::new().prefix("sandbox-").tempdir()?;
+        return Ok((temporary.path().canonicalize()?, Some(temporary)));
+    };
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    if std::fs::read_dir(dir)?.next().is_some() {
+        bail!("{} is not empty", dir.display());
+    }
+    Ok((dir.canonicalize()?, None))
 }
 
 /// The signals that end a sandbox, or are passed on to the command.
@@ -119,82 +95,43 @@ struct Signals {
     terminate: Signal,
 }
 
-/// Runs the sandbox; the exit code is the command's.
+/// Sets up a scene, runs the command beside it, and stops it; the exit code is the command's.
 ///
 /// # Errors
 /// When it cannot be set up; what the command does is in the exit code.
-pub async fn run(args: Args) -> anyhow::Result<u8> {
+pub(crate) async fn stand(
+    common: &Common,
+    scene: impl AsyncFnOnce(&Stage) -> anyhow::Result<Scene>,
+) -> anyhow::Result<u8> {
     // From here on a signal is noticed, not fatal: what is started must be stopped again.
     let mut signals =
         Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? };
-    let layout = Layout::new(args.dir.as_deref())?;
-    let seeded = seed::fill(&layout.path("store.db"), &args).await.context("cannot seed the store")?;
-    env_file::write_initial(&layout.path("gateway.env"))?;
-
-    let api_key = format!("fs+{}/=", crypto::random_base64::<24>());
-    let notify_secret = crypto::hex(&crypto::random::<24>());
-    let services = Arc::new(start_services(&args, &layout, &api_key).await?);
+    let (dir, temporary) = directory(common.dir.as_deref())?;
     let control = serve::bind(0).await?;
-    let control_url = format!("http://{}", control.local_addr()?);
+    let stage = Stage { dir, control_url: format!("http://{}", control.local_addr()?) };
+    let Scene { environment, services, routes, held } = scene(&stage).await?;
 
-    let environment = Environment::from([
-        ("SANDBOX_DIR", layout.dir.to_string_lossy().into_owned()),
-        ("SANDBOX_CONTROL_URL", control_url),
-        ("CHATKIT_GATEWAY_URL", services.gateway.url()),
-        ("FOUNTAINSTORE_URL", services.store.url()),
-        ("FOUNTAINSTORE_API_KEY", api_key),
-        ("CHATKIT_ENV_FILE", layout.text("gateway.env")),
-        ("CHATKIT_LOG", layout.text("gateway.log")),
-        ("CHATKIT_ARCHIVE", layout.text("archive")),
-        ("NOTIFY_SECRET", notify_secret.clone()),
-        ("RUNBOOK_INPUTS", layout.text("inputs.yaml")),
-    ]);
-    inputs::write(&layout.path("inputs.yaml"), &environment, &seeded)?;
-    let router = control::router(Arc::clone(&services), notify_secret);
+    let services = Arc::new(services);
+    let router = control::router(Arc::clone(&services)).merge(routes);
     let control = control.tap_io(|stream| drop(stream.set_nodelay(true)));
     tokio::spawn(async move { axum::serve(control, router).await });
 
-    if args.command.is_empty() || args.ready_json {
+    if common.command.is_empty() || common.ready_json {
         println!("{}", serde_json::to_string(&environment)?);
     }
-    let code = match args.command.split_first() {
+    let code = match common.command.split_first() {
         Some((program, arguments)) => command::run(program, arguments, &environment, &mut signals).await,
         None => {
             command::until_released(&mut signals).await;
             0
         }
     };
-    services.stop().await;
-    if let Some(temporary) = layout.temporary {
+    for service in services.iter().rev() {
+        service.stop().await;
+    }
+    drop(held);
+    if let Some(temporary) = temporary {
         temporary.close().context("cannot remove the temporary directory")?;
     }
     Ok(code)
-}
-
-async fn start_services(args: &Args, layout: &Layout, api_key: &str) -> anyhow::Result<Services> {
-    let key = ("FOUNTAINSTORE_API_KEY".to_owned(), api_key.to_owned());
-    let store = Service::start(service::Spec {
-        name: "store",
-        args: vec!["--db".into(), layout.path("store.db").into()],
-        env: vec![key.clone()],
-        env_file: None,
-        stdout: layout.path("store.log"),
-        stderr: layout.path("store.err"),
-    })
-    .await?;
-    let gateway = Service::start(service::Spec {
-        name: "gateway",
-        args: Vec::new(),
-        env: vec![
-            key,
-            ("FOUNTAINSTORE_URL".into(), store.url()),
-            ("SANDBOX_PROFILE".into(), args.profile.name().into()),
-            ("SANDBOX_SESSION_TTL_SECONDS".into(), args.session_ttl.to_string()),
-        ],
-        env_file: Some(layout.path("gateway.env")),
-        stdout: layout.path("gateway.log"),
-        stderr: layout.path("gateway.err"),
-    })
-    .await?;
-    Ok(Services { store, gateway })
 }

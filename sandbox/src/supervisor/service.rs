@@ -30,21 +30,21 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 const PORTS: std::ops::Range<u16> = 18_000..32_000;
 
 /// How to run a server.
-pub(super) struct Spec {
+pub(crate) struct Spec {
     /// The subcommand, which is also the name.
-    pub(super) name: &'static str,
-    pub(super) args: Vec<OsString>,
+    pub(crate) name: &'static str,
+    pub(crate) args: Vec<OsString>,
     /// Its whole environment, before the environment file.
-    pub(super) env: Vec<(String, String)>,
+    pub(crate) env: Vec<(String, String)>,
     /// Read anew at every start.
-    pub(super) env_file: Option<PathBuf>,
+    pub(crate) env_file: Option<PathBuf>,
     /// Appended to, as is `stderr`.
-    pub(super) stdout: PathBuf,
-    pub(super) stderr: PathBuf,
+    pub(crate) stdout: PathBuf,
+    pub(crate) stderr: PathBuf,
 }
 
 /// A server and the process that runs it.
-pub(super) struct Service {
+pub(crate) struct Service {
     spec: Spec,
     port: u16,
     http: reqwest::Client,
@@ -56,27 +56,9 @@ struct Running {
     restarts: u64,
 }
 
-/// The servers of a sandbox.
-pub(super) struct Services {
-    pub(super) store: Service,
-    pub(super) gateway: Service,
-}
-
-impl Services {
-    pub(super) fn get(&self, name: &str) -> Option<&Service> {
-        [&self.store, &self.gateway].into_iter().find(|service| service.spec.name == name)
-    }
-
-    /// Stops both, the gateway first.
-    pub(super) async fn stop(&self) {
-        self.gateway.stop().await;
-        self.store.stop().await;
-    }
-}
-
 impl Service {
     /// Starts the server on a free port and waits until it answers.
-    pub(super) async fn start(spec: Spec) -> anyhow::Result<Self> {
+    pub(crate) async fn start(spec: Spec) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(1)).build()?;
         let port = free_port()?;
         let service = Self { spec, port, http, state: Mutex::new(Running { child: None, restarts: 0 }) };
@@ -86,7 +68,12 @@ impl Service {
         Ok(service)
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(super) fn name(&self) -> &'static str {
+        self.spec.name
+    }
+
+    /// Where it answers.
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 

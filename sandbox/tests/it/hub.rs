@@ -26,7 +26,7 @@ struct Hub {
 impl Hub {
     async fn start(database: &DatabaseServer, cache: &RedisServer, more: &[(&str, &str)]) -> Self {
         let mut child = Command::new(sandbox_binary().unwrap())
-            .args(["hub", "--port", "0"])
+            .args(["hub-api", "--port", "0"])
             .env_clear()
             .envs([("DATABASE_URL", database.url()), ("REDIS_URL", cache.url())])
             .envs([("RING_HUB_URL", "https://hub.example"), ("INSTANCE_DID", "did:web:hub")])

@@ -1,0 +1,3 @@
+//! What a sandbox can hold, one file each: `sandbox NAME -- COMMAND`.
+
+pub mod chatkit;
