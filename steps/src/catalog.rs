@@ -8,6 +8,7 @@ use crate::approval::Approval;
 use crate::archive::Archive;
 use crate::assert::Assert;
 use crate::backup::Backup;
+use crate::branch_protection::BranchProtection;
 use crate::check_report::CheckReport;
 use crate::collections::files::FilesCollection;
 use crate::collections::fountainstore_documents::FountainStoreDocuments;
@@ -18,7 +19,9 @@ use crate::command::Command;
 use crate::confirm_prompt::ConfirmPrompt;
 use crate::connections::directory::DirectoryConnection;
 use crate::connections::fountainstore::FountainStoreConnection;
+use crate::connections::github::GithubConnection;
 use crate::connections::http::HttpConnection;
+use crate::connections::prometheus::PrometheusConnection;
 use crate::connections::redis::RedisConnection;
 use crate::connections::s3::S3Connection;
 use crate::connections::sql::mysql::MysqlConnection;
@@ -32,6 +35,7 @@ use crate::http::HttpRequest;
 use crate::keygen::Keygen;
 use crate::kind::{self, CollectionEntry, ConnectionEntry, StepEntry};
 use crate::notify::Notify;
+use crate::prometheus_query::PrometheusQuery;
 use crate::reconcile::Reconcile;
 use crate::redis_flush::RedisFlush;
 use crate::report::Report;
@@ -53,6 +57,7 @@ pub static STEPS: &[StepEntry] = &[
     kind::step::<Archive>(),
     kind::step::<Assert>(),
     kind::step::<Backup>(),
+    kind::step::<BranchProtection>(),
     kind::step::<CheckReport>(),
     kind::step::<Command>(),
     kind::step::<ConfirmPrompt>(),
@@ -63,6 +68,7 @@ pub static STEPS: &[StepEntry] = &[
     kind::step::<HttpRequest>(),
     kind::step::<Keygen>(),
     kind::step::<Notify>(),
+    kind::step::<PrometheusQuery>(),
     kind::step::<Reconcile>(),
     kind::step::<RedisFlush>(),
     kind::step::<Report>(),
@@ -83,9 +89,11 @@ pub static CONNECTIONS: &[ConnectionEntry] = &[
     // Alphabetic, one a line.
     kind::connection::<DirectoryConnection>(),
     kind::connection::<FountainStoreConnection>(),
+    kind::connection::<GithubConnection>(),
     kind::connection::<HttpConnection>(),
     kind::connection::<MysqlConnection>(),
     kind::connection::<PostgresConnection>(),
+    kind::connection::<PrometheusConnection>(),
     kind::connection::<RedisConnection>(),
     kind::connection::<S3Connection>(),
     kind::connection::<SqliteConnection>(),

@@ -207,7 +207,7 @@ impl Rule<'_, '_> {
     fn code(&mut self, node: &Node, analysis: &Analysis) {
         let part = analysis.references.first().map(|reference| reference.span.clone());
         let span = part.map_or(node.span.clone(), |part| self.span(node, part));
-        let help = "hand the value over as data: a variable of `env`, an argument after the script, or one of the `parameters` of a statement";
+        let help = "hand the value over as data: a variable of `env`, an argument after the script, one of the `parameters` of a statement, or one of the `values` of a query";
         let message = "no expression may be pasted into code of another language".to_owned();
         self.error(codes::CODE_FIELD, span, message, help.to_owned());
     }

@@ -17,6 +17,8 @@ use serde_json::Value;
 use url::Url;
 
 use super::fountainstore::FountainStore;
+use super::github::Github;
+use super::prometheus::Prometheus;
 use super::session::{Session, SessionSettings};
 use crate::kind::{ConnectionKind, OpenContext, SystemIs};
 use crate::resources::Resources;
@@ -97,10 +99,16 @@ impl Http {
     }
 }
 
-/// The HTTP client of a connection of kind `http`, or of one that contains such a client (`fountainstore`).
+/// The HTTP client of a connection of kind `http`, or of one that contains such a client (`fountainstore`, `github`, `prometheus`).
 pub fn http_of(resources: &Resources, name: &str) -> Result<Arc<Http>, StepError> {
-    match resources.connection::<FountainStore>(name) {
-        Ok(store) => Ok(Arc::clone(store.http())),
+    if let Ok(store) = resources.connection::<FountainStore>(name) {
+        return Ok(Arc::clone(store.http()));
+    }
+    if let Ok(github) = resources.connection::<Github>(name) {
+        return Ok(Arc::clone(github.http()));
+    }
+    match resources.connection::<Prometheus>(name) {
+        Ok(server) => Ok(Arc::clone(server.http())),
         Err(_) => resources.connection::<Http>(name),
     }
 }

@@ -3,7 +3,9 @@
 mod below;
 pub mod directory;
 pub mod fountainstore;
+pub mod github;
 pub mod http;
+pub mod prometheus;
 pub mod redis;
 pub mod s3;
 pub mod session;

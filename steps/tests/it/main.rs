@@ -1,6 +1,7 @@
 //! Step kinds against real servers and real files.
 
 mod backup;
+mod branch_protection;
 mod chatkit;
 mod collections;
 mod command;
@@ -17,6 +18,7 @@ mod freeze_chatkit;
 mod http;
 mod new_secrets;
 mod notify;
+mod prometheus_query;
 mod reconcile;
 mod redis_flush;
 mod redis_keys;
