@@ -4,6 +4,7 @@
 //! told to fail in a chosen way. The binary `sandbox` starts them; [`Chatkit`] does so from a test.
 
 pub mod admin;
+pub mod chat;
 mod crypto;
 pub mod database;
 pub mod demo;
@@ -12,6 +13,7 @@ pub mod github;
 mod handle;
 pub mod hub;
 mod instrument;
+mod presign;
 pub mod prometheus;
 pub mod redis;
 pub mod restart;
@@ -20,5 +22,6 @@ mod serve;
 pub mod store;
 mod supervisor;
 mod time;
+pub mod weed;
 
 pub use handle::{Chatkit, Options, Server, sandbox_binary};

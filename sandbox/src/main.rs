@@ -1,7 +1,7 @@
 //! The binary `sandbox`: stand-ins of the systems that the shipped runbooks act on.
 
 use clap::{Parser, Subcommand};
-use runbook_sandbox::{demo, gateway, github, hub, restart, scenes, store};
+use runbook_sandbox::{chat, demo, gateway, github, hub, restart, scenes, store};
 
 /// Stand-ins of the systems that the shipped runbooks act on, as real servers on this machine.
 ///
@@ -21,6 +21,7 @@ enum Command {
     Restart(restart::Args),
     Store(store::Args),
     Gateway(gateway::Args),
+    ChatApi(chat::Args),
     GithubApi(github::Args),
     HubApi(hub::Args),
 }
@@ -33,6 +34,7 @@ async fn main() {
         Command::Restart(args) => restart::run(args).await.map(|()| 0),
         Command::Store(args) => store::run(args).await.map(|()| 0),
         Command::Gateway(args) => gateway::run(args).await.map(|()| 0),
+        Command::ChatApi(args) => chat::run(args).await.map(|()| 0),
         Command::GithubApi(args) => github::run(args).await.map(|()| 0),
         Command::HubApi(args) => hub::run(args).await.map(|()| 0),
     };

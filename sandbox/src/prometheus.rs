@@ -56,9 +56,10 @@ impl PrometheusServer {
     }
 
     async fn answers(&mut self) -> Result<()> {
+        let http = reqwest::Client::builder().no_proxy().build()?;
         let begun = Instant::now();
         loop {
-            let answer = reqwest::get(format!("{}/-/ready", self.url())).await;
+            let answer = http.get(format!("{}/-/ready", self.url())).send().await;
             if answer.is_ok_and(|answer| answer.status().is_success()) {
                 return Ok(());
             }

@@ -4,8 +4,6 @@
 #[path = "../../steps/tests/it/reconcile/proxy.rs"]
 #[expect(dead_code, reason = "shared with the tests of the step kind, which use all of it")]
 mod proxy;
-#[path = "../../steps/tests/it/s3/weed.rs"]
-mod weed;
 
 mod traps;
 mod whole;
@@ -26,7 +24,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use proxy::Proxy;
-use weed::{ACCESS_KEY, SECRET_KEY, Weed};
+use runbook_sandbox::weed::{ACCESS_KEY, SECRET_KEY, Weed};
 
 /// The phrase that begins the marking.
 const PHRASE: &str = "MARK IMAGES";
@@ -66,7 +64,7 @@ impl Bench {
     /// `count` images whose files are all there: every third one is queued, processing or ready.
     async fn start(count: u64) -> Self {
         let database = DatabaseServer::start(Kind::Postgres).await.unwrap();
-        let weed = Weed::start().await;
+        let weed = Weed::start().await.unwrap();
         let proxy = Proxy::before(&weed.url).await;
         let one = Map::from_iter([("bucket".to_owned(), weed.bucket("real-staging"))]);
         let vault: Arc<dyn Vault> = Arc::new(NoVault);

@@ -1,5 +1,6 @@
 //! The stand-ins as their users see them: real processes, over HTTP.
 
+mod chat;
 mod client;
 mod faults;
 mod gateway;

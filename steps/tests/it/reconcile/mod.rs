@@ -19,7 +19,7 @@ use self::proxy::{Fault, Proxy};
 use crate::common::{Bench, planned};
 use crate::databases::Db;
 use crate::s3::make;
-use crate::s3::weed::Weed;
+use runbook_sandbox::weed::Weed;
 
 /// The table of the images, as the application's migrations leave it.
 const IMAGES: &str = "create type image_status as enum ('queued', 'processing', 'ready', 'error'); \
@@ -41,7 +41,7 @@ pub struct World {
 
 impl World {
     async fn new() -> Self {
-        let (db, weed) = (Db::postgres().await, Weed::start().await);
+        let (db, weed) = (Db::postgres().await, Weed::start().await.unwrap());
         db.execute(IMAGES).await;
         let s3 = make(&weed, "real-staging").await;
         let proxy = Proxy::before(&weed.url).await;

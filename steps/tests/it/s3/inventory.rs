@@ -3,9 +3,9 @@
 use runbook_engine::error::ErrorKind;
 use serde_json::{Value, json};
 
-use super::weed::Weed;
 use super::{make, write};
 use crate::common::{Bench, planned};
+use runbook_sandbox::weed::Weed;
 
 async fn bench(weed: &Weed, folder: &tempfile::TempDir, with: Value) -> Bench {
     let connections =
@@ -21,7 +21,7 @@ async fn bench(weed: &Weed, folder: &tempfile::TempDir, with: Value) -> Bench {
 
 #[tokio::test]
 async fn objects_are_counted_by_prefix_and_growth_is_held_to_thresholds() {
-    let (weed, folder) = (Weed::start().await, tempfile::tempdir().unwrap());
+    let (weed, folder) = (Weed::start().await.unwrap(), tempfile::tempdir().unwrap());
     let s3 = make(&weed, "stock").await;
     for at in 0..1003 {
         write(&s3, &format!("in/many/{at:04}"), "12").await;

@@ -8,8 +8,8 @@ use runbook_steps::connections::s3::S3;
 use serde_json::{Value, json};
 
 use super::make;
-use super::weed::Weed;
 use crate::common::{Bench, planned};
+use runbook_sandbox::weed::Weed;
 
 /// What one step of this mode comes to.
 async fn run(weed: &Weed, mode: &str, more: Value) -> Result<Value, StepError> {
@@ -48,7 +48,7 @@ async fn ids(s3: &S3) -> Vec<String> {
 
 #[tokio::test]
 async fn a_rule_is_made_so_beside_those_of_others() {
-    let weed = Weed::start().await;
+    let weed = Weed::start().await.unwrap();
     let s3 = make(&weed, "rules").await;
     let error = run(&weed, "verify", json!({ "expire_days": 45 })).await.unwrap_err();
     assert!(error.kind == ErrorKind::Gate && error.message.contains("no rule expires it"), "{error:?}");

@@ -2,7 +2,6 @@
 
 mod inventory;
 mod lifecycle;
-pub mod weed;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use runbook_steps::kind::{NoVault, Vault};
 use runbook_steps::resources::Resources;
 use serde_json::{Map, Value, json};
 
-use weed::Weed;
+use runbook_sandbox::weed::Weed;
 
 /// The connection `bucket`, and the collection `objects` of these settings on it.
 fn resources(bucket: Value, settings: Value) -> Resources {
@@ -89,7 +88,7 @@ const ODD: &[&str] = &[
 
 #[tokio::test]
 async fn objects_are_scanned_from_any_place_deleted_by_the_thousand_and_put_back() {
-    let weed = Weed::start().await;
+    let weed = Weed::start().await.unwrap();
     let s3 = make(&weed, "first").await;
     for key in ODD {
         write(&s3, key, &format!("content of {key}")).await;
