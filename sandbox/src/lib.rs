@@ -16,7 +16,7 @@ mod instrument;
 mod presign;
 pub mod prometheus;
 pub mod redis;
-pub mod restart;
+pub mod remote;
 pub mod scenes;
 mod serve;
 pub mod store;

@@ -1,7 +1,7 @@
 //! The binary `sandbox`: stand-ins of the systems that the shipped runbooks act on.
 
 use clap::{Parser, Subcommand};
-use runbook_sandbox::{chat, demo, gateway, github, hub, restart, scenes, store};
+use runbook_sandbox::{chat, demo, gateway, github, hub, remote, scenes, store};
 
 /// Stand-ins of the systems that the shipped runbooks act on, as real servers on this machine.
 ///
@@ -17,8 +17,24 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     Chatkit(scenes::chatkit::Args),
+    Hub(scenes::hub::Args),
     Demo(demo::Args),
-    Restart(restart::Args),
+    /// Start services of a running sandbox that are stopped
+    ///
+    /// They read their environment files anew. The ports stay the same.
+    Start(remote::Names),
+    /// Stop services of a running sandbox
+    ///
+    /// They end what they are at, and stay down until they are started.
+    Stop(remote::Names),
+    /// Restart services of a running sandbox, and wait until they answer again
+    ///
+    /// They read their environment files anew. The ports stay the same.
+    Restart(remote::Names),
+    Status(remote::Status),
+    Inside(remote::Inside),
+    Set(remote::Set),
+    Join(hub::join::Args),
     Store(store::Args),
     Gateway(gateway::Args),
     ChatApi(chat::Args),
@@ -31,7 +47,14 @@ async fn main() {
     let outcome = match Args::parse().command {
         Command::Chatkit(args) => scenes::chatkit::run(args).await,
         Command::Demo(args) => demo::run(args).await,
-        Command::Restart(args) => restart::run(args).await.map(|()| 0),
+        Command::Hub(args) => scenes::hub::run(args).await,
+        Command::Start(names) => remote::order("start", names).await,
+        Command::Stop(names) => remote::order("stop", names).await,
+        Command::Restart(names) => remote::order("restart", names).await,
+        Command::Status(args) => remote::status(args).await,
+        Command::Inside(args) => remote::inside(args).await,
+        Command::Set(args) => remote::set(args).await,
+        Command::Join(args) => hub::join::run(args).await,
         Command::Store(args) => store::run(args).await.map(|()| 0),
         Command::Gateway(args) => gateway::run(args).await.map(|()| 0),
         Command::ChatApi(args) => chat::run(args).await.map(|()| 0),

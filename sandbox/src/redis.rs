@@ -68,6 +68,30 @@ impl RedisServer {
         Ok(command.query_async(&mut self.connect(database).await?).await?)
     }
 
+    /// Whether it runs.
+    pub fn is_up(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Ends it as its service would: what it holds is written to its folder, and read when it is started again.
+    pub async fn stop(&mut self) -> Result<()> {
+        if !self.is_up() {
+            return Ok(());
+        }
+        let mut connection = self.connect(0).await?;
+        // It ends without an answer.
+        let _ = redis::cmd("SHUTDOWN").arg("SAVE").query_async::<()>(&mut connection).await;
+        let begun = Instant::now();
+        while self.is_up() {
+            if begun.elapsed() > PATIENCE {
+                bail!("the server does not end");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.child = None;
+        Ok(())
+    }
+
     /// Ends it as a power cut would.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -2,10 +2,14 @@
 
 use anyhow::{Context as _, Result, anyhow};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use serde_json::{Value, json};
 
 /// A key of Ed25519.
-pub(super) struct Key {
+pub(crate) struct Key {
     pair: Ed25519KeyPair,
     /// Whether it was made by this process and is lost with it.
     pub(super) ephemeral: bool,
@@ -23,6 +27,20 @@ impl Key {
         };
         let pair = Ed25519KeyPair::generate().map_err(|_| anyhow!("no key could be made"))?;
         Ok((Self { pair, ephemeral: true }, Some(why)))
+    }
+
+    /// The public key as a JSON Web Key.
+    pub(super) fn jwk(&self) -> Value {
+        json!({ "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(self.pair.public_key().as_ref()) })
+    }
+
+    /// A new key, as the variable holds one.
+    pub(crate) fn drawn() -> Result<String> {
+        let key = Ed25519KeyPair::generate().and_then(|pair| pair.to_pkcs8v1());
+        let key = key.map_err(|_| anyhow!("no key could be made"))?;
+        let pem =
+            format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(key));
+        Ok(STANDARD.encode(pem))
     }
 
     /// The signature of a text, Base64.

@@ -1,6 +1,7 @@
 //! A stand-in of the API of a ring hub: it reads and writes a real PostgreSQL, and caches in a real Redis.
 
 mod badges;
+pub mod join;
 mod key;
 
 use std::{sync::Arc, time::Duration};
@@ -18,7 +19,7 @@ use sqlx::{PgPool, Row as _, postgres::PgPoolOptions};
 use tokio::time::timeout;
 
 use crate::{instrument::instrument, serve, time};
-use key::Key;
+pub(crate) use key::Key;
 
 /// The tables of a hub, as SQL.
 pub const SCHEMA: &str = include_str!("schema.sql");
@@ -29,7 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Serve the API of a ring hub on 127.0.0.1 until SIGTERM, or until standard input ends.
 ///
 /// The environment is read once, at the start: DATABASE_URL, REDIS_URL, RING_HUB_URL (the address it listens on),
-/// INSTANCE_DID (did:web:localhost:3000), NODE_ENV, RING_HUB_PRIVATE_KEY (Base64 of a key of Ed25519, PKCS#8 in PEM).
+/// INSTANCE_DID (did:web:localhost:3000), ROOT_RING_SLUG (spool), NODE_ENV, RING_HUB_PRIVATE_KEY (Base64 of a key of
+/// Ed25519, PKCS#8 in PEM).
+///
 /// As in the real hub, a key that can not be read is replaced by one that is lost when the process ends; then, with
 /// NODE_ENV=production, no badges are given. A request to join is signed for by naming a DID: `Signature keyId="did:…"`.
 ///
@@ -39,6 +42,9 @@ pub struct Args {
     /// Port to listen on; 0 takes a free one
     #[arg(long, default_value_t = 3000)]
     port: u16,
+    /// Serve the DID document of the instance too, which the real hub does not
+    #[arg(long)]
+    did_document: bool,
 }
 
 /// What every request handler needs.
@@ -47,6 +53,7 @@ struct Hub {
     redis: redis::Client,
     url: String,
     did: String,
+    root: String,
     production: bool,
     key: Key,
 }
@@ -95,6 +102,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         redis: redis::Client::open(cache).context("REDIS_URL is unusable")?,
         url: var("RING_HUB_URL").unwrap_or(format!("http://{}", listener.local_addr()?)),
         did: var("INSTANCE_DID").unwrap_or_else(|| "did:web:localhost:3000".to_owned()),
+        root: var("ROOT_RING_SLUG").unwrap_or_else(|| "spool".to_owned()),
         production: var("NODE_ENV").as_deref() == Some("production"),
         key,
     });
@@ -107,15 +115,18 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         );
     }
     eprintln!("{}", json!({ "ts": time::now(), "evt": "listening", "port": listener.local_addr()?.port() }));
-    serve::until_released(listener, instrument(router(hub))).await
+    serve::until_released(listener, instrument(router(hub, args.did_document))).await
 }
 
-fn router(hub: Arc<Hub>) -> Router {
-    Router::new()
+fn router(hub: Arc<Hub>, did_document: bool) -> Router {
+    let documents = Router::new().route("/.well-known/did.json", get(document));
+    let routes = if did_document { documents } else { Router::new() };
+    routes
         .route("/health", get(async || Json(json!({ "status": "ok", "timestamp": time::now() }))))
         .route("/health/live", get(async || Json(json!({ "status": "live" }))))
         .route("/health/ready", get(ready))
         .route("/trp/rings/{slug}", get(ring))
+        .route("/trp/root", get(root))
         .route("/trp/stats", get(stats))
         .route("/trp/join", post(badges::join))
         .route("/trp/badges/{id}", get(badges::badge))
@@ -141,13 +152,26 @@ async fn ready(State(hub): Shared) -> Response {
         .into_response()
 }
 
+async fn document(State(hub): Shared) -> Json<Value> {
+    let key = json!({ "id": format!("{}#key", hub.did), "type": "JsonWebKey2020", "controller": hub.did, "publicKeyJwk": hub.key.jwk() });
+    Json(json!({ "id": hub.did, "verificationMethod": [key] }))
+}
+
 async fn ring(State(hub): Shared, Path(slug): Path<String>) -> Result<Json<Value>, Refusal> {
+    read_ring(&hub, &slug).await
+}
+
+async fn root(State(hub): Shared) -> Result<Json<Value>, Refusal> {
+    read_ring(&hub, &hub.root).await
+}
+
+async fn read_ring(hub: &Hub, slug: &str) -> Result<Json<Value>, Refusal> {
     let sql = r#"select (to_jsonb(r) || jsonb_build_object(
             'memberCount', (select count(*) from "Membership" m where m."ringId" = r.id and m.status = 'ACTIVE'),
             'postCount', (select count(*) from "PostRef" p where p."ringId" = r.id and p.status = 'ACCEPTED'),
             'children', (select coalesce(jsonb_agg(c.slug order by c.slug), '[]') from "Ring" c where c."parentId" = r.id)
         ))::text from "Ring" r where r.slug = $1"#;
-    one(&hub, sql, &slug).await?.map(Json).ok_or_else(|| not_found("Ring"))
+    one(hub, sql, slug).await?.map(Json).ok_or_else(|| not_found("Ring"))
 }
 
 async fn stats(State(hub): Shared) -> Result<Json<Value>, Refusal> {

@@ -1,5 +1,6 @@
-//! The control server: restarts and kills the servers.
+//! The control server: starts, stops, restarts and kills the services, and tells and sets their environment.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::{
@@ -7,17 +8,22 @@ use axum::{
     extract::{Path, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use serde_json::{Map, Value, json};
 
-use super::Service;
+use super::{Controlled, Verb};
 
-type Services = State<Arc<Vec<Service>>>;
+type Services = State<Arc<Vec<Box<dyn Controlled>>>>;
 
 /// The routes of the control server.
-pub(super) fn router(services: Arc<Vec<Service>>) -> Router {
-    Router::new().route("/state", get(state)).route("/{verb}/{service}", post(order)).with_state(services)
+pub(super) fn router(services: Arc<Vec<Box<dyn Controlled>>>) -> Router {
+    Router::new()
+        .route("/state", get(state))
+        .route("/{verb}/{service}", post(order))
+        .route("/environment/{service}", get(environment))
+        .route("/environment/{service}/{variable}", put(set).delete(unset))
+        .with_state(services)
 }
 
 async fn state(State(services): Services) -> Json<Map<String, Value>> {
@@ -29,24 +35,60 @@ async fn state(State(services): Services) -> Json<Map<String, Value>> {
 }
 
 async fn order(State(services): Services, Path((verb, name)): Path<(String, String)>) -> Response {
-    let Some(service) = services.iter().find(|service| service.name() == name) else {
-        let names: Vec<&str> = services.iter().map(Service::name).collect();
-        let body = json!({ "error": format!("no service {name}: {}", names.join(" or ")) });
-        return (StatusCode::NOT_FOUND, Json(body)).into_response();
+    let verb = match verb.as_str() {
+        "start" => Verb::Start,
+        "stop" => Verb::Stop,
+        "restart" => Verb::Restart,
+        "kill" => Verb::Kill,
+        _ => return refused(StatusCode::NOT_FOUND, &format!("no service can be told to {verb}")),
     };
-    let done = match verb.as_str() {
-        "restart" => service.restart().await,
-        "kill" => service.kill().await,
-        _ => {
-            let body = json!({ "error": format!("a service can not be told to {verb}: restart or kill") });
-            return (StatusCode::NOT_FOUND, Json(body)).into_response();
-        }
-    };
-    match done {
-        Ok(()) => Json(json!({ "ok": true })).into_response(),
-        Err(error) => {
-            let body = json!({ "error": format!("{error:#}") });
-            (StatusCode::INTERNAL_SERVER_ERROR, Json(body)).into_response()
-        }
+    match find(&services, &name) {
+        Ok(service) => outcome(service.order(verb).await.map(|()| json!({ "ok": true }))),
+        Err(unknown) => unknown,
     }
+}
+
+async fn environment(State(services): Services, Path(name): Path<String>) -> Response {
+    match find(&services, &name) {
+        Ok(service) => {
+            let variables = service.environment().await;
+            outcome(variables.map(|variables| json!(variables.into_iter().collect::<BTreeMap<_, _>>())))
+        }
+        Err(unknown) => unknown,
+    }
+}
+
+async fn set(services: Services, Path(names): Path<(String, String)>, value: String) -> Response {
+    change(services, names, Some(value))
+}
+
+async fn unset(services: Services, Path(names): Path<(String, String)>) -> Response {
+    change(services, names, None)
+}
+
+fn change(State(services): Services, (name, variable): (String, String), value: Option<String>) -> Response {
+    match find(&services, &name) {
+        Ok(service) => outcome(service.set(&variable, value.as_deref()).map(|()| json!({ "ok": true }))),
+        Err(unknown) => unknown,
+    }
+}
+
+#[expect(clippy::result_large_err, reason = "an answer, made once for each wrong request")]
+fn find<'a>(services: &'a [Box<dyn Controlled>], name: &str) -> Result<&'a dyn Controlled, Response> {
+    let found = services.iter().find(|service| service.name() == name);
+    found.map(AsRef::as_ref).ok_or_else(|| {
+        let names: Vec<&str> = services.iter().map(|service| service.name()).collect();
+        refused(StatusCode::NOT_FOUND, &format!("no service {name}: {}", names.join(" or ")))
+    })
+}
+
+fn outcome(result: anyhow::Result<Value>) -> Response {
+    match result {
+        Ok(body) => Json(body).into_response(),
+        Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error:#}")),
+    }
+}
+
+fn refused(status: StatusCode, why: &str) -> Response {
+    (status, Json(json!({ "error": why }))).into_response()
 }

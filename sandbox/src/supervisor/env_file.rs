@@ -6,6 +6,15 @@ pub(super) fn parse(text: &str) -> Vec<(String, String)> {
     text.lines().filter_map(parse_line).collect()
 }
 
+/// The text with a variable set by a line at its end, or without it; its other lines stay.
+pub(super) fn set(text: &str, variable: &str, value: Option<&str>) -> String {
+    let others = |line: &&str| parse_line(line).is_none_or(|(name, _)| name != variable);
+    let mut lines: Vec<String> = text.lines().filter(others).map(str::to_owned).collect();
+    // Single quotes: what is set may hold others, such as a name in brackets.
+    lines.extend(value.map(|value| format!("{variable}='{value}'")));
+    lines.join("\n") + "\n"
+}
+
 fn parse_line(line: &str) -> Option<(String, String)> {
     let line = line.trim();
     let line = line.strip_prefix("export ").unwrap_or(line);
@@ -47,6 +56,10 @@ mod tests {
         ];
         let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(parse(text), pairs);
+        let other = set(&set(text, "MODEL", Some("a # b=c")), "OFF", None);
+        assert!(
+            parse(&other).contains(&("MODEL".to_owned(), "a # b=c".to_owned())) && !other.contains("OFF")
+        );
         assert_eq!(
             parse("A=\nB=#x\nnonsense\n=1\nC = a # b"),
             [("A".into(), String::new()), ("B".into(), String::new()), ("C".into(), "a".into()),]

@@ -1,5 +1,6 @@
 //! What every sandbox does: it sets up a scene of servers, runs a command beside them, and stops all of it.
 
+mod cache;
 mod command;
 mod control;
 mod env_file;
@@ -13,12 +14,15 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use axum::{Router, serve::ListenerExt};
+use futures_util::future::{BoxFuture, FutureExt as _, ready};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::serve;
+pub(crate) use cache::Cache;
 pub(crate) use service::{Service, Spec};
 
 /// What every sandbox is told.
@@ -38,6 +42,42 @@ pub(crate) struct Common {
 /// What the command is told; also the members of the JSON line.
 pub(crate) type Environment = BTreeMap<&'static str, String>;
 
+/// What a service can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// Start, unless it runs.
+    Start,
+    /// End by itself.
+    Stop,
+    /// End by itself, and start anew.
+    Restart,
+    /// End without a warning.
+    Kill,
+}
+
+/// A server that can be started and stopped, always at the same address.
+pub(crate) trait Controlled: Send + Sync {
+    /// Its name in the routes of the control server.
+    fn name(&self) -> &'static str;
+
+    /// Does what it is told.
+    fn order(&self, verb: Verb) -> BoxFuture<'_, anyhow::Result<()>>;
+
+    /// Whether it is `up`, and how many `restarts` there were.
+    fn describe(&self) -> BoxFuture<'_, Value>;
+
+    /// The environment that it runs in, when it is a program with one.
+    fn environment(&self) -> BoxFuture<'_, anyhow::Result<Vec<(String, String)>>> {
+        let name = self.name();
+        ready(Err(anyhow!("{name} has no environment of its own"))).boxed()
+    }
+
+    /// Sets a variable of the environment that it is started with the next time, or takes it out.
+    fn set(&self, variable: &str, _value: Option<&str>) -> anyhow::Result<()> {
+        bail!("{} takes no variable {variable}", self.name())
+    }
+}
+
 /// Where a scene is set up.
 pub(crate) struct Stage {
     dir: PathBuf,
@@ -48,8 +88,8 @@ pub(crate) struct Stage {
 pub(crate) struct Scene {
     /// What the command is told of them.
     pub(crate) environment: Environment,
-    /// What the control server restarts and kills. They are stopped in reverse order.
-    pub(crate) services: Vec<Service>,
+    /// What the control server starts and stops. At the end they are stopped in reverse order.
+    pub(crate) services: Vec<Box<dyn Controlled>>,
     /// Further routes of the control server.
     pub(crate) routes: Router,
     /// What ends when it is dropped, such as a database server, after the services and in this order.
@@ -127,7 +167,9 @@ pub(crate) async fn stand(
         }
     };
     for service in services.iter().rev() {
-        service.stop().await;
+        if let Err(error) = service.order(Verb::Stop).await {
+            eprintln!("sandbox: cannot stop the {}: {error:#}", service.name());
+        }
     }
     drop(held);
     if let Some(temporary) = temporary {

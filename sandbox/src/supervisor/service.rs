@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use futures_util::future::{BoxFuture, FutureExt as _};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::{
@@ -18,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::env_file;
+use super::{Controlled, Verb, env_file};
 use crate::crypto;
 
 /// How long a child may take to end by itself before it is killed.
@@ -51,9 +52,20 @@ pub(crate) struct Service {
     state: Mutex<Running>,
 }
 
+#[derive(Default)]
 struct Running {
     child: Option<Child>,
     restarts: u64,
+    /// What it was started with.
+    variables: Vec<(String, String)>,
+}
+
+impl Running {
+    /// The process, while it runs.
+    fn pid(&mut self) -> Option<u32> {
+        let alive = |child: &mut Child| matches!(child.try_wait(), Ok(None)).then(|| child.id()).flatten();
+        self.child.as_mut().and_then(alive)
+    }
 }
 
 impl Service {
@@ -61,15 +73,11 @@ impl Service {
     pub(crate) async fn start(spec: Spec) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(1)).build()?;
         let port = free_port()?;
-        let service = Self { spec, port, http, state: Mutex::new(Running { child: None, restarts: 0 }) };
+        let service = Self { spec, port, http, state: Mutex::default() };
         let mut running = service.state.lock().await;
         service.launch(&mut running).await?;
         drop(running);
         Ok(service)
-    }
-
-    pub(super) fn name(&self) -> &'static str {
-        self.spec.name
     }
 
     /// Where it answers.
@@ -77,51 +85,17 @@ impl Service {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Ends the process and starts it again, on the same port, with the environment file read anew.
-    pub(super) async fn restart(&self) -> anyhow::Result<()> {
-        let mut running = self.state.lock().await;
-        terminate(&mut running).await?;
-        running.restarts += 1;
-        self.launch(&mut running).await
-    }
-
-    /// Kills the process without a warning.
-    pub(super) async fn kill(&self) -> anyhow::Result<()> {
-        let mut running = self.state.lock().await;
-        if let Some(mut child) = running.child.take() {
-            child.kill().await?;
-        }
-        Ok(())
-    }
-
-    /// Ends the process.
-    pub(super) async fn stop(&self) {
-        let mut running = self.state.lock().await;
-        if let Err(error) = terminate(&mut running).await {
-            eprintln!("sandbox: cannot stop the {}: {error:#}", self.spec.name);
-        }
-    }
-
-    /// Process id, whether it runs, and how often it was restarted.
-    pub(super) async fn describe(&self) -> Value {
-        let mut running = self.state.lock().await;
-        let restarts = running.restarts;
-        let alive = |child: &mut Child| matches!(child.try_wait(), Ok(None)).then(|| child.id()).flatten();
-        let pid = running.child.as_mut().and_then(alive);
-        json!({ "pid": pid, "up": pid.is_some(), "restarts": restarts })
-    }
-
     async fn launch(&self, running: &mut Running) -> anyhow::Result<()> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(self.spec.name).args(["--port", &self.port.to_string()]).args(&self.spec.args);
         // Only what is meant for the server: a variable removed from the file must be gone after a restart.
-        command.env_clear();
-        if let Some(file) = &self.spec.env_file {
-            let text =
-                std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-            command.envs(env_file::parse(&text));
-        }
-        command.envs(self.spec.env.iter().map(|(name, value)| (name, value)));
+        let mut variables = match &self.spec.env_file {
+            Some(file) => env_file::parse(&read(file)?),
+            None => Vec::new(),
+        };
+        variables.extend(self.spec.env.iter().cloned());
+        command.env_clear().envs(variables.iter().map(|(name, value)| (name, value)));
+        running.variables = variables;
         // A group of its own, so that Ctrl-C in a terminal reaches the command but not the servers. The pipe
         // ends when this process does, even by SIGKILL, and the server with it.
         command.process_group(0).stdin(Stdio::piped()).kill_on_drop(true);
@@ -147,6 +121,65 @@ impl Service {
         }
         bail!("the {} does not answer {health}", self.spec.name)
     }
+}
+
+impl Controlled for Service {
+    fn name(&self) -> &'static str {
+        self.spec.name
+    }
+
+    fn order(&self, verb: Verb) -> BoxFuture<'_, anyhow::Result<()>> {
+        async move {
+            let mut running = self.state.lock().await;
+            match verb {
+                Verb::Start if running.pid().is_some() => Ok(()),
+                Verb::Start => self.launch(&mut running).await,
+                Verb::Stop => terminate(&mut running).await,
+                Verb::Restart => {
+                    terminate(&mut running).await?;
+                    running.restarts += 1;
+                    self.launch(&mut running).await
+                }
+                Verb::Kill => {
+                    if let Some(mut child) = running.child.take() {
+                        child.kill().await?;
+                    }
+                    Ok(())
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn describe(&self) -> BoxFuture<'_, Value> {
+        async move {
+            let mut running = self.state.lock().await;
+            let pid = running.pid();
+            json!({ "pid": pid, "up": pid.is_some(), "restarts": running.restarts })
+        }
+        .boxed()
+    }
+
+    fn environment(&self) -> BoxFuture<'_, anyhow::Result<Vec<(String, String)>>> {
+        async move {
+            let mut running = self.state.lock().await;
+            if running.pid().is_none() {
+                bail!("the {} is not running", self.spec.name);
+            }
+            Ok(running.variables.clone())
+        }
+        .boxed()
+    }
+
+    fn set(&self, variable: &str, value: Option<&str>) -> anyhow::Result<()> {
+        let Some(file) = &self.spec.env_file else { bail!("the {} has no environment file", self.spec.name) };
+        let text = env_file::set(&read(file)?, variable, value);
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+    }
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 async fn terminate(running: &mut Running) -> anyhow::Result<()> {

@@ -168,3 +168,57 @@ async fn a_badge_survives_a_restart_with_a_key_of_the_right_form_only() {
     let hub = Hub::start(&database, &cache, &good).await;
     assert!(hub.is_valid(&lasting).await);
 }
+
+#[test]
+fn a_command_beside_the_hub_controls_its_services() {
+    let script = r#"
+        set -e
+        s="$0"
+        $s status hub-api
+        $s inside hub-api printenv ROOT_RING_SLUG
+        $s inside hub-api sh -c 'psql -XtA --dbname="$DATABASE_URL" -c "select count(*) from \"Membership\""'
+        $s stop hub-api redis
+        $s status hub-api
+        $s inside hub-api true 2>/dev/null || echo "not inside"
+        $s set hub-api ROOT_RING_SLUG 'no such ring'
+        $s start hub-api redis
+        $s start redis
+        $s inside hub-api printenv ROOT_RING_SLUG
+        curl -s "$HUB_API_URL/trp/root"; echo
+        redis-cli -u "$REDIS_URL" dbsize
+        redis-cli -u "$REDIS_URL" flushall
+        $s restart redis
+        redis-cli -u "$REDIS_URL" dbsize
+        $s join --url "$HUB_API_URL" --slug spool --did did:web:ada > /dev/null
+        $s join --url "$HUB_API_URL" --slug spool --did did:web:ada
+        $s set hub-api ROOT_RING_SLUG
+        $s restart hub-api
+        $s inside hub-api printenv ROOT_RING_SLUG || echo "not set"
+        $s restart nothing || exit 3"#;
+    let output = std::process::Command::new(sandbox_binary().unwrap())
+        .args(["hub", "--", "sh", "-c", script])
+        .arg(sandbox_binary().unwrap())
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].map(|part| String::from_utf8_lossy(&part).into_owned());
+    let told: Vec<&str> = said[0].lines().collect();
+    let expected = [
+        "running",
+        "spool",
+        "40",
+        "stopped",
+        "not inside",
+        "no such ring",
+        r#"{"error":"Not found","message":"Ring not found"}"#,
+        "1",
+        "OK",
+        "0",
+        r#"{"error":"Conflict","message":"already a member of this ring"}"#,
+        "not set",
+    ];
+    assert_eq!(told, expected, "{}", said[1]);
+    assert!(
+        output.status.code() == Some(3) && said[1].contains("no service nothing: redis or hub-api"),
+        "{said:?}"
+    );
+}

@@ -125,7 +125,7 @@ async fn scene(args: &Args, stage: &Stage) -> anyhow::Result<Scene> {
     inputs::write(&stage.path("inputs.yaml"), &environment, &seeded)?;
     Ok(Scene {
         environment,
-        services: vec![store, gateway],
+        services: vec![Box::new(store), Box::new(gateway)],
         routes: webhook::router(notify_secret),
         held: Vec::new(),
     })

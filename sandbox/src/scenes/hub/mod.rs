@@ -1,0 +1,128 @@
+//! A ring hub in production: its API, a PostgreSQL and a Redis, all of them real but the API.
+
+use anyhow::Context;
+use serde_json::json;
+
+use crate::{
+    crypto,
+    database::{DatabaseServer, Kind},
+    hub::{Key, SCHEMA},
+    redis::RedisServer,
+    supervisor::{Cache, Common, Environment, Scene, Service, Spec, Stage, stand},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  sandbox hub -- bash                                            a shell beside the hub
+  sandbox hub -- runbook exec reset-production -i environment=staging";
+
+/// What is in the database in the beginning.
+const PRODUCTION: &str = include_str!("production.sql");
+
+/// Start a ring hub with a PostgreSQL and a Redis full of data, and run COMMAND beside them.
+///
+/// COMMAND gets, in its environment: SANDBOX_DIR, SANDBOX_CONTROL_URL, DATABASE_URL, REDIS_URL, HUB_API_URL, INSTANCE_DID,
+/// RING_HUB_URL, ROOT_RING_SLUG, RING_HUB_PRIVATE_KEY, HUB_ENV_FILE, RUNBOOK_INPUTS (an inputs file for the runbook
+/// reset-production). The services `hub-api` and `redis` are told what to do with `sandbox stop`, `start`, `restart`, `status`,
+/// `inside` and `set`. The sandbox stops when COMMAND ends, and exits with its code (128 + the signal that killed it).
+///
+/// Without COMMAND, one JSON line with that environment goes to standard output, and the sandbox runs until
+/// SIGTERM, SIGINT, or the end of standard input. However it ends, its servers end with it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Let the hub serve its DID document too, which the real one does not
+    #[arg(long)]
+    did_document: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Runs the sandbox; the exit code is the command's.
+///
+/// # Errors
+/// When it cannot be set up; what the command does is in the exit code.
+pub async fn run(args: Args) -> anyhow::Result<u8> {
+    stand(&args.common, async |stage| scene(&args, stage).await).await
+}
+
+async fn scene(args: &Args, stage: &Stage) -> anyhow::Result<Scene> {
+    let database = DatabaseServer::start(Kind::Postgres).await?;
+    database.execute(SCHEMA).await?;
+    database.execute(PRODUCTION).await?;
+    let cache = RedisServer::start().await?;
+    let cached = redis::cmd("MSET").arg("did:did:web:people.example:1").arg("{}").to_owned();
+    cache.run_in::<()>(0, &cached).await?;
+    cache.run_in::<()>(1, redis::cmd("SET").arg("queue").arg("a job")).await?;
+
+    let password = crypto::hex(&crypto::random::<12>());
+    let variables = [
+        ("DATABASE_URL", database.url().replacen("runbook@", &format!("runbook:{password}@"), 1)),
+        ("REDIS_URL", cache.url()),
+        ("INSTANCE_DID", "did:web:hub.example".to_owned()),
+        ("RING_HUB_URL", "https://hub.example".to_owned()),
+        ("ROOT_RING_SLUG", "spool".to_owned()),
+        ("RING_HUB_PRIVATE_KEY", Key::drawn()?),
+    ];
+    let mut file = "NODE_ENV=production\n".to_owned();
+    file.extend(variables.iter().map(|(name, value)| format!("{name}={value}\n")));
+    std::fs::write(stage.path("hub.env"), file).context("cannot write hub.env")?;
+    let api = Service::start(Spec {
+        name: "hub-api",
+        args: if args.did_document { vec!["--did-document".into()] } else { Vec::new() },
+        env: Vec::new(),
+        env_file: Some(stage.path("hub.env")),
+        stdout: stage.path("hub.log"),
+        stderr: stage.path("hub.err"),
+    })
+    .await?;
+
+    let mut environment = stage.environment();
+    environment.extend(variables);
+    environment.extend([
+        ("HUB_API_URL", api.url()),
+        ("HUB_ENV_FILE", stage.text("hub.env")),
+        ("RUNBOOK_INPUTS", stage.text("inputs.yaml")),
+    ]);
+    std::fs::create_dir(stage.path("backups"))?;
+    std::fs::write(stage.path("schema.sql"), SCHEMA)?;
+    write_inputs(stage, &environment)?;
+    Ok(Scene {
+        environment,
+        services: vec![Box::new(Cache::new(cache)), Box::new(api)],
+        routes: axum::Router::new(),
+        held: vec![Box::new(database)],
+    })
+}
+
+/// The inputs file for the runbook, as this sandbox would have it filled in.
+fn write_inputs(stage: &Stage, environment: &Environment) -> anyhow::Result<()> {
+    let program = std::env::current_exe()?.to_string_lossy().into_owned();
+    let control = &environment["SANDBOX_CONTROL_URL"];
+    let sandbox = |verb: &str, more: &[&str]| {
+        let words = [&[program.as_str(), verb, "--control", control.as_str()], more].concat();
+        words.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let slug = &environment["ROOT_RING_SLUG"];
+    let did = "did:web:test.example";
+    let api = &environment["HUB_API_URL"];
+    let inputs = json!({
+        "hub_api_url": api,
+        "instance_did": environment["INSTANCE_DID"],
+        "ring_hub_url": environment["RING_HUB_URL"],
+        "backup_dir": stage.text("backups"),
+        "schema_files": [stage.text("schema.sql")],
+        "report_dir": stage.text("reports"),
+        "test_did": did,
+        "service_command": sandbox("inside", &["hub-api"]),
+        "identity_command": ["sh", "-c", "psql --no-psqlrc --tuples-only --no-align --dbname=\"$DATABASE_URL\" --command=\"$0\""],
+        "status_command": sandbox("status", &["hub-api"]),
+        "stop_command": sandbox("stop", &["hub-api"]),
+        "start_command": sandbox("start", &["hub-api"]),
+        "restart_command": sandbox("restart", &["hub-api"]),
+        "restart_cache_command": sandbox("restart", &["redis"]),
+        "join_command": [program, "join", "--url", api, "--slug", slug, "--did", did],
+    });
+    let text = serde_yaml::to_string(&inputs)?;
+    std::fs::write(stage.path("inputs.yaml"), text).context("cannot write inputs.yaml")
+}
