@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use runbook_engine::crash;
@@ -63,8 +63,10 @@ where
     let intent = Intent { what: json!(outputs), items: 1, charged_items: 0, charged_bytes: 0 };
     let batch = cx.ledger.intend(intent).await?.number;
     let target = path.to_owned();
-    if !blocking(move || write_new(&target, text.as_bytes()).map_err(|error| unwritten(&target, &error)))
-        .await?
+    if !blocking(move || {
+        write_new(&target, text.as_bytes(), 0o600).map_err(|error| unwritten(&target, &error))
+    })
+    .await?
     {
         return Err(taken(path));
     }
@@ -86,6 +88,33 @@ pub(crate) fn learn(cx: &Context, text: &str) {
         .for_each(|line| cx.redactor.learn(line));
 }
 
+/// Writes what belongs to a secret and is none into a file of its own, for everybody to read. A file that holds just that already is fine; anything
+/// else is left, and refused.
+pub(crate) async fn write_beside(path: &Path, text: String) -> Result<(), StepError> {
+    match read(path).await? {
+        Some(there) if there == text => return Ok(()),
+        Some(_) => return Err(taken(path)),
+        None => {}
+    }
+    let target = path.to_owned();
+    let written = blocking(move || {
+        write_new(&target, text.as_bytes(), 0o644).map_err(|error| unwritten(&target, &error))
+    });
+    if written.await? { Ok(()) } else { Err(taken(path)) }
+}
+
+/// Whether somebody else than its owner may read a file.
+pub(crate) async fn others_may_read(path: &Path) -> Result<bool, StepError> {
+    let path = path.to_owned();
+    blocking(move || match fs::metadata(&path) {
+        Ok(found) => Ok(found.permissions().mode() & 0o077 != 0),
+        Err(error) => {
+            Err(StepError::refused(format!("{} can not be looked at", path.display())).with_source(&error))
+        }
+    })
+    .await
+}
+
 fn taken(path: &Path) -> StepError {
     StepError::refused(format!(
         "{} is there already: nothing was written over, and no secret was made",
@@ -104,7 +133,7 @@ fn unwritten(path: &Path, error: &io::Error) -> StepError {
 }
 
 /// What is in the file; nothing when there is none. What is no text of a secret's size comes as an empty one.
-async fn read(path: &Path) -> Result<Option<String>, StepError> {
+pub(crate) async fn read(path: &Path) -> Result<Option<String>, StepError> {
     if !path.is_absolute() {
         return Err(StepError::invalid(format!("{} is not an absolute path", path.display())));
     }
@@ -125,15 +154,15 @@ async fn read(path: &Path) -> Result<Option<String>, StepError> {
     .await
 }
 
-/// Writes a file that nobody but its owner may read, whole or not at all. False when something is there: it stays as it is.
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<bool> {
+/// Writes a new file, whole or not at all. False when something is there: it stays as it is.
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<bool> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no name of a file"));
     };
     let mut drawn = [0; 8];
     getrandom::fill(&mut drawn).map_err(|error| io::Error::other(error.to_string()))?;
     let beside = folder.join(format!(".{}.{}.part", name.to_string_lossy(), hex(&drawn)));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| {
         crash::point("secret: written");
         // Unlike a renaming, a second name never takes the place of what is there.
@@ -151,21 +180,19 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
     fn a_new_file_is_for_its_owner_and_takes_nobodys_place() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
-        assert!(write_new(&path, b"one").unwrap());
+        assert!(write_new(&path, b"one", 0o600).unwrap());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(!write_new(&path, b"two").unwrap());
+        assert!(!write_new(&path, b"two", 0o600).unwrap());
         assert_eq!(fs::read(&path).unwrap(), b"one");
         std::os::unix::fs::symlink("nowhere", folder.path().join("link")).unwrap();
-        assert!(!write_new(&folder.path().join("link"), b"two").unwrap());
+        assert!(!write_new(&folder.path().join("link"), b"two", 0o600).unwrap());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
-        assert!(write_new(&folder.path().join("no/such/folder"), b"x").is_err());
+        assert!(write_new(&folder.path().join("no/such/folder"), b"x", 0o600).is_err());
     }
 }

@@ -27,7 +27,7 @@ use crate::kind::{Context, End, Step, read_now, would};
 /// written over what is there. `check` is the gate before something that can not be taken back: it refuses a file that is older than `max_age`, by
 /// the time that stands in it, that is of another database, or that lacks a table that the database has now.
 ///
-/// It needs `pg_dump` and `pg_restore` of the server's version or a newer one.
+/// It needs `pg_dump` and `pg_restore` of the server's version or a newer one, and what it says to restore the file needs `psql`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Backup {
@@ -83,7 +83,7 @@ pub struct Outputs {
     pub rows: BTreeMap<String, u64>,
     /// Whether it was restored.
     pub probed: bool,
-    /// What to type to restore it over what is there.
+    /// What to type to have what was dumped in place of what is there, all of it or nothing. The password is asked for, or in `~/.pgpass`.
     pub restore: String,
 }
 

@@ -1,6 +1,6 @@
 //! One attempt of `backup`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -17,11 +17,12 @@ use serde_json::json;
 use super::dump::Contents;
 use super::tools::{environment, run};
 use super::{Backup, Outputs, probe};
-use crate::connections::sql::{Begin, Cell, Database, Session};
+use crate::connections::sql::{Begin, Cell, Database, Dialect, Session, quoted as quoted_name};
 use crate::digest::sha256_file;
 use crate::had;
 use crate::kind::Context;
 use crate::manifest::blocking;
+use crate::process::quoted;
 
 /// How far ahead of ours the clock of whoever made a dump may be.
 const AHEAD: SignedDuration = SignedDuration::from_mins(5);
@@ -227,11 +228,7 @@ impl<'a> Work<'a> {
     ) -> Result<Outputs, StepError> {
         let (sha256, bytes) = self.digest(file).await?;
         let file = self.step.file.clone();
-        let restore = format!(
-            "pg_restore --clean --if-exists --exit-on-error --dbname={} {}",
-            contents.database,
-            file.display()
-        );
+        let restore = self.restore(&contents.database, tables);
         Ok(Outputs {
             file,
             sha256,
@@ -242,6 +239,31 @@ impl<'a> Work<'a> {
             probed,
             restore,
         })
+    }
+
+    /// What to type to have what was dumped in place of what is there: all of it, or nothing.
+    fn restore(&self, name: &str, tables: &[(String, String)]) -> String {
+        let file = self.step.file.display().to_string();
+        let (script, file) = (quoted(&format!("{file}.sql")), quoted(&file));
+        let at = [("host", "PGHOST"), ("port", "PGPORT"), ("username", "PGUSER")];
+        let at = at.iter().filter_map(|(option, name)| {
+            self.env.get(*name).map(|value| format!(" --{option}={}", quoted(value)))
+        });
+        let at: String = at.collect();
+        // What came later may hang on what was dumped; the script makes every schema but `public`.
+        let schemas: BTreeSet<&str> =
+            tables.iter().map(|(schema, _)| schema.as_str()).chain(["public"]).collect();
+        let drops = schemas.iter().map(|schema| {
+            let statement =
+                format!("drop schema if exists {} cascade", quoted_name(Dialect::Postgres, schema));
+            format!(" --command={}", quoted(&statement))
+        });
+        let drops: String = drops.collect();
+        format!(
+            "umask 077; pg_restore --file={script} {file} && psql{at} --dbname={} --no-psqlrc --quiet --set=ON_ERROR_STOP=1 \
+             --single-transaction{drops} --command='create schema public' --file={script}",
+            quoted(name)
+        )
     }
 
     async fn digest(&self, file: &Path) -> Result<(String, u64), StepError> {

@@ -297,7 +297,8 @@ pub fn shortened(text: &str, most: usize) -> String {
     }
 }
 
-fn quoted(word: &str) -> String {
+/// A word as one would type it to a shell.
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()

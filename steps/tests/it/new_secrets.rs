@@ -44,12 +44,24 @@ async fn a_key_is_one_that_openssl_knows() {
             &format!("{decode} | openssl pkey -pubout -outform DER | sha256sum | cut -d' ' -f1"),
             folder.path(),
         );
-        assert_eq!(outputs, json!({ "path": path, "encoding": encoding, "fingerprint": told }));
-        // It is the form that OpenSSL itself writes.
-        assert_eq!(
-            sh(&format!("{decode} > ours; openssl pkey -in ours | cmp - ours && echo same"), folder.path()),
-            "same"
+        let raw = sh(
+            &format!(
+                "{decode} | openssl pkey -pubout -outform DER | tail -c 32 | base64 | tr '+/' '-_' | tr -d ="
+            ),
+            folder.path(),
         );
+        let all = json!({ "path": path, "encoding": encoding, "fingerprint": told, "public_key": raw });
+        assert_eq!(outputs, all);
+        // Looked at, in the file or as a value, it is the same.
+        let at_path = json!({ "mode": "check", "path": path, "encoding": encoding });
+        assert_eq!(self::bench("keygen", at_path).await.enter("make").await.unwrap(), all);
+        let at_value =
+            json!({ "mode": "check", "value": fs::read_to_string(&path).unwrap(), "encoding": encoding });
+        let looked = self::bench("keygen", at_value).await.enter("make").await.unwrap();
+        assert_eq!((&looked["public_key"], looked.get("path")), (&json!(raw), None));
+        // It is the form that OpenSSL itself writes.
+        let same = format!("{decode} > ours; openssl pkey -in ours | cmp - ours && echo same; rm ours");
+        assert_eq!(sh(&same, folder.path()), "same");
         let secret = sh(&format!("{decode} | sed -n 2p"), folder.path());
         assert!(secret.len() == 64 && !recorded(&bench).await.contains(&secret));
         assert!(!bench.redactor.text(&format!("the key is {secret}!")).contains(&secret));
@@ -61,7 +73,7 @@ async fn a_key_is_one_that_openssl_knows() {
         assert_eq!(fs::read(&path).unwrap(), before);
         fs::remove_file(&path).unwrap();
         let error = bench.enter("make").await.unwrap_err();
-        assert!(error.kind == ErrorKind::Gate && files(folder.path()).len() == 1, "{error}");
+        assert!(error.kind == ErrorKind::Gate && files(folder.path()).is_empty(), "{error}");
     }
 }
 
@@ -138,4 +150,54 @@ async fn a_plan_tells_that_the_place_is_taken() {
         assert_eq!(foresee().await.unwrap_err().kind, ErrorKind::Refused);
         fs::remove_file(&path).unwrap();
     }
+}
+
+#[tokio::test]
+async fn the_public_key_stands_in_a_file_beside() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, public) = (folder.path().join("key"), folder.path().join("key.pub"));
+    let with = json!({ "path": path, "public_path": public });
+    let bench = bench("keygen", with.clone()).await;
+    bench.run("make", 1).await.unwrap();
+    assert_eq!(fs::metadata(&public).unwrap().permissions().mode() & 0o777, 0o644);
+    assert_eq!(sh("openssl pkey -in key -pubout | cmp - key.pub && echo same", folder.path()), "same");
+    // What a killed process did not come to is made up for; what is somebody else's is left.
+    fs::remove_file(&public).unwrap();
+    bench.enter("make").await.unwrap();
+    assert_eq!(sh("openssl pkey -in key -pubout | cmp - key.pub && echo same", folder.path()), "same");
+    fs::write(&public, "theirs").unwrap();
+    assert_eq!(bench.enter("make").await.unwrap_err().kind, ErrorKind::Refused);
+    assert_eq!(fs::read_to_string(&public).unwrap(), "theirs");
+}
+
+#[tokio::test]
+async fn a_key_that_would_not_do_is_told_from_one_that_would() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    let pem = sh("openssl genpkey -algorithm Ed25519 | tee key", folder.path());
+    let der = sh("openssl pkey -in key -outform DER | base64 -w0", folder.path());
+    let rsa = sh("openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1024 | base64 -w0", folder.path());
+    let fails = async |with: Value, why: &str| {
+        let error = bench("keygen", with).await.enter("make").await.unwrap_err();
+        assert!(error.kind == ErrorKind::Gate && error.message.contains(why), "{why}: {error:?}");
+        assert!(!format!("{error:?}").contains(pem.lines().nth(1).unwrap()));
+    };
+    for (value, why) in [
+        (pem.as_str(), "PEM as it stands"),
+        (&der, "Base64 of DER"),
+        (&rsa, "no private key of Ed25519"),
+        ("secret", "no PEM"),
+    ] {
+        fails(json!({ "mode": "check", "value": value, "encoding": "base64-pem" }), why).await;
+    }
+    let file = json!({ "mode": "check", "path": path });
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    fails(file.clone(), "others than its owner").await;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    bench("keygen", file.clone()).await.enter("make").await.unwrap();
+    fs::remove_file(&path).unwrap();
+    fails(file, "there is no key").await;
+    let both = json!({ "mode": "make", "value": pem });
+    let error = bench("keygen", both).await.enter("make").await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Invalid, "{error}");
 }
