@@ -1,29 +1,20 @@
 //! The ChatKit sandbox as a test holds it.
 
 use std::{
-    collections::BTreeMap,
+    ops::Deref,
     path::{Path, PathBuf},
-    process::Stdio,
     time::Duration,
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
-    time::timeout,
+
+use crate::{
+    Sandbox,
+    admin::{Effect, Effects, Fault, RequestEntry, Requests, Webhook, Webhooks},
 };
-
-use crate::admin::{Effect, Effects, Fault, RequestEntry, Requests, Webhook, Webhooks};
-
-/// How long a sandbox may take until it is ready, seeding included.
-const START_LIMIT: Duration = Duration::from_secs(120);
-/// How long a sandbox may take to end.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// A server of the sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,11 +108,15 @@ pub fn sandbox_binary() -> anyhow::Result<PathBuf> {
 
 /// A running ChatKit sandbox. Dropped, it is killed and its directory removed.
 pub struct Chatkit {
-    child: Child,
-    environment: BTreeMap<String, String>,
-    http: reqwest::Client,
-    // Declared last: removed after the process was killed.
-    _dir: TempDir,
+    sandbox: Sandbox,
+}
+
+impl Deref for Chatkit {
+    type Target = Sandbox;
+
+    fn deref(&self) -> &Sandbox {
+        &self.sandbox
+    }
 }
 
 impl Chatkit {
@@ -130,58 +125,7 @@ impl Chatkit {
     /// # Errors
     /// When the binary cannot be run, or does not get ready in time.
     pub async fn start(binary: &Path, options: &Options) -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("chatkit-").tempdir()?;
-        let mut child = Command::new(binary)
-            .arg("chatkit")
-            .args(options.arguments())
-            .arg("--dir")
-            .arg(dir.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("cannot run {}", binary.display()))?;
-        let stdout = child.stdout.take().context("no standard output")?;
-        let mut lines = BufReader::new(stdout).lines();
-        let line =
-            timeout(START_LIMIT, lines.next_line()).await.context("the sandbox does not get ready")??;
-        let line = line.context("the sandbox ended before it was ready")?;
-        let environment = serde_json::from_str(&line).context("the sandbox's first line is no JSON")?;
-        let http = reqwest::Client::builder().no_proxy().build()?;
-        Ok(Self { child, environment, http, _dir: dir })
-    }
-
-    /// The environment for a command that is to work on the sandbox.
-    #[must_use]
-    pub fn env(&self) -> &BTreeMap<String, String> {
-        &self.environment
-    }
-
-    /// One of its variables.
-    ///
-    /// # Panics
-    /// When there is no such variable.
-    #[must_use]
-    pub fn var(&self, name: &str) -> &str {
-        self.environment.get(name).unwrap_or_else(|| panic!("the sandbox sets no {name}"))
-    }
-
-    /// The sandbox's process id.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.child.id()
-    }
-
-    /// Its directory.
-    #[must_use]
-    pub fn dir(&self) -> &Path {
-        Path::new(self.var("SANDBOX_DIR"))
-    }
-
-    /// The address of the control server.
-    #[must_use]
-    pub fn control_url(&self) -> &str {
-        self.var("SANDBOX_CONTROL_URL")
+        Ok(Self { sandbox: Sandbox::start(binary, "chatkit", &options.arguments()).await? })
     }
 
     /// The address of the gateway.
@@ -325,7 +269,7 @@ impl Chatkit {
     /// # Errors
     /// When it does not come up again.
     pub async fn restart(&self, server: Server) -> anyhow::Result<()> {
-        self.order("restart", server).await
+        self.sandbox.order("restart", server.name()).await
     }
 
     /// Kills a server; it stays down until [`Chatkit::restart`].
@@ -333,26 +277,15 @@ impl Chatkit {
     /// # Errors
     /// When the control server does not answer.
     pub async fn kill(&self, server: Server) -> anyhow::Result<()> {
-        self.order("kill", server).await
-    }
-
-    /// The answer of `GET /state` of the control server.
-    ///
-    /// # Errors
-    /// When the control server does not answer.
-    pub async fn state(&self) -> anyhow::Result<Value> {
-        self.get(&format!("{}/state", self.control_url())).await
+        self.sandbox.order("kill", server.name()).await
     }
 
     /// Ends the sandbox as its user would.
     ///
     /// # Errors
     /// When it does not end in time, or ends with a failure.
-    pub async fn stop(mut self) -> anyhow::Result<()> {
-        drop(self.child.stdin.take());
-        let status = timeout(STOP_LIMIT, self.child.wait()).await.context("the sandbox does not end")??;
-        ensure!(status.success(), "the sandbox ended with {status}");
-        Ok(())
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.sandbox.stop().await
     }
 
     fn url(&self, server: Server, path: &str) -> String {
@@ -361,15 +294,6 @@ impl Chatkit {
             Server::Store => self.store_url(),
         };
         format!("{base}{path}")
-    }
-
-    async fn order(&self, verb: &str, server: Server) -> anyhow::Result<()> {
-        let url = format!("{}/{verb}/{}", self.control_url(), server.name());
-        let response = self.http.post(&url).send().await?;
-        if !response.status().is_success() {
-            bail!("{url}: {}", response.text().await?);
-        }
-        Ok(())
     }
 
     async fn get<T: DeserializeOwned>(&self, url: &str) -> anyhow::Result<T> {

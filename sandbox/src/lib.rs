@@ -1,7 +1,7 @@
 //! Stand-ins for the systems that the shipped runbooks act on.
 //!
 //! Each stand-in is a real HTTP server in a process of its own, keeps its data in a SQLite file, and can be
-//! told to fail in a chosen way. The binary `sandbox` starts them; [`Chatkit`] does so from a test.
+//! told to fail in a chosen way. The binary `sandbox` starts them; [`Sandbox`] and [`Chatkit`] do so from a test.
 
 pub mod admin;
 pub mod chat;
@@ -11,6 +11,7 @@ pub mod demo;
 pub mod gateway;
 pub mod github;
 mod handle;
+mod held;
 pub mod hub;
 mod instrument;
 mod presign;
@@ -25,3 +26,4 @@ mod time;
 pub mod weed;
 
 pub use handle::{Chatkit, Options, Server, sandbox_binary};
+pub use held::Sandbox;

@@ -16,8 +16,8 @@ Examples:
   sandbox hub -- bash                                            a shell beside the hub
   sandbox hub -- runbook exec reset-production -i environment=staging";
 
-/// What is in the database in the beginning.
-const PRODUCTION: &str = include_str!("production.sql");
+/// What is in the database in the beginning, as SQL.
+pub const PRODUCTION: &str = include_str!("production.sql");
 
 /// Start a ring hub with a PostgreSQL and a Redis full of data, and run COMMAND beside them.
 ///
@@ -115,7 +115,7 @@ fn write_inputs(stage: &Stage, environment: &Environment) -> anyhow::Result<()> 
         "report_dir": stage.text("reports"),
         "test_did": did,
         "service_command": sandbox("inside", &["hub-api"]),
-        "identity_command": ["sh", "-c", "psql --no-psqlrc --tuples-only --no-align --dbname=\"$DATABASE_URL\" --command=\"$0\""],
+        "query_command": ["sh", "-c", "psql --no-psqlrc --tuples-only --no-align --dbname=\"$DATABASE_URL\" --command=\"$0\""],
         "status_command": sandbox("status", &["hub-api"]),
         "stop_command": sandbox("stop", &["hub-api"]),
         "start_command": sandbox("start", &["hub-api"]),

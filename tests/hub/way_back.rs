@@ -1,0 +1,83 @@
+//! When it fails after the wipe: what is told, and that it works.
+
+use runbook_engine::state::{RunStatus, StepStatus};
+
+use crate::bench::{Bench, ROWS, restore_in, run_in};
+
+/// A schema in which the third role can not be made.
+const NO_MEMBERS: &str = "\ncreate function no_members() returns trigger language plpgsql as $$ begin \
+    if new.name = 'member' then raise exception 'no members here'; end if; return new; end $$;\n\
+    create trigger no_members before insert on \"RingRole\" for each row execute function no_members();\n";
+
+/// A reset that fails in the transaction that makes the root ring; its id and what was said.
+async fn failed(bench: &Bench, inputs: &[&str]) -> (String, String) {
+    let schema = bench.path("schema.sql");
+    let text = std::fs::read_to_string(&schema).unwrap();
+    std::fs::write(&schema, text + NO_MEMBERS).unwrap();
+    let said = bench.exec(5, inputs).await;
+    let said = bench.confirm(4, &said).await;
+    assert!(said.contains("no members here"), "{said}");
+    (run_in(&said), said)
+}
+
+#[tokio::test]
+async fn a_failure_after_the_wipe_tells_the_way_back_and_it_leads_there() {
+    let bench = Bench::start().await;
+    let (run, said) = failed(&bench, &[]).await;
+    // No ring without its roles; the hub is not started on half of a database.
+    assert!(bench.rows().await.values().all(|rows| *rows == 0), "{:?}", bench.rows().await);
+    assert_eq!(bench.kit.state().await.unwrap()["hub-api"]["up"], false);
+    assert!(said.contains("HAS BEEN WIPED") && said.contains("before-reset-"), "{said}");
+    // What is printed is typed as it stands.
+    let (code, typed) = bench.type_line(&restore_in(&said)).await;
+    assert_eq!(code, 0, "{typed}");
+    bench.expect(6, &["cancel", &run]).await;
+    let before = ROWS.iter().map(|&(table, rows)| (table.to_owned(), rows)).collect();
+    assert_eq!(bench.rows().await, before);
+    let triggers = "select tgname::text from pg_trigger where not tgisinternal";
+    assert_eq!(bench.texts(triggers).await, Vec::<String>::new());
+    // The hub runs again, on what was there.
+    let (status, ring) = bench.hub("/trp/rings/spool").await;
+    assert_eq!((status, &ring["name"], &ring["memberCount"]), (200, &"Ring 1".into(), &8.into()));
+    let (_, state) = bench.newest().await.unwrap();
+    assert_eq!(state.status, RunStatus::Cancelled);
+}
+
+#[tokio::test]
+async fn once_the_cause_is_gone_the_same_run_goes_on_and_wipes_nothing_again() {
+    let bench = Bench::start().await;
+    let (run, _) = failed(&bench, &[]).await;
+    bench.execute("drop function no_members() cascade").await;
+    // Who looks at the tables of after the wipe finds the same ones in the end.
+    let made = r#"select '"Ring"'::regclass::oid::text"#;
+    let before = bench.texts(made).await;
+    let said = bench.expect(0, &["resume", &run]).await;
+    assert!(!said.contains("Asks"), "no phrase is asked for again, and none is passed over:\n{said}");
+    assert_eq!(bench.texts(made).await, before);
+    bench.assert_reset().await;
+    let (_, state) = bench.newest().await.unwrap();
+    assert_eq!(state.step("wipe").unwrap().attempt, 1);
+    assert_eq!(state.step("way_back").unwrap().status, StepStatus::Succeeded);
+}
+
+#[tokio::test]
+async fn a_run_that_was_away_too_long_never_wipes_what_came_after() {
+    let bench = Bench::start().await;
+    let (run, _) = failed(&bench, &["max_hold=2s"]).await;
+    bench.execute("drop function no_members() cascade").await;
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    bench.run(&["reconcile"]).await;
+    assert_eq!(bench.kit.state().await.unwrap()["hub-api"]["up"], true, "it was stopped for long enough");
+    // Life goes on without us.
+    bench.execute(r#"insert into "Actor" (id, did) values ('later', 'did:web:later')"#).await;
+    let said = bench.expect(4, &["resume", &run]).await;
+    assert!(said.contains("is there already"), "{said}");
+    // Told to move the backup away, somebody does.
+    std::fs::rename(bench.path("backups"), bench.path("old")).unwrap();
+    std::fs::create_dir(bench.path("backups")).unwrap();
+    let said = bench.expect(4, &["resume", &run]).await;
+    assert!(said.contains("as_confirmed"), "{said}");
+    assert_eq!(bench.texts(r#"select id from "Actor""#).await, ["later"]);
+    bench.expect(6, &["cancel", &run]).await;
+    assert_eq!(bench.kit.state().await.unwrap()["hub-api"]["up"], true);
+}
