@@ -11,7 +11,7 @@ use runbook_engine::event::{
     Answer, Closed, Event, EventKind, Obligation, ObligationChange, Question, RunOutcome,
 };
 use runbook_engine::inputs::{Given, resolve_inputs};
-use runbook_engine::runbook::Input;
+use runbook_engine::runbook::{Input, Runbook};
 use runbook_engine::schema;
 use runbook_steps::catalog::CATALOG;
 use serde_json::{Value, json};
@@ -75,8 +75,15 @@ fn every_shipped_runbook_is_valid_against_the_schema_and_a_typing_error_is_not()
 }
 
 /// A value that an input takes.
-fn some_value(input: &Input) -> String {
-    input.choices.first().and_then(Value::as_str).unwrap_or("a").to_owned()
+fn some_value(runbook: &Runbook, input: &Input) -> String {
+    let name = &input.name.value;
+    let takes = |value: &&str| {
+        let given = [(name.clone(), Given::Text((*value).to_owned()))];
+        resolve_inputs(runbook, &given).err().is_none_or(|wrong| wrong.iter().all(|one| one.input != *name))
+    };
+    let all = input.choices.iter().filter_map(Value::as_str);
+    let value = all.chain(["abc", "https://a.example", "owner/name", "did:web:a"]).find(takes);
+    value.unwrap_or_else(|| panic!("no value for {name}")).to_owned()
 }
 
 #[test]
@@ -86,8 +93,9 @@ fn the_plan_of_every_shipped_runbook_is_valid_against_the_schema() {
     for file in ["runbooks", "examples"].into_iter().flat_map(yaml_files) {
         let runbook = compile(&fs::read_to_string(&file).unwrap(), &CATALOG).0.unwrap();
         let needed = runbook.inputs.iter().filter(|input| input.required && input.default.is_null());
-        let given: Vec<(String, Given)> =
-            needed.map(|input| (input.name.value.clone(), Given::Text(some_value(input)))).collect();
+        let given: Vec<(String, Given)> = needed
+            .map(|input| (input.name.value.clone(), Given::Text(some_value(&runbook, input))))
+            .collect();
         let inputs = resolve_inputs(&runbook, &given).unwrap();
         let plan =
             runbook.plan(inputs, &CATALOG).unwrap_or_else(|found| panic!("{}: {found:#?}", file.display()));

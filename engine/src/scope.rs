@@ -122,6 +122,7 @@ fn build(
     let facts = json!({
         "id": run.id,
         "runbook": run.runbook,
+        "definition": plan.definition,
         "created_at": run.created_at.to_string(),
         "started_at": state.started_at.map(|at| at.to_string()),
         "by": run.by,

@@ -22,7 +22,7 @@ pub struct PrometheusServer {
 }
 
 impl PrometheusServer {
-    /// Starts a server that reads `/metrics` of each of these targets, which are given as a job and `HOST:PORT`.
+    /// Starts a server that reads `/metrics` of each of these targets, which are given as a job and `HOST:PORT`, and waits until it has.
     ///
     /// # Errors
     /// When there is no such program, or it does not become ready.
@@ -46,7 +46,12 @@ impl PrometheusServer {
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
         let child = child.context("prometheus can not be started: install it, as tests/run does")?;
         let mut server = Self { port, folder, child };
-        server.answers().await?;
+        // It takes up its targets a few seconds after it is ready.
+        let looked = format!("{}/api/v1/query?query=count(up)+==+{}", server.url(), targets.len());
+        server.answers(&format!("{}/-/ready", server.url()), "").await?;
+        if !targets.is_empty() {
+            server.answers(&looked, "\"value\"").await?;
+        }
         Ok(server)
     }
 
@@ -55,18 +60,21 @@ impl PrometheusServer {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    async fn answers(&mut self) -> Result<()> {
+    /// Waits until a request is answered with this text.
+    async fn answers(&mut self, url: &str, text: &str) -> Result<()> {
         let http = reqwest::Client::builder().no_proxy().build()?;
         let begun = Instant::now();
         loop {
-            let answer = http.get(format!("{}/-/ready", self.url())).send().await;
-            if answer.is_ok_and(|answer| answer.status().is_success()) {
+            if let Ok(answer) = http.get(url).send().await
+                && answer.status().is_success()
+                && answer.text().await?.contains(text)
+            {
                 return Ok(());
             }
             let ended = matches!(self.child.try_wait(), Ok(Some(_)));
             if ended || begun.elapsed() > PATIENCE {
                 let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-                bail!("the server does not become ready: {log}");
+                bail!("the server does not answer {url} as it should: {log}");
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -41,6 +41,7 @@ use crate::redis_flush::RedisFlush;
 use crate::report::Report;
 use crate::s3_inventory::S3Inventory;
 use crate::s3_lifecycle::S3Lifecycle;
+use crate::smoke_upload::SmokeUpload;
 use crate::snapshot::Snapshot;
 use crate::sql::Sql;
 use crate::sql_reset::SqlReset;
@@ -74,6 +75,7 @@ pub static STEPS: &[StepEntry] = &[
     kind::step::<Report>(),
     kind::step::<S3Inventory>(),
     kind::step::<S3Lifecycle>(),
+    kind::step::<SmokeUpload>(),
     kind::step::<Snapshot>(),
     kind::step::<Sql>(),
     kind::step::<SqlReset>(),

@@ -44,6 +44,7 @@ pub mod retry;
 pub mod s3_inventory;
 pub mod s3_lifecycle;
 mod scratch;
+pub mod smoke_upload;
 pub mod snapshot;
 pub mod sql;
 pub mod sql_reset;

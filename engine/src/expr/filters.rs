@@ -1,10 +1,12 @@
 //! The closed set of filters, tests and functions an expression may use. All of them are pure: there is no `now()`.
 
+use std::net::Ipv4Addr;
 use std::sync::LazyLock;
 
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, filters, functions, tests};
 use sha2::{Digest, Sha256};
+use url::{Host, Url};
 
 use super::tracked::{maybe, to_json, to_text};
 use crate::duration::Duration;
@@ -74,6 +76,7 @@ pub const TESTS: &[&str] = &[
     "integer",
     "iterable",
     "le",
+    "loopback",
     "lower",
     "lt",
     "mapping",
@@ -185,6 +188,7 @@ fn builtin_tests(env: &mut Environment<'static>) {
     env.add_test("true", tests::is_true);
     env.add_test("undefined", tests::is_undefined);
     env.add_test("upper", tests::is_upper);
+    env.add_test("loopback", loopback);
 }
 
 fn own_filters(env: &mut Environment<'static>) {
@@ -219,6 +223,27 @@ fn sha256(text: &str) -> String {
 /// What comes after the last `/`.
 fn basename(path: &str) -> String {
     path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+/// Whether a URL leads to the machine that asks, by its name or its address, however that is written.
+fn loopback(text: &str) -> Result<bool, Error> {
+    let url = Url::parse(text).map_err(|error| refuse(format!("`{text}` is no URL: {error}")))?;
+    Ok(match url.host() {
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            name == "localhost" || name.ends_with(".localhost") || name == "host.docker.internal"
+        }
+        Some(Host::Ipv4(address)) => is_own(address),
+        Some(Host::Ipv6(address)) => {
+            let within = address.to_ipv4_mapped().or_else(|| address.to_ipv4());
+            address.is_loopback() || address.is_unspecified() || within.is_some_and(is_own)
+        }
+        None => return Err(refuse(format!("`{text}` has no host"))),
+    })
+}
+
+fn is_own(address: Ipv4Addr) -> bool {
+    address.is_loopback() || address.is_unspecified()
 }
 
 fn join(values: &Value, between: Option<&str>) -> Result<String, Error> {

@@ -268,3 +268,35 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_url_that_leads_to_this_machine_is_known_however_it_is_written() {
+    let is = |url: &str| eval(&format!("${{{{ '{url}' is loopback }}}}")).unwrap() == json!(true);
+    for own in [
+        "http://localhost:9000",
+        "https://LOCALHOST./x",
+        "http://minio.localhost",
+        "http://host.docker.internal:9000",
+        "http://127.0.0.1:9000",
+        "http://127.1",
+        "http://0x7f000001:9000",
+        "http://2130706433",
+        "http://0.0.0.0",
+        "http://[::1]:9000",
+        "http://[::]",
+        "http://[::ffff:127.0.0.1]",
+    ] {
+        assert!(is(own), "{own}");
+    }
+    for other in [
+        "https://s3.example.com",
+        "http://localhost.example.com",
+        "http://10.0.0.1",
+        "http://128.0.0.1",
+        "http://[2001:db8::1]",
+        "http://notlocalhost",
+    ] {
+        assert!(!is(other), "{other}");
+    }
+    assert!(eval("${{ 'x' is loopback }}").unwrap_err().contains("no URL"));
+}

@@ -53,6 +53,9 @@ pub struct Expected {
     /// What its fields say, by name (`Bucket`) or, of JSON, by pointer (`/inputs/environment`).
     #[serde(default)]
     pub fields: BTreeMap<String, Text>,
+    /// What its fields must not say, by name or pointer, so that it is not about the same thing. They have to be there.
+    #[serde(default)]
+    pub differs: BTreeMap<String, Text>,
     /// Whether rows of its table may say `SKIPPED`. Default: no.
     #[serde(default)]
     pub allow_skipped: bool,
@@ -203,6 +206,13 @@ impl Expected {
                 Some(said) if said == value.as_str() => {}
                 Some(said) => wrong.push(format!("its `{name}` is {said}, not {value}")),
                 None => wrong.push(format!("it has no `{name}`, and {value} is wanted")),
+            }
+        }
+        for (name, value) in &self.differs {
+            match reading.get(name) {
+                Some(said) if said != value.as_str() => {}
+                Some(_) => wrong.push(format!("its `{name}` is {value} too, and must be another")),
+                None => wrong.push(format!("it has no `{name}`, which must be another than {value}")),
             }
         }
         match (wrong.is_empty(), verdict) {

@@ -260,7 +260,7 @@ const ERROR_TEXT: usize = 300;
 
 /// The response when its status is a success. Otherwise an error: 408, 425, 429 and 5xx are transient (with `Retry-After`), 501
 /// and everything else is refused; 501 with `{"code":"notSupported","need":N}` names the need. The message holds the status and
-/// `code`, `message` or `error` of a JSON body.
+/// `code`, `message` or `error` of a JSON body, or of its member `error`.
 pub async fn check_status(what: &str, response: Response) -> Result<Response, StepError> {
     let status = response.status();
     if status.is_success() {
@@ -275,6 +275,8 @@ pub async fn check_status(what: &str, response: Response) -> Result<Response, St
 
 fn status_error(what: &str, status: StatusCode, body: &[u8]) -> StepError {
     let json: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+    // Some have all of it in one member.
+    let json = json.get("error").filter(|error| error.is_object()).unwrap_or(&json);
     let member = |name: &str| json.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let mut said: Vec<&str> = member("code").into_iter().collect();
     said.extend(member("message").or_else(|| member("error")));
@@ -447,6 +449,8 @@ mod tests {
         assert_eq!(of(503, "").outcome, Outcome::Failed);
         let error = of(501, r#"{"code":"notSupported","need":"documents.delete"}"#);
         assert!(error.message.contains("documents.delete"), "{error}");
+        let error = of(400, r#"{"error":{"code":"validation_error","message":"no file"}}"#);
+        assert_eq!(error.message, "deleting: status 400 Bad Request: validation_error: no file");
         let error = of(413, r#"{"code":"attachment_too_large","error":"attachments cannot exceed 0 KB"}"#);
         assert_eq!(
             error.message,

@@ -28,6 +28,7 @@ mod s3;
 mod server;
 mod session;
 mod settings;
+mod smoke_upload;
 mod snapshot;
 mod sql;
 mod sql_reset;

@@ -2,6 +2,7 @@
 
 mod content_md5;
 mod failure;
+mod transport;
 
 use std::fmt;
 
@@ -177,6 +178,7 @@ impl S3 {
             .operation_timeout(std::time::Duration::from_millis(settings.timeout.as_millis()))
             .build();
         config = config
+            .http_client(transport::client())
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeouts)
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())

@@ -1,0 +1,231 @@
+//! Each trap of the procedure, set on purpose: the run stops at the right gate, and nothing is harmed.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::{Bench, GATE, run_in};
+
+#[tokio::test]
+async fn defaults_of_developers_and_placeholders_are_refused_before_anything() {
+    let bench = Bench::start().await;
+    let staging = bench.site("staging").await;
+    for wrong in [
+        "s3_endpoint=ABSENT",
+        "bucket=ABSENT",
+        "region=ABSENT",
+        "environment=development",
+        "environment=Production",
+        "expire_days=0",
+        "expire_days=29",
+        "expire_days=91",
+        "prefix=chat-attachments/",
+        "prefix=/chat-attachments",
+        "prometheus_url=",
+        "prometheus_url=http://<staging-prometheus-host>:9090",
+        "repository=<owner/repo>",
+    ] {
+        bench.exec(&staging, 2, &[wrong]).await;
+    }
+    for (wrong, told) in [
+        ("s3_endpoint=http://127.0.0.1:9000", "s3_endpoint is http://127.0.0.1:9000"),
+        (
+            "s3_endpoint=http://localhost:9000",
+            "this machine is for the environment sandbox, and for no other",
+        ),
+        ("s3_endpoint=http://0x7f.1:9000", "this machine is for the environment sandbox"),
+        ("app_url=http://[::1]:3000", "app_url is"),
+        ("prometheus_url=http://host.docker.internal:9090", "prometheus_url is"),
+        ("github_url=http://localhost", "github_url is"),
+        ("bucket=gotong-royong-evidence-dev", "is that of developers, and not of staging"),
+        ("app_dir=ABSENT", "app_dir is missing"),
+    ] {
+        let said = bench.exec(&staging, 4, &[wrong]).await;
+        assert!(said.contains(told), "{wrong}: {said}");
+        bench.cancel(&said).await;
+    }
+    // The way in for a sandbox is no way out of it.
+    let sandbox = bench.site("sandbox").await;
+    for wrong in ["s3_endpoint=http://s3.staging.example", "app_url=http://app.staging.example"] {
+        let said = bench.exec(&sandbox, 4, &[wrong]).await;
+        assert!(said.contains("for the environment sandbox, and for no other"), "{said}");
+        bench.cancel(&said).await;
+    }
+    assert_eq!(
+        bench.names.asked("s3.staging.example"),
+        bench.names.asked("s3.staging.example")[..1],
+        "only by the API"
+    );
+    assert!(staging.rules().await.is_empty() && bench.called().is_empty());
+}
+
+#[tokio::test]
+async fn an_api_that_keeps_attachments_elsewhere_is_found_out() {
+    let bench = Bench::start().await;
+    // It fell back to its own disk, and answers all the same.
+    let local = bench.site_with("sandbox", &[("CHAT_ATTACHMENT_STORAGE_BACKEND", "local")]).await;
+    let said = bench.confirmed(&local, 4, &[]).await;
+    assert!(said.contains("status 200 OK and hands it out itself, where 307"), "{said}");
+    assert!(local.keys().await.is_empty());
+    bench.cancel(&said).await;
+    drop(local);
+    // It is of another environment than it is taken for: the rule would be about nothing.
+    let other =
+        crate::Site::start(&bench, "sandbox", "evidence-sandbox", &[("APP_ENV", "Development")]).await;
+    let said = bench.exec(&other, 4, &[]).await;
+    assert!(said.contains("/evidence-sandbox/chat-attachments/development/"), "{said}");
+    bench.cancel(&said).await;
+    // It is of another bucket.
+    bench.weed.make_bucket("elsewhere").await.unwrap();
+    let other =
+        crate::Site::start(&bench, "sandbox", "evidence-sandbox", &[("S3_BUCKET", "elsewhere")]).await;
+    let said = bench.exec(&other, 4, &[]).await;
+    assert!(said.contains("the bucket \"elsewhere\" is another one"), "{said}");
+    assert_eq!(bench.report("sandbox").1["verdict"], "FAIL");
+}
+
+#[tokio::test]
+async fn only_staging_that_passed_by_the_same_definition_leads_to_production() {
+    let bench = Bench::start().await;
+    let (sandbox, production) = (bench.site("sandbox").await, bench.site("production").await);
+    let said = bench.exec(&production, 4, &[]).await;
+    assert!(said.contains("staging_report is missing"), "{said}");
+    bench.cancel(&said).await;
+    bench.confirmed(&sandbox, 0, &[]).await;
+    let (path, report) = bench.report("sandbox");
+    let of = |edit: &[(&str, serde_json::Value)]| {
+        let mut report = report.clone();
+        report["inputs"]["environment"] = json!("staging");
+        for (pointer, value) in edit {
+            *report.pointer_mut(pointer).unwrap() = value.clone();
+        }
+        report
+    };
+    let edited = bench.path("edited.json");
+    let proof = format!("staging_report={}", edited.display());
+    for (what, told) in [
+        (report.clone(), "its `/inputs/environment` is sandbox, not staging"),
+        (of(&[("/verdict", json!("FAIL"))]), "it says FAIL, not PASS"),
+        (of(&[("/definition", json!("0000"))]), "its `/definition` is 0000, not "),
+        (of(&[("/runbook", json!("another"))]), "its `/runbook` is another"),
+        (of(&[("/inputs/expire_days", json!(30))]), "its `/inputs/expire_days` is 30, not 45"),
+        (
+            of(&[("/inputs/bucket", json!("evidence-production"))]),
+            "its `/inputs/bucket` is evidence-production too",
+        ),
+        (of(&[("/inputs/app_url", json!("http://app.production.example"))]), "and must be another"),
+        (of(&[("/reported_at", json!("2026-01-01T00:00:00Z"))]), "it is of 2026-01-01T00:00:00Z, before"),
+    ] {
+        fs::write(&edited, what.to_string()).unwrap();
+        let said = bench.exec(&production, 4, &[&proof]).await;
+        assert!(said.contains(told), "{told}: {said}");
+        bench.cancel(&said).await;
+    }
+    fs::remove_file(&edited).unwrap();
+    let said = bench.exec(&production, 4, &[&proof]).await;
+    assert!(said.contains("it is not there"), "{said}");
+    bench.cancel(&said).await;
+    // What is refused above is refused for what it says, and for nothing else.
+    fs::write(&edited, of(&[]).to_string()).unwrap();
+    bench.exec(&production, 5, &[&proof]).await;
+    assert!(path.exists() && production.rules().await.is_empty());
+    assert!(!bench.called().contains("hot-path-rollout"));
+}
+
+#[tokio::test]
+async fn reports_of_another_run_a_dry_run_or_a_rollout_on_hold_stop_the_run() {
+    let bench = Bench::start().await;
+    let staging = bench.site("staging").await;
+    // Left from before, and saying PASS.
+    let reports = bench.path("app/docs/research");
+    fs::create_dir_all(&reports).unwrap();
+    for name in ["hot-path-rollout", "chat-attachment-alerts-apply"] {
+        let old = "Date: 2026-02-25T08:09:10Z\nMode: `apply`\nGo/no-go mode: `live`\nStatus: `PASS`\n";
+        fs::write(reports.join(format!("{name}-latest.md")), old).unwrap();
+    }
+    bench.recipes("stale");
+    let said = bench.confirmed(&staging, 4, &[]).await;
+    assert!(said.contains("it is of 2026-02-25T08:09:10Z") && said.contains("not of this run"), "{said}");
+    bench.cancel(&said).await;
+    bench.recipes("dry-run");
+    let said = bench.exec(&staging, 4, &[]).await;
+    assert!(said.contains("its mode is dry-run, not apply"), "{said}");
+    bench.cancel(&said).await;
+    bench.recipes("hold");
+    let said = bench.exec(&staging, 4, &[]).await;
+    assert!(
+        said.contains("rollout") && !said.contains("Its reports are of this run and say PASS failed"),
+        "{said}"
+    );
+    assert!(
+        !bench.evidence().iter().any(|name| name.starts_with("hot-path-rollout-")),
+        "nothing is kept as proof"
+    );
+    assert_eq!(bench.report("staging").1["verdict"], "FAIL");
+    // Once it is well again, the same run goes on.
+    bench.recipes("right");
+    let rest = said.split("runbook resume ").nth(1).unwrap();
+    bench.expect("ada", 0, &["resume", rest.split_whitespace().next().unwrap()]).await;
+    assert_eq!(bench.report("staging").1["verdict"], "PASS");
+}
+
+#[tokio::test]
+async fn a_branch_without_the_gate_stops_the_run_and_so_does_not_knowing() {
+    let bench = Bench::start().await;
+    let site = bench.site("sandbox").await;
+    for (checks, told) in [
+        (json!(null), "requires no checks"),
+        (json!({ "contexts": ["surreal-release-gates"] }), "is another name than"),
+        (json!({ "contexts": ["ci / surreal-release-gates"] }), "does not require"),
+    ] {
+        bench.protect(checks).await;
+        let said = bench.exec(&site, 4, &[]).await;
+        assert!(said.contains(told), "{said}");
+        bench.cancel(&said).await;
+    }
+    let said = bench.exec(&site, 4, &["branch=mian"]).await;
+    assert!(said.contains("Branch not found") && said.contains("says nothing about the branch"), "{said}");
+    bench.cancel(&said).await;
+    assert!(site.rules().await.is_empty() && site.keys().await.is_empty());
+    bench.protect(json!({ "checks": [{ "context": GATE }] })).await;
+    bench.confirmed(&site, 0, &[]).await;
+}
+
+#[tokio::test]
+async fn nothing_measured_is_no_pass() {
+    let bench = Bench::start().await;
+    let site = bench.site("sandbox").await;
+    let said = bench.confirmed(&site, 4, &["metrics_job=gotong-apj"]).await;
+    assert!(said.contains("no data: nothing is measured, which is not a pass"), "{said}");
+    bench.cancel(&said).await;
+    let said = bench.exec(&site, 4, &["max_p95_seconds=0"]).await;
+    assert!(said.contains("and 0 is the most"), "{said}");
+}
+
+#[tokio::test]
+async fn a_rule_that_is_not_there_is_set_once_more_and_then_the_run_stops() {
+    let bench = Bench::start().await;
+    let staging = bench.site("staging").await;
+    staging.set_rules(&[("chat-attachments/staging/", 60), ("logs/", 7)]).await;
+    // The plan looks first, the change before and after, and then the check. What is set once more is there already.
+    bench.names.blind([4]);
+    bench.confirmed(&staging, 0, &[]).await;
+    let ours = |days| [("chat-attachments/staging/".to_owned(), days), ("logs/".to_owned(), 7)];
+    assert_eq!(staging.rules().await, ours(45));
+    let report = bench.report("staging").1;
+    assert_eq!(report["verdict"], "PASS");
+    assert!(report["findings"].to_string().contains("no rule expires it"), "{report:#}");
+
+    staging.set_rules(&[("chat-attachments/staging/", 60), ("logs/", 7)]).await;
+    bench.names.blind([4, 6]);
+    let said = bench.exec(&staging, 5, &[]).await;
+    let said = bench.expect("ada", 4, &["answer", &run_in(&said), crate::PHRASE]).await;
+    assert!(said.contains("no rule expires it"), "{said}");
+    assert!(bench.report("staging").1["verdict"] == "FAIL");
+    assert_eq!(staging.rules().await, ours(45), "what is there stays");
+
+    // At no time was there no rule: the lifecycle was only ever written as a whole.
+    let asked = bench.names.asked("s3.staging.example");
+    assert!(asked.iter().any(|line| line.starts_with("PUT ") && line.contains("?lifecycle")), "{asked:?}");
+    assert!(!asked.iter().any(|line| line.starts_with("DELETE ")), "{asked:?}");
+}

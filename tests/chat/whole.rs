@@ -1,0 +1,95 @@
+//! From an empty bucket to production.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::{Bench, run_in};
+
+#[tokio::test]
+async fn in_a_sandbox_the_rule_is_set_beside_those_of_others_and_an_upload_comes_back() {
+    let bench = Bench::start().await;
+    let site = bench.site("sandbox").await;
+    site.set_rules(&[("logs/", 7), ("chat-attachments/sandbox/", 60), ("chat-attachments/sand", 9)]).await;
+    let before = site.rules().await;
+
+    let said = bench.exec(&site, 5, &[]).await;
+    assert!(said.contains("EXPIRE ATTACHMENTS"), "{said}");
+    assert_eq!(site.rules().await, before, "nothing is changed before the answer");
+    bench.expect("ada", 0, &["answer", &run_in(&said), crate::PHRASE]).await;
+    let ours = |prefix: &str, days| (prefix.to_owned(), days);
+    let after = [ours("chat-attachments/sand", 9), ours("chat-attachments/sandbox/", 45), ours("logs/", 7)];
+    assert_eq!(site.rules().await, after);
+    let keys = site.keys().await;
+    assert_eq!(keys.len(), 2, "{keys:?}");
+    assert!(keys.iter().all(|key| key.starts_with("chat-attachments/sandbox/")), "{keys:?}");
+    let (_, report) = bench.report("sandbox");
+    assert_eq!((&report["verdict"], &report["inputs"]["environment"]), (&json!("PASS"), &json!("sandbox")));
+    assert!(!report.to_string().contains("X-Amz-") && !report.to_string().contains("sig="), "{report:#}");
+    assert_eq!(bench.called(), "", "no recipe is needed here");
+
+    // Again there is nothing to set, and nobody is asked.
+    let app = format!("app_dir={}", bench.path("app").display());
+    bench.exec(&site, 0, &[&app]).await;
+    assert_eq!(site.rules().await, after);
+    assert_eq!(site.keys().await.len(), 4);
+    // With the application at hand its local gates are part of it, and the rollout is not.
+    let called = bench.called();
+    assert!(
+        called.contains("release-gates-surreal") && called.contains("chat-attachment-alerts-verify"),
+        "{called}"
+    );
+    assert!(!called.contains("hot-path-rollout"), "{called}");
+    bench.recipes("hold");
+    let said = bench.exec(&site, 4, &[&app]).await;
+    assert!(said.contains("release-gates-surreal-latest.md: it says FAIL"), "{said}");
+}
+
+#[tokio::test]
+async fn production_comes_after_staging_has_passed_and_somebody_else_has_approved() {
+    let bench = Bench::start().await;
+    let (staging, production) = (bench.site("staging").await, bench.site("production").await);
+    bench.confirmed(&staging, 0, &[]).await;
+    assert_eq!(staging.rules().await, [("chat-attachments/staging/".to_owned(), 45)]);
+    let (proof, report) = bench.report("staging");
+    assert_eq!((&report["verdict"], &report["inputs"]["environment"]), (&json!("PASS"), &json!("staging")));
+    let kept = bench.evidence();
+    for begin in ["hot-path-rollout-staging-", "chat-attachment-alerts-apply-staging-"] {
+        assert!(kept.iter().any(|name| name.starts_with(begin) && name.ends_with("Z.md")), "{kept:?}");
+    }
+    let called = bench.called();
+    let wanted = "hot-path-rollout monitoring http://prometheus.staging.example 60s false true false true true \
+                  staging http://s3.staging.example evidence-staging 45";
+    assert!(called.contains(wanted), "{called}");
+
+    let proof = format!("staging_report={}", proof.display());
+    let said = bench.exec(&production, 5, &[&proof, "approvers=bob"]).await;
+    let run = run_in(&said);
+    let said = bench.expect("ada", 5, &["answer", &run, crate::PHRASE]).await;
+    assert!(said.contains("release manager (bob)"), "{said}");
+    assert!(production.rules().await.is_empty(), "nothing is changed before the approval");
+    for user in ["ada", "eve"] {
+        bench.expect(user, 2, &["answer", &run, "approve"]).await;
+    }
+    bench.expect("bob", 0, &["answer", &run, "approve: staging looks well"]).await;
+    assert_eq!(production.rules().await, [("chat-attachments/production/".to_owned(), 45)]);
+    let (_, report) = bench.report("production");
+    assert_eq!(
+        (&report["verdict"], &report["definition"]),
+        (&json!("PASS"), &bench.report("staging").1["definition"])
+    );
+    let kept = bench.evidence();
+    let copy =
+        kept.iter().find(|name| name.contains("proof-of-staging")).unwrap_or_else(|| panic!("{kept:?}"));
+    let copied = fs::read(bench.path("evidence").join(copy)).unwrap();
+    assert_eq!(copied, fs::read(proof.trim_start_matches("staging_report=")).unwrap());
+
+    // Denied, it stops before anything.
+    production.set_rules(&[("chat-attachments/production/", 60)]).await;
+    let said = bench.exec(&production, 5, &[&proof]).await;
+    let run = run_in(&said);
+    bench.expect("ada", 5, &["answer", &run, crate::PHRASE]).await;
+    let said = bench.expect("bob", 4, &["answer", &run, "deny: not on a Friday"]).await;
+    assert!(said.contains("not on a Friday"), "{said}");
+    assert_eq!(production.rules().await, [("chat-attachments/production/".to_owned(), 60)]);
+}
