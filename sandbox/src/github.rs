@@ -92,6 +92,7 @@ pub fn router(branches: &[(&str, &str)]) -> Router {
         .route("/repos/{owner}/{name}/rules/branches/{branch}", get(rules).put(rule))
         .fallback(async || Refusal(StatusCode::NOT_FOUND, "Not Found"))
         .layer(middleware::from_fn(authorized))
+        .route("/health", get(async || Json(json!({ "status": "ok" }))))
         .with_state(Arc::new(branches))
 }
 

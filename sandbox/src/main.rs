@@ -16,6 +16,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    Chat(scenes::chat::Args),
     Chatkit(scenes::chatkit::Args),
     Hub(scenes::hub::Args),
     Demo(demo::Args),
@@ -45,6 +46,7 @@ enum Command {
 #[tokio::main]
 async fn main() {
     let outcome = match Args::parse().command {
+        Command::Chat(args) => scenes::chat::run(args).await,
         Command::Chatkit(args) => scenes::chatkit::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Hub(args) => scenes::hub::run(args).await,

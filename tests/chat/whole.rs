@@ -1,7 +1,9 @@
 //! From an empty bucket to production.
 
 use std::fs;
+use std::process::Command;
 
+use runbook_sandbox::sandbox_binary;
 use serde_json::json;
 
 use crate::{Bench, run_in};
@@ -92,4 +94,37 @@ async fn production_comes_after_staging_has_passed_and_somebody_else_has_approve
     let said = bench.expect("bob", 4, &["answer", &run, "deny: not on a Friday"]).await;
     assert!(said.contains("not on a Friday"), "{said}");
     assert_eq!(production.rules().await, [("chat-attachments/production/".to_owned(), 60)]);
+}
+
+#[test]
+fn beside_the_sandbox_a_reviewed_plan_is_applied_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "set -e
+        runbook plan chat-attachment-lifecycle --inputs \"$RUNBOOK_INPUTS\" -o \"$SANDBOX_DIR/plan.json\"
+        test ! -e \"$SANDBOX_DIR/evidence\"
+        runbook exec --plan \"$SANDBOX_DIR/plan.json\" --confirm 'confirm=EXPIRE ATTACHMENTS'
+        grep -l '\"verdict\": \"PASS\"' \"$SANDBOX_DIR\"/evidence/*.json";
+    let run = |flag: &[&str]| {
+        let runbook = std::path::Path::new(env!("CARGO_BIN_EXE_runbook")).parent().unwrap();
+        let path = format!("{}:{}", runbook.display(), std::env::var("PATH").unwrap_or_default());
+        let mut command = Command::new(sandbox_binary().unwrap());
+        command.arg("chat").args(flag).args(["--", "sh", "-c", script]).env("PATH", path);
+        command.env("RUNBOOK_STATE", format!("sqlite:{}", folder.path().join("state.db").display()));
+        let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+        let said =
+            [output.stdout, output.stderr].map(|part| String::from_utf8_lossy(&part).into_owned()).concat();
+        (output.status.code(), said)
+    };
+    let (code, said) = run(&[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("expire objects below chat-attachments/sandbox/") && said.contains("asks 1 question"),
+        "{said}"
+    );
+    let (code, said) = run(&["--fallen-back"]);
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains("hands it out itself, where 307"), "{said}");
+    let (code, said) = run(&["--unprotected"]);
+    assert_ne!(code, Some(0), "{said}");
+    assert!(said.contains("main of gotong/royong") && said.contains("is not protected"), "{said}");
 }
