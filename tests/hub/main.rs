@@ -2,6 +2,8 @@
 //! systems get wrong set on purpose.
 
 mod bench;
+#[cfg(feature = "crash-points")]
+mod kills;
 mod traps;
 mod way_back;
 mod whole;

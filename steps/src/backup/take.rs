@@ -68,6 +68,7 @@ impl<'a> Work<'a> {
         if let Some(outputs) = had::outputs::<Outputs>(&view, series) {
             return self.still_there(outputs).await;
         }
+        let part = self.part()?;
         for batch in view.unsettled {
             let announced = Outputs::deserialize(&batch.what).map_err(|error| {
                 StepError::new(ErrorKind::Bug, format!("the ledger is unreadable: {error}"))
@@ -75,13 +76,14 @@ impl<'a> Work<'a> {
             if self.digest(&self.step.file).await.is_ok_and(|(sha256, _)| sha256 == announced.sha256) {
                 let settlement = had::settlement(&announced, series, json!({ "written": true }))?;
                 self.cx.ledger.settle(batch.number, settlement).await?;
+                // The process may have died before it took away the name that the file had while it was written.
+                let _ = tokio::fs::remove_file(&part).await;
                 return Ok(announced);
             }
             let outcome = json!({ "repeated": true });
             self.cx.ledger.settle(batch.number, Settlement { outcome, ..Settlement::default() }).await?;
         }
         self.is_free().await?;
-        let part = self.part()?;
         let made = self.make(&part, series).await;
         // Its name says what it is, should it stay.
         let _ = tokio::fs::remove_file(&part).await;
