@@ -19,6 +19,7 @@ enum Command {
     Chat(scenes::chat::Args),
     Chatkit(scenes::chatkit::Args),
     Hub(scenes::hub::Args),
+    Images(scenes::images::Args),
     Demo(demo::Args),
     /// Start services of a running sandbox that are stopped
     ///
@@ -50,6 +51,7 @@ async fn main() {
         Command::Chatkit(args) => scenes::chatkit::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Hub(args) => scenes::hub::run(args).await,
+        Command::Images(args) => scenes::images::run(args).await,
         Command::Start(names) => remote::order("start", names).await,
         Command::Stop(names) => remote::order("stop", names).await,
         Command::Restart(names) => remote::order("restart", names).await,

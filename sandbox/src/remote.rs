@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -63,8 +64,11 @@ pub struct Set {
     service: String,
     /// The name of the variable
     variable: String,
-    /// The value; without it the variable is taken out
+    /// The value; without one the variable is taken out
     value: Option<String>,
+    /// A file with the value, whose last line break is dropped
+    #[arg(long, value_name = "FILE", conflicts_with = "value")]
+    from: Option<PathBuf>,
 }
 
 impl Control {
@@ -125,7 +129,15 @@ pub async fn inside(args: Inside) -> anyhow::Result<u8> {
 /// When the sandbox does not answer, or the service has no environment file.
 pub async fn set(args: Set) -> anyhow::Result<u8> {
     let path = format!("environment/{}/{}", args.service, args.variable);
-    let method = if args.value.is_some() { Method::PUT } else { Method::DELETE };
-    args.control.send(method, &path, args.value).await?;
+    let value = match &args.from {
+        Some(file) => {
+            let text = std::fs::read_to_string(file);
+            let text = text.with_context(|| format!("cannot read {}", file.display()))?;
+            Some(text.strip_suffix('\n').unwrap_or(&text).to_owned())
+        }
+        None => args.value,
+    };
+    let method = if value.is_some() { Method::PUT } else { Method::DELETE };
+    args.control.send(method, &path, value).await?;
     Ok(0)
 }

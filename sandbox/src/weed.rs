@@ -102,6 +102,14 @@ impl Weed {
     /// # Errors
     /// When the store does not make it.
     pub async fn make_bucket(&self, name: &str) -> Result<()> {
+        self.put(name, "", Vec::new()).await.context("the bucket is not made")
+    }
+
+    /// Puts an object into a bucket.
+    ///
+    /// # Errors
+    /// When the store does not take it.
+    pub async fn put(&self, name: &str, key: &str, content: Vec<u8>) -> Result<()> {
         let bucket = Bucket {
             endpoint: self.url.parse()?,
             name: name.to_owned(),
@@ -110,8 +118,9 @@ impl Weed {
             secret_key: SECRET_KEY.to_owned(),
         };
         let http = reqwest::Client::builder().no_proxy().build()?;
-        let answer = http.put(bucket.presigned("PUT", "", &[], 60)?).send().await?;
-        answer.error_for_status().map(drop).context("the bucket is not made")
+        let answer = http.put(bucket.presigned("PUT", key, &[], 60)?).body(content).send().await?;
+        answer.error_for_status()?;
+        Ok(())
     }
 
     /// The settings of a connection to one of its buckets.

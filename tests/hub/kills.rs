@@ -163,13 +163,19 @@ async fn killed(bench: &Bench, crash: Crash) {
     );
 }
 
-/// The points at which it is killed, of those that each command passed.
+/// Whether what is durable at a point is what was durable at the one before: it stands inside a transaction of the state.
+fn is_inside(name: &str) -> bool {
+    name.starts_with("at store: ") && !name.ends_with(": transaction") && !name.ends_with(": committed")
+}
+
+/// The points at which it is killed, of those that each command passed; the command that wipes comes first.
 fn chosen(passed: &[Vec<String>]) -> Vec<Crash> {
-    let all = passed.iter().enumerate().flat_map(|(command, names)| {
+    let all = passed.iter().enumerate().rev().flat_map(|(command, names)| {
         names.iter().enumerate().map(move |(at, name)| (name, Crash { command, point: at + 1 }))
     });
     let whole = std::env::var_os("WHOLE").is_some();
-    all.enumerate()
+    all.filter(|(name, _)| !is_inside(name))
+        .enumerate()
         .filter(|(at, (name, _))| {
             whole || at % STRIDE == 0 || EFFECTS.iter().any(|effect| name.contains(effect))
         })

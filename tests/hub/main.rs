@@ -2,6 +2,7 @@
 //! systems get wrong set on purpose.
 
 mod bench;
+mod key;
 #[cfg(feature = "crash-points")]
 mod kills;
 mod traps;

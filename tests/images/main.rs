@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use runbook_engine::redact::Redactor;
 use runbook_sandbox::database::{DatabaseServer, Kind};
+use runbook_sandbox::scenes::images::SCHEMA;
 use runbook_steps::connections::s3::S3;
 use runbook_steps::kind::{NoVault, Vault};
 use runbook_steps::resources::Resources;
@@ -30,18 +31,6 @@ use runbook_sandbox::weed::{ACCESS_KEY, SECRET_KEY, Weed};
 const PHRASE: &str = "MARK IMAGES";
 const ORIGINAL: &str = "original missing in storage";
 const STAGED: &str = "staged missing in storage";
-
-/// The tables as the migrations of the application leave them.
-const SCHEMA: &str = "create table users (id uuid primary key default gen_random_uuid(), auth0_sub text unique not null); \
-    create table projects (id uuid primary key, user_id uuid not null references users on delete cascade, name text not null); \
-    create type image_status as enum ('queued', 'processing', 'ready', 'error'); \
-    create table images (id uuid primary key default gen_random_uuid(), project_id uuid not null references projects on delete cascade, \
-      original_url text not null, staged_url text, room_type text, style text, seed bigint, \
-      status image_status not null default 'queued', error text, created_at timestamptz not null default now(), \
-      updated_at timestamptz not null default now(), cost_usd numeric(10,4) default 0, model_used varchar(255)); \
-    insert into users values ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 'auth0|test'); \
-    insert into projects values ('b0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 'one'); \
-    insert into projects values ('b0eebc99-9c0b-4ef8-bb6d-6bb9bd380a13', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 'two')";
 
 /// What a later version of the application adds.
 const LATER: &str = "alter table images add column deleted_at timestamptz; alter table images alter column original_url drop not null";

@@ -3,3 +3,4 @@
 pub mod chat;
 pub mod chatkit;
 pub mod hub;
+pub mod images;

@@ -55,3 +55,13 @@ fn every_subcommand_has_help() {
         assert!(help(&[name]).len() > 200, "{name}");
     }
 }
+
+#[test]
+fn images_have_rows_and_files_but_for_those_that_are_lost() {
+    let script = "psql -XtA --dbname=\"$DATABASE_URL\" -c 'select count(*) from images'; cat \"$RUNBOOK_INPUTS\"; exit 4";
+    let arguments = ["images", "--images", "5", "--lost", "2", "--", "sh", "-c", script];
+    let output = Command::new(SANDBOX).args(arguments).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.starts_with("5\n") && said.contains("bucket: real-staging"), "{said}");
+    assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
+}

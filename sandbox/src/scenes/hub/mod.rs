@@ -23,7 +23,7 @@ pub const PRODUCTION: &str = include_str!("production.sql");
 ///
 /// COMMAND gets, in its environment: SANDBOX_DIR, SANDBOX_CONTROL_URL, DATABASE_URL, REDIS_URL, HUB_API_URL, INSTANCE_DID,
 /// RING_HUB_URL, ROOT_RING_SLUG, RING_HUB_PRIVATE_KEY, HUB_ENV_FILE, RUNBOOK_INPUTS (an inputs file for the runbook
-/// reset-production). The services `hub-api` and `redis` are told what to do with `sandbox stop`, `start`, `restart`, `status`,
+/// reset-production), HUB_KEY_INPUTS (one for make-badge-key). The services `hub-api` and `redis` are told what to do with `sandbox stop`, `start`, `restart`, `status`,
 /// `inside` and `set`. The sandbox stops when COMMAND ends, and exits with its code (128 + the signal that killed it).
 ///
 /// Without COMMAND, one JSON line with that environment goes to standard output, and the sandbox runs until
@@ -82,6 +82,7 @@ async fn scene(args: &Args, stage: &Stage) -> anyhow::Result<Scene> {
     environment.extend([
         ("HUB_API_URL", api.url()),
         ("HUB_ENV_FILE", stage.text("hub.env")),
+        ("HUB_KEY_INPUTS", stage.text("key-inputs.yaml")),
         ("RUNBOOK_INPUTS", stage.text("inputs.yaml")),
     ]);
     std::fs::create_dir(stage.path("backups"))?;
@@ -95,7 +96,7 @@ async fn scene(args: &Args, stage: &Stage) -> anyhow::Result<Scene> {
     })
 }
 
-/// The inputs file for the runbook, as this sandbox would have it filled in.
+/// The inputs files for the runbooks, as this sandbox would have them filled in.
 fn write_inputs(stage: &Stage, environment: &Environment) -> anyhow::Result<()> {
     let program = std::env::current_exe()?.to_string_lossy().into_owned();
     let control = &environment["SANDBOX_CONTROL_URL"];
@@ -123,6 +124,15 @@ fn write_inputs(stage: &Stage, environment: &Environment) -> anyhow::Result<()> 
         "restart_cache_command": sandbox("restart", &["redis"]),
         "join_command": [program, "join", "--url", api, "--slug", slug, "--did", did],
     });
-    let text = serde_yaml::to_string(&inputs)?;
-    std::fs::write(stage.path("inputs.yaml"), text).context("cannot write inputs.yaml")
+    std::fs::write(stage.path("inputs.yaml"), serde_yaml::to_string(&inputs)?)?;
+    let inputs = json!({
+        "hub_api_url": api,
+        "key_file": stage.text("badge-key"),
+        "public_key_file": stage.text("badge-key.pub"),
+        "service_command": sandbox("inside", &["hub-api"]),
+        "set_key_command": sandbox("set", &["hub-api", "RING_HUB_PRIVATE_KEY", "--from"]),
+        "apply_command": sandbox("restart", &["hub-api"]),
+    });
+    std::fs::write(stage.path("key-inputs.yaml"), serde_yaml::to_string(&inputs)?)?;
+    Ok(())
 }
