@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use runbook_engine::drive::People;
 use runbook_engine::event::Question;
-use runbook_engine::plan::Drift;
+use runbook_engine::plan::{Drift, Plan};
 use runbook_engine::saved::{SavedPlan, Standing};
 
 use crate::exit::{Failure, Outcome};
@@ -79,13 +79,14 @@ pub struct Foretold {
     people: Arc<dyn People>,
     given: Mutex<Confirmed>,
     name: String,
+    bounds: Option<(String, String)>,
 }
 
 impl Foretold {
-    /// Asks `people` what was not answered beforehand.
-    pub fn new(people: Arc<dyn People>, given: Confirmed) -> Self {
+    /// Asks `people` what was not answered beforehand, and shows them what the plan of the run bounds it to.
+    pub fn new(people: Arc<dyn People>, given: Confirmed, plan: &Plan) -> Self {
         let name = given.by.clone().unwrap_or_else(|| people.name());
-        Self { people, given: Mutex::new(given), name }
+        Self { people, given: Mutex::new(given), name, bounds: plan.bounds() }
     }
 
     fn given(&self, step: &str, question: &Question) -> Option<String> {
@@ -104,6 +105,14 @@ impl Foretold {
     }
 }
 
+/// A question with what the plan of the run bounds it to, [`Plan::bounds`], beside its own facts.
+pub fn bounded(question: &Question, bounds: Option<&(String, String)>) -> Question {
+    match bounds {
+        Some((name, value)) => question.clone().with_fact(name, value),
+        None => question.clone(),
+    }
+}
+
 #[async_trait]
 impl People for Foretold {
     async fn ask(&self, step: &str, question: &Question) -> Option<String> {
@@ -112,7 +121,7 @@ impl People for Foretold {
         {
             return Some(given);
         }
-        self.people.ask(step, question).await
+        self.people.ask(step, &bounded(question, self.bounds.as_ref())).await
     }
 
     fn name(&self) -> String {

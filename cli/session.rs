@@ -260,7 +260,7 @@ async fn work(
     let driver = Driver {
         store: Arc::clone(&state.store),
         executor: Arc::new(CatalogExecutor::new(systems.resources)),
-        people: Arc::new(Foretold::new(people, confirmed)),
+        people: Arc::new(Foretold::new(people, confirmed, &systems.plan)),
         observer: Box::new(recorder),
         live,
         artifacts,

@@ -13,6 +13,7 @@ use super::wait;
 use crate::app::{App, State};
 use crate::args;
 use crate::banner;
+use crate::confirm::bounded;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::prompt::{self, Reply};
 use crate::report::describe;
@@ -44,7 +45,7 @@ pub async fn run(app: &App, args: &args::Answer) -> Outcome {
     still_counts(&row.id, &plan, &stands, &step)?;
     session::in_time(&row, &plan, &stands)?;
     may(&question)?;
-    let Some(text) = text.or_else(|| typed(&step, &question)) else {
+    let Some(text) = text.or_else(|| typed(&step, &bounded(&question, plan.bounds().as_ref()))) else {
         eprintln!("nothing was recorded; the run still waits");
         return Ok(Exit::Waiting);
     };

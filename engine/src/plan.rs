@@ -116,6 +116,20 @@ impl Reviewed {
     }
 }
 
+impl Plan {
+    /// Of a run whose plan lets items vanish: a name for the plan, and how many items each step may touch at the most. What is asked in it
+    /// may count others.
+    pub fn bounds(&self) -> Option<(String, String)> {
+        let reviewed = self.reviewed.as_ref().filter(|_| self.drift == Drift::Subset)?;
+        let bounds = reviewed.sets.iter().filter_map(|(step, set)| {
+            let items = if set.lines? == 1 { "item" } else { "items" };
+            Some(format!("{step} touches no more than the {} {items} that it names", set.lines?))
+        });
+        let bounds: Vec<String> = bounds.collect();
+        (!bounds.is_empty()).then(|| (format!("plan {}", reviewed.short_id()), bounds.join("; ")))
+    }
+}
+
 /// What the settings of a step come to: by the name of each setting the SHA-256 of its JSON, 64 lower-case hex digits, with names in place of
 /// secrets and of what is another thing in each run, and without what only changes the speed.
 pub type SettingsDigest = BTreeMap<String, String>;

@@ -105,6 +105,15 @@ impl Question {
         }
     }
 
+    /// The same with one more fact to look at, where it shows any.
+    #[must_use]
+    pub fn with_fact(mut self, name: &str, value: &str) -> Self {
+        if let Self::Phrase { facts, .. } | Self::Approval { facts, .. } = &mut self {
+            facts.push((name.to_owned(), value.to_owned()));
+        }
+        self
+    }
+
     /// Who may answer, in words; none when anybody may.
     pub fn asks_whom(&self) -> Option<String> {
         let Self::Approval { role, approvers, except, .. } = self else { return None };

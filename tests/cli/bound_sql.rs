@@ -68,8 +68,27 @@ fn a_statement_is_shown_with_its_values_and_counts_as_what_bounds_it() {
     // The limits hold it to no more.
     let out = shown("expect: { affected: { max: 4000 } }, ", 0);
     assert!(out.contains("at most 4000 rows") && out.contains("destroys 10 items"), "{out}");
+    // What several steps may come to at the most need not fit into the limits together; what they need at the least has to.
+    let out = shown("expect: { affected: { min: 11, max: 40 } }, ", 4);
+    assert!(out.contains("max_items"), "{out}");
     let out = shown("max_rows: 5, ", 0);
     assert!(out.contains("counts as 1 item, because nobody says how many"), "{out}");
+}
+
+#[test]
+fn the_bounds_of_two_statements_need_not_fit_into_the_limits_together() {
+    let step = |id: &str| {
+        format!(
+            "  - {{ id: {id}, uses: sql, waive: {{ RB0501: test, RB0506: test }}, with: {{ connection: app, statement: \
+             \"delete from s where id = '{id}'\", expect: {{ affected: {{ max: 8 }} }}, \
+             effect: {{ class: destroy, repeat: repeatable }} }} }}\n"
+        )
+    };
+    let place = asked(TABLE, "", &(step("a") + &step("b")));
+    let shown = place.expect(0, &["plan", "it.yaml", "-o", "plan.json"]);
+    assert!(shown.out.contains("at most 8 rows"), "{}", shown.out);
+    place.expect(0, &APPLY);
+    assert_eq!(sql(&place, "app.db", "select id from s"), Vec::<String>::new());
 }
 
 const WIPE: &str = "  - { id: wipe, uses: sql-reset, waive: { RB0501: test, RB0506: test }, \

@@ -208,6 +208,17 @@ fn a_run_that_would_fail_has_no_plan() {
 }
 
 #[test]
+fn limits_that_were_changed_are_told_as_they_were_and_are() {
+    let place = place("refuse");
+    saved(&place);
+    let text = place.text("clean.yaml").replace("max_items: 100", "max_items: 99");
+    place.write("clean.yaml", &text);
+    let ran = place.expect(9, &["exec", "--plan", "plan.json"]);
+    assert!(ran.err.contains("`max_items` was 100 and is 99"), "{}", ran.err);
+    assert_eq!(present(&place), names());
+}
+
+#[test]
 fn what_moves_while_the_run_waits_is_not_touched_either() {
     for drift in ["refuse", "subset"] {
         let place = place(drift);

@@ -7,6 +7,7 @@ use expectrl::session::OsSession;
 use expectrl::{ControlCode, Eof, Expect, Session};
 
 use crate::place::{Place, asks, once, reads};
+use crate::planned;
 
 fn gate() -> Place {
     let place = Place::new();
@@ -191,4 +192,20 @@ fn lines_are_not_filled_up_so_that_a_terminal_can_reflow_them() {
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("▸ look") && text.contains("Succeeded"), "{text:?}");
     assert!(!text.contains(&" ".repeat(40)), "{text:?}");
+}
+
+#[test]
+fn a_question_tells_beside_its_own_count_what_the_plan_lets_be_touched() {
+    let place = planned::place("subset");
+    planned::saved(&place);
+    place.write("logs/new.log", "it came later");
+    let mut session = open(&place, &["exec", "--plan", "plan.json"], true);
+    session.expect("type").unwrap();
+    session.send_line("BEGIN").unwrap();
+    session.expect("the 8 items that it names").unwrap();
+    session.expect("DELETE 9 FILES").unwrap();
+    session.expect("Ctrl-C stops it").unwrap();
+    session.send(ControlCode::EndOfTransmission).unwrap();
+    let (code, rest) = end(session);
+    assert_eq!(code, 5, "{rest}");
 }

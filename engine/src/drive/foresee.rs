@@ -397,8 +397,8 @@ impl Walk {
         step: &PlannedStep,
         seen: &Foresight,
     ) -> Result<(Option<StepError>, Vec<String>), StepError> {
-        let sums =
-            seen.touches.iter().fold((seen.items, 0), |sums, set| (sums.0 + set.count, sums.1 + set.bytes));
+        let items = seen.at_least.unwrap_or(seen.items);
+        let sums = seen.touches.iter().fold((items, 0), |sums, set| (sums.0 + set.count, sums.1 + set.bytes));
         let mut notes = Vec::new();
         if !self.with.limits || sums == (0, 0) {
             return Ok((None, notes));

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Foreseen, SavedPlan, Standing};
 use crate::event::Question;
 use crate::expr;
 use crate::kinds::{Catalog, Class};
-use crate::plan::{Plan, PlannedStep, SettingsDigest};
+use crate::plan::{Limits, Plan, PlannedStep, SettingsDigest};
 use crate::scope::settings_words;
 
 /// One thing that is not as the plan says.
@@ -64,7 +64,6 @@ pub fn definitions(saved: &Plan, now: &Plan, catalog: &Catalog) -> Vec<Moved> {
         ("secrets", saved.secrets == now.secrets),
         ("connections", saved.connections == now.connections),
         ("collections", saved.collections == now.collections),
-        ("limits", saved.limits == now.limits),
         ("lock", saved.lock == now.lock),
         ("drift", saved.drift == now.drift),
         ("folder", saved.folder == now.folder),
@@ -73,6 +72,9 @@ pub fn definitions(saved: &Plan, now: &Plan, catalog: &Catalog) -> Vec<Moved> {
         if !same {
             moved.push(Moved::new(What::Definition, name, format!("`{name}` is another one")));
         }
+    }
+    if saved.limits != now.limits {
+        moved.push(Moved::new(What::Definition, "limits", limits(&saved.limits, &now.limits)));
     }
     steps(&saved.steps, &now.steps, catalog, &mut moved);
     steps(&saved.finally, &now.finally, catalog, &mut moved);
@@ -102,6 +104,22 @@ fn steps(saved: &[PlannedStep], now: &[PlannedStep], catalog: &Catalog, moved: &
     }
 }
 
+/// The limits that differ, each as it was and as it is.
+fn limits(saved: &Limits, now: &Limits) -> String {
+    let (saved, now) = (json!(saved), json!(now));
+    let members = |limits: &Value| limits.as_object().cloned().unwrap_or_default();
+    let (before, after) = (members(&saved), members(&now));
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let text = |value: Option<&Value>| {
+        value.filter(|value| !value.is_null()).map_or("not set".to_owned(), Value::to_string)
+    };
+    let different = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
+    let words: Vec<String> = different
+        .map(|name| format!("`{name}` was {} and is {}", text(before.get(name)), text(after.get(name))))
+        .collect();
+    words.join(", ")
+}
+
 /// Which parts of a step differ.
 fn changed(saved: &PlannedStep, now: &PlannedStep) -> String {
     let parts = [
@@ -119,6 +137,7 @@ fn changed(saved: &PlannedStep, now: &PlannedStep) -> String {
     let names: Vec<String> =
         parts.iter().filter(|(_, same)| !same).map(|(name, _)| format!("`{name}`")).collect();
     match names.len() {
+        1 if saved.limits != now.limits => format!("of its limits, {}", limits(&saved.limits, &now.limits)),
         1 => format!("{} is another one", names[0]),
         _ => format!("{} are other ones", names.join(", ")),
     }

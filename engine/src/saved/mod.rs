@@ -143,6 +143,8 @@ pub struct Foresight {
     pub touches: Vec<TargetSet>,
     /// How many items it asks the limits for beside those of `touches`.
     pub items: u64,
+    /// How many of `items` it needs at the least, where they are the most that it may come to: what no limit may forbid.
+    pub at_least: Option<u64>,
     /// What it finds in the world and holds itself to when it begins, by name; without secrets.
     pub binds: BTreeMap<String, String>,
     /// How many items there are of what it destroys from, when a limit is a share of them.

@@ -55,6 +55,11 @@ impl Amount {
     pub(super) fn most(self) -> Option<u64> {
         self.max
     }
+
+    /// The least that is in it.
+    pub(super) fn least(self) -> u64 {
+        self.min.unwrap_or(0)
+    }
 }
 
 impl fmt::Display for Amount {

@@ -8,6 +8,7 @@ use runbook_engine::kinds::{Class, Effect};
 use runbook_engine::saved::Foresight;
 use serde_json::{Map, Value};
 
+use super::expect::Amount;
 use super::settle::{Announced, Settling, Unsure};
 use super::{Expect, Part, PartOutputs, Sql, SqlOutputs};
 use crate::connections::sql::scan::{Statement, statements};
@@ -72,7 +73,7 @@ impl<'a> Work<'a> {
             "run {} on {place}; the plan binds the statement and not its rows: it {verb} whatever matches when it runs{bound}",
             shown.join(", then ")
         );
-        Foresight { items: self.foreseen_items(), ..would(does) }
+        Foresight { items: self.foreseen_items(), at_least: self.at_least(), ..would(does) }
     }
 
     /// A statement in short with the values of its parameters, for people. What is secret is replaced before anything is cut.
@@ -93,6 +94,14 @@ impl<'a> Work<'a> {
         let writing = self.parts.iter().filter(|part| !super::reads(&part.statement));
         let most: Option<Vec<u64>> = writing.map(|part| part.expect.as_ref()?.affected?.most()).collect();
         most.filter(|most| !most.is_empty()).map(|most| most.into_iter().fold(0, u64::saturating_add))
+    }
+
+    /// The least rows that it changes, where nothing else says how many items it counts as and there is a most of them.
+    fn at_least(&self) -> Option<u64> {
+        self.step.effect.filter(|declared| declared.class == Class::Destroy && declared.items.is_none())?;
+        self.at_most()?;
+        let affected = self.parts.iter().filter_map(|part| part.expect.as_ref()?.affected);
+        Some(affected.map(Amount::least).fold(0, u64::saturating_add))
     }
 
     /// How many items it counts as beforehand: what it declares, or the most that it and the limits let it come to, or one.
