@@ -64,7 +64,7 @@ impl Weed {
         fs::write(folder.path().join("s3.json"), rights.to_string())?;
         let ports: Vec<u16> = (0..6).map(|_| port()).collect();
         let mut command = mortal(&program());
-        command.args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-volume.max=50"]);
+        command.args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-volume.max=500"]);
         command.args(["-master.volumeSizeLimitMB=64", "-dir=data", "-s3.config=s3.json"]);
         let names =
             ["master.port", "volume.port", "filer.port", "s3.port", "s3.port.lance", "s3.port.iceberg"];

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::digest::hex;
+use crate::digest::sha256;
 use crate::had;
 use crate::kind::Context;
 use crate::manifest::blocking;
@@ -34,6 +34,8 @@ where
     cx.checkpoint()?;
     let series = had::series(cx).await?;
     let view = cx.ledger.view().await?;
+    let beside = beside(cx, path)?;
+    remove(&beside).await?;
     let there = read(path).await?;
     let known = there.as_deref().and_then(|text| {
         learn(cx, text);
@@ -47,7 +49,7 @@ where
             .map_err(|error| StepError::new(ErrorKind::Bug, format!("the ledger is unreadable: {error}")))?;
         if known.as_ref() == Some(&announced) {
             let settlement = had::settlement(&announced, series, json!({ "written": true }))?;
-            cx.ledger.settle(batch.number, settlement).await?;
+            cx.ledger.settle(batch.number, Settlement { done: 1, ..settlement }).await?;
             return Ok(announced);
         }
         let outcome = json!({ "repeated": true });
@@ -63,11 +65,10 @@ where
     let intent = Intent { what: json!(outputs), items: 1, charged_items: 0, charged_bytes: 0 };
     let batch = cx.ledger.intend(intent).await?.number;
     let target = path.to_owned();
-    if !blocking(move || {
-        write_new(&target, text.as_bytes(), 0o600).map_err(|error| unwritten(&target, &error))
-    })
-    .await?
-    {
+    let written = blocking(move || {
+        write_new(&beside, &target, text.as_bytes(), 0o600).map_err(|error| unwritten(&target, &error))
+    });
+    if !written.await? {
         return Err(taken(path));
     }
     let settlement = had::settlement(&outputs, series, json!({ "written": true }))?;
@@ -90,7 +91,9 @@ pub(crate) fn learn(cx: &Context, text: &str) {
 
 /// Writes what belongs to a secret and is none into a file of its own, for everybody to read. A file that holds just that already is fine; anything
 /// else is left, and refused.
-pub(crate) async fn write_beside(path: &Path, text: String) -> Result<(), StepError> {
+pub(crate) async fn write_beside(cx: &Context, path: &Path, text: String) -> Result<(), StepError> {
+    let beside = beside(cx, path)?;
+    remove(&beside).await?;
     match read(path).await? {
         Some(there) if there == text => return Ok(()),
         Some(_) => return Err(taken(path)),
@@ -98,7 +101,7 @@ pub(crate) async fn write_beside(path: &Path, text: String) -> Result<(), StepEr
     }
     let target = path.to_owned();
     let written = blocking(move || {
-        write_new(&target, text.as_bytes(), 0o644).map_err(|error| unwritten(&target, &error))
+        write_new(&beside, &target, text.as_bytes(), 0o644).map_err(|error| unwritten(&target, &error))
     });
     if written.await? { Ok(()) } else { Err(taken(path)) }
 }
@@ -154,27 +157,41 @@ pub(crate) async fn read(path: &Path) -> Result<Option<String>, StepError> {
     .await
 }
 
-/// Writes a new file, whole or not at all. False when something is there: it stays as it is.
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<bool> {
+/// Where a secret is written before it gets its name: the same in every attempt, so that what a killed one left is found and removed.
+fn beside(cx: &Context, path: &Path) -> Result<PathBuf, StepError> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no name of a file"));
+        return Err(StepError::invalid(format!("{} is no name of a file", path.display())));
     };
-    let mut drawn = [0; 8];
-    getrandom::fill(&mut drawn).map_err(|error| io::Error::other(error.to_string()))?;
-    let beside = folder.join(format!(".{}.{}.part", name.to_string_lossy(), hex(&drawn)));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
+    let mark = sha256(format!("{}:{}", cx.run.id, cx.step).as_bytes());
+    Ok(folder.join(format!(".{}.{}.part", name.to_string_lossy(), &mark[..16])))
+}
+
+/// Removes what a killed attempt left, a secret that nobody knows of.
+async fn remove(beside: &Path) -> Result<(), StepError> {
+    match tokio::fs::remove_file(beside).await {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            let message = format!("{}, which an earlier attempt left, can not be removed", beside.display());
+            Err(StepError::refused(message).with_source(&error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a new file, whole or not at all, by way of a name beside it. False when something is there: it stays as it is.
+fn write_new(beside: &Path, path: &Path, bytes: &[u8], mode: u32) -> io::Result<bool> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(beside)?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| {
         crash::point("secret: written");
         // Unlike a renaming, a second name never takes the place of what is there.
-        match fs::hard_link(&beside, path) {
+        match fs::hard_link(beside, path) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(error),
         }
     });
     crash::point("secret: in its place");
-    fs::remove_file(&beside)?;
-    File::open(folder)?.sync_all()?;
+    fs::remove_file(beside)?;
+    File::open(path.parent().unwrap_or(path))?.sync_all()?;
     written
 }
 
@@ -185,14 +202,16 @@ mod tests {
     #[test]
     fn a_new_file_is_for_its_owner_and_takes_nobodys_place() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("secret");
-        assert!(write_new(&path, b"one", 0o600).unwrap());
+        let (path, beside) = (folder.path().join("secret"), folder.path().join("beside"));
+        let write_new = |path: &Path, bytes: &[u8]| write_new(&beside, path, bytes, 0o600);
+        assert!(write_new(&path, b"one").unwrap());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(!write_new(&path, b"two", 0o600).unwrap());
+        assert!(!write_new(&path, b"two").unwrap());
         assert_eq!(fs::read(&path).unwrap(), b"one");
         std::os::unix::fs::symlink("nowhere", folder.path().join("link")).unwrap();
-        assert!(!write_new(&folder.path().join("link"), b"two", 0o600).unwrap());
+        assert!(!write_new(&folder.path().join("link"), b"two").unwrap());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
-        assert!(write_new(&folder.path().join("no/such/folder"), b"x", 0o600).is_err());
+        assert!(write_new(&folder.path().join("no/such/folder"), b"x").is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 }

@@ -9,9 +9,11 @@ mod place;
 #[expect(dead_code, reason = "shared with the tests of the reset, which use all of it")]
 mod bench;
 
+mod backup;
 mod chatkit;
 mod files;
 mod freezes;
+mod made;
 mod matrix;
 mod picture;
 mod reconcile;
@@ -19,5 +21,7 @@ mod redis;
 mod requests;
 mod server;
 mod sql;
+mod storage;
 mod trial;
 mod tried;
+mod uploads;

@@ -75,9 +75,9 @@ impl<'a> Work<'a> {
             })?;
             if self.digest(&self.step.file).await.is_ok_and(|(sha256, _)| sha256 == announced.sha256) {
                 let settlement = had::settlement(&announced, series, json!({ "written": true }))?;
-                self.cx.ledger.settle(batch.number, settlement).await?;
                 // The process may have died before it took away the name that the file had while it was written.
                 let _ = tokio::fs::remove_file(&part).await;
+                self.cx.ledger.settle(batch.number, Settlement { done: 1, ..settlement }).await?;
                 return Ok(announced);
             }
             let outcome = json!({ "repeated": true });

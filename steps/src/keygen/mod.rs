@@ -147,7 +147,7 @@ impl Keygen {
         if let Some(beside) = &self.public_path {
             let public = read(path).await?.and_then(|text| self.public(cx, &text));
             let public = public.ok_or_else(|| StepError::gate(format!("{} holds no key", path.display())))?;
-            write_beside(beside, public.pem()).await?;
+            write_beside(cx, beside, public.pem()).await?;
         }
         Ok(outputs)
     }

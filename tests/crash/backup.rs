@@ -1,0 +1,127 @@
+//! A database that is backed up, held to its backup, and made anew: the backup is whole, one, and of before.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use runbook_sandbox::database::{DatabaseServer, Kind};
+use serde_json::{Value, json};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Row as _};
+
+use crate::matrix::{Case, explore};
+use crate::picture::{RUNTIME, files};
+use crate::place::Place;
+use crate::trial::{Recovery, World, run_in};
+
+/// Where the server of this process is, with a database of its own for every world.
+static SERVER: OnceLock<String> = OnceLock::new();
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+struct Saved {
+    place: Place,
+    url: String,
+    name: String,
+}
+
+/// The first column of what statements give.
+fn sql(url: &str, text: &str) -> Vec<String> {
+    let options: PgConnectOptions = url.parse().unwrap();
+    RUNTIME.block_on(async {
+        let mut open = options.connect().await.unwrap();
+        let rows = open.fetch_all(sqlx::raw_sql(AssertSqlSafe(text.to_owned()))).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    })
+}
+
+fn make() -> Box<dyn World> {
+    let server = SERVER.get().unwrap();
+    let name = format!("saved_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    sql(server, &format!("create database {name}"));
+    let url = server.replace("/app?", &format!("/{name}?"));
+    sql(&url, "create table items (id integer primary key); insert into items values (1), (2)");
+    let place = Place::new();
+    place.write("schema.sql", "create table items (id integer primary key)");
+    let text = format!(
+        r#"connections:
+  db: {{ type: postgres, url: "{url}" }}
+  scratch: {{ type: postgres, url: "{server}" }}
+limits: {{ max_items: 2, max_errors: 0 }}
+lock: saved
+steps:
+  - {{ id: save, uses: backup, with: {{ connection: db, file: "{file}", probe: scratch }} }}
+  - {{ id: gate, uses: backup, with: {{ connection: db, mode: check, file: "{file}", max_age: 1h }} }}
+  - {{ id: confirm, uses: confirm-prompt, with: {{ message: Make it anew?, phrases: [WIPE] }} }}
+  - {{ id: wipe, uses: sql-reset, with: {{ connection: db, files: schema.sql, expect: {{ tables: [items] }} }} }}
+finally:
+  - {{ id: report, uses: report }}
+"#,
+        file = place.path("before.dump").display(),
+    );
+    place.runbook("saved", &text);
+    Box::new(Saved { place, url, name })
+}
+
+impl World for Saved {
+    fn run(&self, arguments: &[String], variables: &[(String, String)]) -> Output {
+        run_in(&self.place, arguments, variables)
+    }
+
+    fn state(&self) -> PathBuf {
+        self.place.path("state")
+    }
+
+    fn exec(&self) -> Vec<String> {
+        ["exec", "saved.yaml"].map(str::to_owned).into()
+    }
+
+    fn took_effect(&self, step: &str) -> bool {
+        panic!("`{step}` may be repeated");
+    }
+
+    fn names(&self) -> Vec<(String, String)> {
+        vec![
+            (self.place.path("").display().to_string(), "WORLD/".to_owned()),
+            (self.name.clone(), "DATABASE".to_owned()),
+        ]
+    }
+
+    /// A dump holds times.
+    fn is_drawn(&self, member: &str) -> bool {
+        ["sha256", "bytes"].contains(&member)
+    }
+
+    fn picture(&self) -> Value {
+        let dumps: Vec<String> = files(&self.place.path(""))
+            .iter()
+            .filter_map(|path| path.file_name()?.to_str().map(str::to_owned))
+            .filter(|name| name.contains("dump"))
+            .collect();
+        json!({ "rows": sql(&self.url, "select id::text from items"), "dumps": dumps })
+    }
+
+    fn wrong(&self, _: &[String]) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if sql(&self.url, "select id::text from items").len() == 2 {
+            return wrong;
+        }
+        let mut read = Command::new("pg_restore");
+        read.args(["--data-only", "--file=-"]).arg(self.place.path("before.dump"));
+        let text = read.output().map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        if !text.as_ref().is_ok_and(|text| text.contains("\n1\n2\n")) {
+            wrong.push(format!("the rows are gone, and the backup holds {text:?}"));
+        }
+        wrong
+    }
+}
+
+#[test]
+fn what_is_wiped_is_in_one_whole_backup_whatever_crashes() {
+    // Started by this thread, with which it ends.
+    let server = RUNTIME.block_on(DatabaseServer::start(Kind::Postgres)).unwrap();
+    SERVER.get_or_init(|| server.url());
+    explore(&Case { name: "backup", recovery: Recovery::Resume, make, stride: 7, second_stride: 0 });
+    let probes = "select datname::text from pg_database where datname like 'runbook_probe_%'";
+    assert_eq!(sql(&server.url(), probes), Vec::<String>::new());
+}
