@@ -23,7 +23,8 @@ Exit codes:
   0 succeeded       4 a step or gate failed      8 busy: owned by another
   1 a bug           5 waiting for a person      10 a limit was reached
   2 usage, inputs   6 cancelled                130 stopped by Ctrl-C, resumable
-  3 runbook invalid 7 the state store failed   143 stopped by SIGTERM, resumable";
+  3 runbook invalid 7 the state store failed   143 stopped by SIGTERM, resumable
+                    9 not as in the plan";
 
 /// The whole command line.
 #[derive(Debug, Parser)]

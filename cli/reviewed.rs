@@ -52,8 +52,8 @@ pub fn load(file: &Path) -> Outcome<SavedPlan> {
     Ok(saved)
 }
 
-/// Writes a plan, and the sets of items that it names beside it.
-pub async fn save(file: &Path, saved: &SavedPlan, world: &World) -> Outcome<()> {
+/// Refuses a file that no plan can be saved in.
+pub fn can_save(file: &Path) -> Outcome<()> {
     // A pipe would be waited for, and a link be replaced by a file.
     if let Ok(there) = fs::symlink_metadata(file)
         && !there.is_file()
@@ -74,6 +74,12 @@ pub async fn save(file: &Path, saved: &SavedPlan, world: &World) -> Outcome<()> 
         ))
         .help("name another file"));
     }
+    Ok(())
+}
+
+/// Writes a plan, and the sets of items that it names beside it.
+pub async fn save(file: &Path, saved: &SavedPlan, world: &World) -> Outcome<()> {
+    can_save(file)?;
     let sets = planning::sets_beside(file);
     for set in saved.steps.iter().flat_map(|step| &step.touches) {
         sets.adopt(&world.artifacts, &set.items).await?;
@@ -274,6 +280,7 @@ pub fn refused(file: &Path, saved: &SavedPlan, moved: Vec<Moved>) -> Failure {
 
 /// What a run keeps of the plan it is started with, and of the systems it was compared with.
 pub fn kept(saved: &SavedPlan, by: &str, systems: BTreeMap<String, SystemIs>) -> Reviewed {
+    let (promised, asks) = saved.promised();
     Reviewed {
         id: saved.id.clone(),
         made_by: saved.made_by.clone(),
@@ -285,6 +292,7 @@ pub fn kept(saved: &SavedPlan, by: &str, systems: BTreeMap<String, SystemIs>) ->
         settings: saved.settings(),
         binds: saved.binds(),
         skipped: saved.skipped(),
-        promised: saved.promised(),
+        promised,
+        asks,
     }
 }

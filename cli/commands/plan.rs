@@ -53,6 +53,8 @@ pub async fn dry_run(app: &App, source: &Source, plan: Plan) -> Outcome {
 }
 
 async fn make(app: &App, source: &Source, plan: Plan, expires: Duration, output: Option<&Path>) -> Outcome {
+    // Before all of the world is read.
+    output.map_or(Ok(()), reviewed::can_save)?;
     let location: Location = app.location()?;
     let state = app.state_if_there().await;
     if let Some(state) = &state {

@@ -145,7 +145,7 @@ impl Page {
         }
         if step.items > 0 {
             let why = match planned {
-                _ if !step.binds.is_empty() => "as counted now",
+                _ if !step.binds.is_empty() || planned.is_some_and(counted) => "as counted now",
                 Some(planned) if declares(planned, step.items) => "as declared",
                 _ => "because nobody says how many",
             };
@@ -279,6 +279,12 @@ fn set_words(set: &TargetSet) -> String {
 fn example(key: &str) -> String {
     let plain = |c: char| !c.is_control() && !c.is_whitespace() && !matches!(c, ',' | '"' | '…');
     if !key.is_empty() && key.chars().all(plain) { key.to_owned() } else { format!("{key:?}") }
+}
+
+/// Whether a step counts in the world what it would destroy: its settings can not say how many.
+fn counted(step: &PlannedStep) -> bool {
+    CATALOG.step(&step.uses).is_some_and(|kind| (kind.counts)(&step.with))
+        && step.with.get("effect").is_none()
 }
 
 /// Whether a step says how many items it destroys.

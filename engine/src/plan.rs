@@ -104,9 +104,12 @@ pub struct Reviewed {
     /// The steps that were to be skipped: those of them that change something may not run.
     #[serde(default)]
     pub skipped: BTreeSet<StepId>,
-    /// The steps that were to ask a person or to change something: when one of them is skipped, nothing that destroys may run.
+    /// The steps that were to run: when one of them is skipped, or is not as it was planned, nothing that destroys may run.
     #[serde(default)]
     pub promised: BTreeSet<StepId>,
+    /// Those of them that were to ask a person: nothing that destroys may run without the answer.
+    #[serde(default)]
+    pub asks: BTreeSet<StepId>,
 }
 
 impl Reviewed {

@@ -79,7 +79,11 @@ impl DatabaseServer {
         self.execute_in("app", sql).await
     }
 
-    async fn execute_in(&self, database: &str, sql: &str) -> Result<()> {
+    /// Runs statements in another of its databases.
+    ///
+    /// # Errors
+    /// When the server refuses one.
+    pub async fn execute_in(&self, database: &str, sql: &str) -> Result<()> {
         let (url, sql) = (self.url_of(database), sqlx::raw_sql(AssertSqlSafe(sql.to_owned())));
         match self.kind {
             Kind::Postgres => {

@@ -139,6 +139,7 @@ impl Step for Command {
     effect: { class: write, repeat: repeatable }
 ";
     const SECRET_FIELDS: &'static [&'static str] = &["/env/*"];
+    const SHOWN_FIELDS: &'static [&'static str] = &["/argv", "/env"];
     type Outputs = CommandOutputs;
 
     fn effect(with: &Value) -> Effect {

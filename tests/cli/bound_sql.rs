@@ -252,6 +252,35 @@ fn a_row_is_all_of_its_columns_whichever_are_recorded() {
 }
 
 #[test]
+fn what_hangs_on_a_child_is_followed_though_another_key_of_it_is_only_set_to_null() {
+    let schema = format!(
+        "{TABLE}; create table c (id integer primary key, a_old text references s (id) on delete set null, \
+         b_owner text references s (id) on delete cascade); \
+         create table g (id integer primary key, c integer references c (id) on delete cascade); create table audit (x)"
+    );
+    let place = asked(&schema, &purge(""), PURGE);
+    let out = plan(&place);
+    assert!(out.contains("rows of `g` (foreign key c, on delete cascade)"), "{out}");
+    place.expect(5, &["exec", "--plan", "plan.json"]);
+    sql(&place, "app.db", "create trigger boom after delete on c begin delete from audit; end");
+    let ran = place.expect(9, &["answer", &place.newest(), "YES"]);
+    assert!(ran.err.contains("boom"), "{}", ran.err);
+    assert_eq!(sql(&place, "app.db", "select count(*) || '' from s"), ["2"]);
+}
+
+#[test]
+fn a_database_whose_log_was_written_back_gets_no_new_one() {
+    let step = "  - { id: look, uses: sql, with: { connection: app, statement: select id from s } }\n";
+    let place = Place::new();
+    sql(&place, "app.db", &format!("pragma journal_mode = wal; {TABLE}"));
+    place.runbook("it", &format!("connections: {{ app: {{ type: sqlite, path: app.db }} }}\nsteps:\n{step}"));
+    assert!(!place.path("app.db-wal").exists(), "the last one to close it writes the log back");
+    assert!(plan(&place).contains("row count 2"));
+    assert!(!place.path("app.db-wal").exists() && !place.path("app.db-shm").exists());
+    place.expect(0, &["exec", "it.yaml"]);
+}
+
+#[test]
 fn a_plan_makes_no_file_and_writes_no_log_back() {
     let step = "  - { id: look, uses: sql, with: { connection: app, statement: select id from s } }\n\
                 \x20 - { id: fresh, uses: sql, with: { connection: new, statement: select 1 as n } }\n\

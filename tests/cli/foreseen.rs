@@ -272,3 +272,39 @@ fn a_look_that_fails_before_a_change_may_hold_after_it() {
     place.write("never.yaml", &format!("runbook: never\nsteps:\n{change}{never}"));
     assert!(place.expect(4, &["plan", "never.yaml"]).out.contains("would fail"));
 }
+
+#[test]
+fn what_a_sentence_cuts_short_stands_below_it_as_it_is() {
+    let place = Place::new();
+    let script = "set -eu\\necho begin\\nrm -rf precious";
+    let long = (0..12).map(|at| format!("echo {at}; ")).collect::<String>() + "rm -rf precious";
+    place.runbook(
+        "long",
+        &format!(
+            "steps:\n  - {{ id: script, uses: command, with: {{ argv: [sh, -c, \"{script}\"], effect: {{ class: write, repeat: repeatable }} }} }}\n\
+             \x20 - {{ id: long, uses: command, with: {{ argv: [sh, -c, \"{long}\"], effect: {{ class: write, repeat: repeatable }} }} }}\n\
+             \x20 - {{ id: short, uses: command, with: {{ argv: [touch, made], effect: {{ class: write, repeat: repeatable }} }} }}\n"
+        ),
+    );
+    let out = place.expect(0, &["plan", "long.yaml"]).out;
+    let line = out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(line.contains("argv.2 line 3: rm -rf precious"), "{out}");
+    assert!(line.contains(&format!("{long}\"]")), "{out}");
+    assert!(line.contains("run `touch made`") && !line.contains("argv: [\"touch\""), "{out}");
+}
+
+#[test]
+fn a_bucket_is_where_requests_go() {
+    let place = Place::new();
+    place.runbook(
+        "bucket",
+        "connections: { b: { type: s3, bucket: mine } }\n\
+         collections: { all: { type: s3-objects, connection: b } }\n\
+         steps:\n  - { id: counted, uses: count, with: { collections: all } }\n",
+    );
+    let mut command = place.command(&["plan", "bucket.yaml"]);
+    command.env("AWS_ACCESS_KEY_ID", "key").env("AWS_SECRET_ACCESS_KEY", "secret").env("AWS_REGION", "here");
+    let out = command.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1").output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(text.contains("127.0.0.1:1"), "{text}{}", String::from_utf8_lossy(&out.stderr));
+}

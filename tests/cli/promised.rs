@@ -55,10 +55,43 @@ fn nothing_is_deleted_when_a_question_of_the_plan_is_skipped() {
     let ran = place.run(&["answer", &place.newest(), "BEGIN"]);
     assert_eq!(ran.code, 9, "{}", ran.err);
     assert!(
-        ran.err.contains("`sure` was skipped") && ran.err.contains("says that it runs before"),
+        ran.err.contains("`sure` was skipped") && ran.err.contains("says that it is done before"),
         "{}",
         ran.err
     );
+    assert_eq!(left(&place), 2);
+}
+
+#[test]
+fn nothing_is_deleted_when_what_was_planned_beside_it_is_not_as_planned_though_the_run_goes_on() {
+    let question = NAMED.replace("{ id: sure,", "{ id: sure, on_failure: continue,");
+    let gate = "  - { id: gate, if: \"${{ steps.world.outputs.stdout == 'staging' }}\", uses: command, with: { argv: [\"true\"], effect: { class: read, repeat: repeatable } } }\n";
+    for (between, why) in
+        [(question.as_str(), "`sure` is not as it was planned"), (gate, "`gate` was skipped")]
+    {
+        let place = guarded("", between);
+        place.expect(0, &["plan", "clear.yaml", "-o", "p.json"]);
+        place.expect(5, &["exec", "--plan", "p.json"]);
+        place.write("world", "PRODUCTION");
+        let ran = place.run(&["answer", &place.newest(), "BEGIN"]);
+        assert_eq!(ran.code, 9, "{}", ran.err);
+        assert!(ran.err.contains(why), "{}", ran.err);
+        assert_eq!(left(&place), 2);
+    }
+}
+
+#[test]
+fn a_final_step_destroys_nothing_when_the_question_was_not_answered() {
+    let place = guarded("", "");
+    let text = place.text("clear.yaml").replace(
+        "  - id: clear\n",
+        "finally:\n  - id: clear\n    waive: { RB0501: t, RB0502: t, RB0506: t }\n",
+    );
+    place.write("clear.yaml", &text);
+    place.expect(0, &["plan", "clear.yaml", "-o", "p.json"]);
+    place.expect(5, &["exec", "--plan", "p.json"]);
+    let ran = place.run(&["cancel", &place.newest()]);
+    assert!(ran.err.contains("what `first` asks was not answered"), "{}: {}", ran.code, ran.err);
     assert_eq!(left(&place), 2);
 }
 

@@ -100,8 +100,8 @@ impl Drop for Storage {
         RUNTIME.block_on(async {
             let client = self.s3.client().await;
             let listed = client.list_objects_v2().bucket(&self.bucket).send().await;
-            let contents = listed.as_ref().map(|listed| listed.contents()).unwrap_or_default();
-            for key in contents.iter().filter_map(|object| object.key()) {
+            let objects = listed.unwrap().contents.unwrap_or_default();
+            for key in objects.iter().filter_map(|object| object.key()) {
                 let _ = client.delete_object().bucket(&self.bucket).key(key).send().await;
             }
             let _ = client.delete_bucket().bucket(&self.bucket).send().await;

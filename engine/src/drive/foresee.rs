@@ -154,15 +154,34 @@ fn named(value: &Value, found: &mut BTreeSet<StepId>) {
     }
 }
 
-/// A setting in lines, one for each value in it; lists are one value.
+/// A setting in lines, one for each value in it; lists are one value, and a text of several lines is one of each.
 fn leaves(name: &str, value: &Value, lines: &mut Vec<String>) {
+    let several = |value: &Value| value.as_str().is_some_and(|text| text.trim_end().contains('\n'));
     match value {
         Value::Null => {}
         Value::Object(map) => {
             map.iter().for_each(|(key, below)| leaves(&format!("{name}.{key}"), below, lines));
         }
+        Value::Array(items) if items.iter().any(|item| several(item) || item.is_object()) => {
+            items.iter().enumerate().for_each(|(at, item)| leaves(&format!("{name}.{at}"), item, lines));
+        }
+        Value::String(text) if several(value) => {
+            lines
+                .extend(text.lines().enumerate().map(|(at, line)| format!("{name} line {}: {line}", at + 1)));
+        }
         Value::String(text) => lines.push(format!("{name}: {text}")),
         other => lines.push(format!("{name}: {other}")),
+    }
+}
+
+/// Whether every text of a setting stands in a sentence as it is.
+fn is_told(value: &Value, does: &str) -> bool {
+    match value {
+        Value::String(text) => !text.contains('\n') && does.contains(text.as_str()),
+        Value::Array(items) => items.iter().all(|item| is_told(item, does)),
+        Value::Object(map) => map.values().all(|item| is_told(item, does)),
+        Value::Null => true,
+        other => does.contains(&other.to_string()),
     }
 }
 
@@ -232,7 +251,7 @@ impl Walk {
                 let bound = asks || step.effect.class != Class::Read && seen.touches.is_empty();
                 let kind = |uses: &str| self.with.executor.kind(uses);
                 let settings = scope::settings_digest(&self.with.plan, step, &kind, &scope);
-                let mut notes = self.shown_settings(step, &call.with);
+                let mut notes = self.shown_settings(step, &call.with, &seen.does);
                 notes.extend(self.unforeseeable(step, &call.with, &seen.asks));
                 let mut seen = self.seen(step, seen, attempts).await?;
                 seen.notes.extend(notes);
@@ -250,12 +269,13 @@ impl Walk {
         })
     }
 
-    /// Those settings of a step that a reviewer has to see as they are, since no sentence says all of them.
-    fn shown_settings(&self, step: &PlannedStep, with: &Value) -> Vec<String> {
+    /// Those settings of a step that a reviewer has to see as they are, where the sentence about it does not hold all of them.
+    fn shown_settings(&self, step: &PlannedStep, with: &Value, does: &str) -> Vec<String> {
         let fields = self.with.executor.kind(&step.uses).map_or(&[][..], |kind| kind.shown_fields);
+        let fields = if step.effect.class == Class::Read { &[][..] } else { fields };
         let mut lines = Vec::new();
         for pointer in fields {
-            if let Some(value) = with.pointer(pointer) {
+            if let Some(value) = with.pointer(pointer).filter(|value| !is_told(value, does)) {
                 leaves(&pointer[1..].replace('/', "."), value, &mut lines);
             }
         }

@@ -8,7 +8,7 @@ use super::run::Loop;
 use crate::error::{ErrorKind, StepError};
 use crate::expr;
 use crate::kinds::Class;
-use crate::plan::{Drift, PlannedStep, Reviewed, StepId};
+use crate::plan::{Drift, PlannedStep, Reviewed};
 use crate::saved;
 use crate::scope;
 use crate::state::StepStatus;
@@ -62,10 +62,9 @@ impl Loop {
         }
         let id = reviewed.short_id();
         if step.effect.class.may_destroy()
-            && let Some(missing) = self.left_out(reviewed)
+            && let Some(missing) = self.left_out(reviewed, step)
         {
-            let what =
-                format!("`{missing}` was skipped, and the reviewed plan {id} says that it runs before");
+            let what = format!("{missing}, and the reviewed plan {id} says that it is done before");
             return Ok(Some(refused(what, "cancel the run, make a new plan and have it reviewed")));
         }
         if reviewed.sets.contains_key(&step.id) {
@@ -90,11 +89,25 @@ impl Loop {
         Ok(Some(refused(what, "cancel the run, make a new plan and have it reviewed")))
     }
 
-    /// A step that the plan says would ask or change something, and that was skipped.
-    fn left_out<'a>(&self, reviewed: &'a Reviewed) -> Option<&'a str> {
-        let skipped =
-            |id: &&StepId| self.owner.state.step(id).is_some_and(|step| step.status == StepStatus::Skipped);
-        reviewed.promised.iter().find(skipped).map(String::as_str)
+    /// What the plan promised beside what this step destroys, and was not kept: a step that was skipped, that is not as it was planned, or
+    /// that asked and has no answer. One that only failed, while the run goes on all the same, is what its author allows.
+    fn left_out(&self, reviewed: &Reviewed, step: &PlannedStep) -> Option<String> {
+        let plan = &self.owner.plan;
+        let last = plan.finally.iter().any(|one| one.id == step.id);
+        reviewed.promised.iter().filter(|id| **id != step.id).find_map(|id| {
+            let stands = self.owner.state.step(id)?;
+            let drifted = stands.error.as_ref().is_some_and(|error| error.kind == ErrorKind::Drift);
+            let before = last && plan.steps.iter().any(|one| one.id == *id);
+            let asks = reviewed.asks.contains(id);
+            match stands.status {
+                StepStatus::Skipped => Some(format!("`{id}` was skipped")),
+                StepStatus::Failed if drifted => Some(format!("`{id}` is not as it was planned")),
+                StepStatus::Failed if asks => Some(format!("`{id}` asked, and has failed")),
+                StepStatus::Succeeded => None,
+                _ if before && asks => Some(format!("what `{id}` asks was not answered")),
+                _ => None,
+            }
+        })
     }
 
     /// Whether the plan's time is over for a step that destroys. One that has begun with its set goes on: every item that is left is held

@@ -7,9 +7,13 @@ use serde_json::{Value, json};
 use super::{Foreseen, SavedPlan, Standing};
 use crate::event::Question;
 use crate::expr;
-use crate::kinds::{Catalog, Class};
-use crate::plan::{Limits, Plan, PlannedStep, SettingsDigest};
+use crate::kinds::{Catalog, Class, Effect};
+use crate::plan::{Plan, PlannedStep, SettingsDigest};
 use crate::scope::settings_words;
+
+/// How many settings are told that differ, and how much of a value is shown, in characters.
+const SETTINGS: usize = 4;
+const SHOWN: usize = 80;
 
 /// One thing that is not as the plan says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,9 +65,6 @@ pub fn definitions(saved: &Plan, now: &Plan, catalog: &Catalog) -> Vec<Moved> {
     let mut moved = Vec::new();
     let parts = [
         ("runbook", saved.runbook == now.runbook),
-        ("secrets", saved.secrets == now.secrets),
-        ("connections", saved.connections == now.connections),
-        ("collections", saved.collections == now.collections),
         ("lock", saved.lock == now.lock),
         ("drift", saved.drift == now.drift),
         ("folder", saved.folder == now.folder),
@@ -73,8 +74,14 @@ pub fn definitions(saved: &Plan, now: &Plan, catalog: &Catalog) -> Vec<Moved> {
             moved.push(Moved::new(What::Definition, name, format!("`{name}` is another one")));
         }
     }
-    if saved.limits != now.limits {
-        moved.push(Moved::new(What::Definition, "limits", limits(&saved.limits, &now.limits)));
+    let members = [
+        ("secrets", json!(saved.secrets), json!(now.secrets)),
+        ("connections", json!(saved.connections), json!(now.connections)),
+        ("collections", json!(saved.collections), json!(now.collections)),
+        ("limits", json!(saved.limits), json!(now.limits)),
+    ];
+    for (name, before, after) in members.into_iter().filter(|(_, before, after)| before != after) {
+        moved.push(Moved::new(What::Definition, name, leaves(&before, &after)));
     }
     steps(&saved.steps, &now.steps, catalog, &mut moved);
     steps(&saved.finally, &now.finally, catalog, &mut moved);
@@ -104,20 +111,36 @@ fn steps(saved: &[PlannedStep], now: &[PlannedStep], catalog: &Catalog, moved: &
     }
 }
 
-/// The limits that differ, each as it was and as it is.
-fn limits(saved: &Limits, now: &Limits) -> String {
-    let (saved, now) = (json!(saved), json!(now));
-    let members = |limits: &Value| limits.as_object().cloned().unwrap_or_default();
-    let (before, after) = (members(&saved), members(&now));
-    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    let text = |value: Option<&Value>| {
-        value.filter(|value| !value.is_null()).map_or("not set".to_owned(), Value::to_string)
+/// The settings that differ between two objects, by their names, each as it was and as it is.
+fn leaves(before: &Value, after: &Value) -> String {
+    let mut found = Vec::new();
+    differing("", Some(before), Some(after), &mut found);
+    let more = found.len().saturating_sub(SETTINGS);
+    found.truncate(SETTINGS);
+    let words = found.join(", ");
+    if more == 0 { words } else { format!("{words}, and {more} more") }
+}
+
+fn differing(name: &str, before: Option<&Value>, after: Option<&Value>, found: &mut Vec<String>) {
+    let brief = |value: Option<&Value>| {
+        let Some(value) = value.filter(|value| !value.is_null()) else { return "not set".to_owned() };
+        let text = value.to_string();
+        match text.char_indices().nth(SHOWN) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        }
     };
-    let different = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
-    let words: Vec<String> = different
-        .map(|name| format!("`{name}` was {} and is {}", text(before.get(name)), text(after.get(name))))
-        .collect();
-    words.join(", ")
+    match (before, after) {
+        _ if before == after => {}
+        (Some(Value::Object(old)), Some(Value::Object(new))) => {
+            let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+            for member in names {
+                let name = if name.is_empty() { member.clone() } else { format!("{name}.{member}") };
+                differing(&name, old.get(member), new.get(member), found);
+            }
+        }
+        _ => found.push(format!("`{name}` was {} and is {}", brief(before), brief(after))),
+    }
 }
 
 /// Which parts of a step differ.
@@ -137,7 +160,10 @@ fn changed(saved: &PlannedStep, now: &PlannedStep) -> String {
     let names: Vec<String> =
         parts.iter().filter(|(_, same)| !same).map(|(name, _)| format!("`{name}`")).collect();
     match names.len() {
-        1 if saved.limits != now.limits => format!("of its limits, {}", limits(&saved.limits, &now.limits)),
+        1 if saved.limits != now.limits => {
+            format!("of its limits, {}", leaves(&json!(saved.limits), &json!(now.limits)))
+        }
+        1 if saved.with != now.with => format!("of its settings, {}", leaves(&saved.with, &now.with)),
         1 => format!("{} is another one", names[0]),
         _ => format!("{} are other ones", names.join(", ")),
     }
@@ -212,7 +238,13 @@ pub fn foreseen(
 ) -> Vec<Moved> {
     let mut moved = self::systems(&saved.systems, systems);
     for after in now {
-        let Some(before) = saved.step(&after.step) else { continue };
+        let Some(before) = saved.step(&after.step) else {
+            // A step that is new is told of as a part of the definition.
+            if saved.plan.step(&after.step).is_some() {
+                moved.push(Moved::new(What::Target, &after.step, "the plan says nothing of it"));
+            }
+            continue;
+        };
         // Why it fails may be told in other words each time.
         let still = matches!((&before.standing, &after.standing),
             (Standing::Fails(old), Standing::Fails(new)) if old.kind == new.kind);
@@ -229,6 +261,10 @@ pub fn foreseen(
         let mut say = |how: String| moved.push(Moved::new(What::Target, &after.step, how));
         if !still && before.standing != after.standing {
             say(format!("{} then, and {} now", stands(&before.standing), stands(&after.standing)));
+        } else if before.effect != after.effect {
+            let word = |effect: Effect| json!(effect.class).as_str().unwrap_or_default().to_owned();
+            let words = (word(before.effect), word(after.effect));
+            say(format!("its effect was {} then, and is {} now", words.0, words.1));
         } else if before.touches.len() != after.touches.len() {
             say(format!("it touched {} sets then, and {} now", before.touches.len(), after.touches.len()));
         } else if exact
@@ -236,7 +272,7 @@ pub fn foreseen(
                 .touches
                 .iter()
                 .zip(&after.touches)
-                .find(|(old, new)| old.items.sha256 != new.items.sha256)
+                .find(|(old, new)| old.items.sha256 != new.items.sha256 || old.count != new.count)
         {
             let items = if old.count == 1 { "item" } else { "items" };
             say(format!("{} {items} then, and {} now", old.count, new.count));

@@ -226,12 +226,12 @@ impl SavedPlan {
         bound.map(|step| (step.step.clone(), step.binds.clone())).collect()
     }
 
-    /// The steps that are to ask a person or to change something.
-    pub fn promised(&self) -> BTreeSet<StepId> {
+    /// The steps that are to run, and those that are to ask a person.
+    pub fn promised(&self) -> (BTreeSet<StepId>, BTreeSet<StepId>) {
         let known = |step: &&Foreseen| matches!(step.standing, Standing::Would | Standing::Read);
-        let promised = self.steps.iter().filter(known);
-        let promised = promised.filter(|step| !step.asks.is_empty() || step.effect.class != Class::Read);
-        promised.map(|step| step.step.clone()).collect()
+        let promised = || self.steps.iter().filter(known);
+        let ids = |steps: &mut dyn Iterator<Item = &Foreseen>| steps.map(|step| step.step.clone()).collect();
+        (ids(&mut promised()), ids(&mut promised().filter(|step| !step.asks.is_empty())))
     }
 
     /// The steps that are to be skipped.

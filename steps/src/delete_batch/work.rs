@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use runbook_engine::artifact::Artifact;
 use runbook_engine::error::{ErrorKind, StepError};
+use runbook_engine::plan::Drift;
 use runbook_engine::step::{Intent, Progress, Settlement};
 use serde::Serialize;
 
@@ -414,7 +415,10 @@ async fn measure(
         return Ok(known);
     }
     let population = counted(step, collections).await?;
-    if population == 0 && total > 0 {
+    let plan = &cx.history.plan;
+    // Nothing of what was reviewed is left, which the plan allows.
+    let may_be_gone = plan.reviewed.is_some() && plan.drift == Drift::Subset;
+    if population == 0 && total > 0 && !may_be_gone {
         return Err(StepError::gate(format!(
             "the manifests have {total} keys, and the collections are empty"
         ))

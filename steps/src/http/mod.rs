@@ -203,6 +203,7 @@ impl Step for HttpRequest {
     check: { path: /threads/42, expect: { json: { /state: closed } } }
 ";
     const SECRET_FIELDS: &'static [&'static str] = &["/headers/*", "/form/*"];
+    const SHOWN_FIELDS: &'static [&'static str] = &["/json", "/body", "/form", "/query"];
     type Outputs = HttpOutputs;
 
     fn effect(with: &Value) -> Effect {

@@ -156,6 +156,7 @@ with:
   required: false
 "#;
     const SECRET_FIELDS: &'static [&'static str] = &["/secret", "/url", "/headers/*"];
+    const SHOWN_FIELDS: &'static [&'static str] = &["/message", "/payload"];
     type Outputs = Notified;
 
     fn effect(_: &Value) -> Effect {

@@ -96,7 +96,11 @@ with:
         let work = Work::begin(&self, cx)?;
         let keys = work.count().await?.sum();
         // How many is not said in words, which a plan is held to: a cache is never the same twice.
-        Ok(Foresight { items: keys, population: Some(keys), ..would(format!("flush {}", work.place())) })
+        let does = format!(
+            "flush {}; the plan binds which one, and not its keys: whatever is there goes",
+            work.place()
+        );
+        Ok(Foresight { items: keys, population: Some(keys), ..would(does) })
     }
 
     async fn run(self, cx: &Context) -> Result<End<Outputs>, StepError> {

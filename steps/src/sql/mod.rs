@@ -130,6 +130,7 @@ with:
         &["/parameters/*", "/statements/*/parameters/*", "/check/parameters/*"];
     const CODE_FIELDS: &'static [&'static str] =
         &["/statement", "/statements/*/statement", "/check/statement"];
+    const SHOWN_FIELDS: &'static [&'static str] = &["/statement", "/parameters", "/statements"];
     type Outputs = SqlOutputs;
 
     fn effect(with: &Value) -> Effect {
@@ -216,6 +217,9 @@ mod tests {
         assert_eq!(of("select 1"), Effect::READ);
         assert_eq!(of("delete from t"), Effect::UNDETERMINED);
         assert_eq!(of("select 1; delete from t"), Effect::UNDETERMINED);
+        // What no transaction that can not write holds back.
+        assert_eq!(of("select pg_catalog.Pg_Terminate_Backend(7)"), Effect::UNDETERMINED);
+        assert_eq!(of("select pg_stat_reset_shared('wal')"), Effect::UNDETERMINED);
         // What is a comment to one database is executed by another.
         assert_eq!(of("select 1 /*! into outfile '/tmp/x' */"), Effect::UNDETERMINED);
         let several = json!({ "statements": [{ "statement": "select 1" }, { "statement": "drop table t" }] });

@@ -55,6 +55,12 @@ impl Db {
         if self.dialect() == Dialect::Postgres { format!("${number}") } else { "?".to_owned() }
     }
 
+    /// Runs a statement in another database of the server.
+    pub async fn execute_elsewhere(&self, sql: &str) {
+        let Self::Server(server, _) = self else { panic!("there is no other database") };
+        server.execute_in("postgres", sql).await.unwrap();
+    }
+
     /// Runs statements behind the back of the runbook.
     pub async fn execute(&self, sql: &str) {
         match self {

@@ -1,12 +1,16 @@
 //! `sql` on every database.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use runbook_engine::error::{ErrorKind, Outcome, StepError};
 use runbook_engine::plan::PlannedStep;
+use runbook_engine::redact::Redactor;
 use runbook_engine::step::Intent;
 use runbook_steps::connections::sql::Dialect;
-use serde_json::{Value, json};
+use runbook_steps::kind::{NoVault, Vault};
+use runbook_steps::resources::Resources;
+use serde_json::{Map, Value, json};
 
 use crate::common::{Bench, planned};
 use crate::databases::Db;
@@ -181,6 +185,29 @@ async fn postgres() {
     let shown = run(&db, json!({ "statement": "show server_encoding" })).await.unwrap();
     assert_eq!(shown["rows"][0]["server_encoding"], "UTF8");
     commits(&db).await;
+    another_database_or_another_path_is_another_system(&db).await;
+}
+
+/// Which database it is, in words.
+async fn system(db: &Db) -> String {
+    let vault: Arc<dyn Vault> = Arc::new(NoVault);
+    let connections = db.connections().as_object().unwrap().clone();
+    let resources = Resources::open(&connections, &Map::new(), &Redactor::default(), &vault).unwrap();
+    resources.identities().await.unwrap()["db"].words().to_owned()
+}
+
+/// A name leads to another table when the path is another one, and a database that was made anew is another one.
+async fn another_database_or_another_path_is_another_system(db: &Db) {
+    let before = system(db).await;
+    assert_eq!(system(db).await, before);
+    db.execute("alter database app set search_path = other, public").await;
+    let path = system(db).await;
+    assert!(path.contains("other, public") && path != before, "{path}");
+    db.execute("alter database app reset search_path").await;
+    assert_eq!(system(db).await, before);
+    db.execute_elsewhere("drop database app with (force)").await;
+    db.execute_elsewhere("create database app").await;
+    assert_ne!(system(db).await, before);
 }
 
 /// Parameters of any type are bound, and values of any type are shown.

@@ -128,6 +128,7 @@ async fn as_planned(db: &Db, contents: bool) {
             binds: [("wipe".to_owned(), binds.clone())].into(),
             skipped: BTreeSet::new(),
             promised: BTreeSet::new(),
+            asks: BTreeSet::new(),
         };
         bench.plan = Arc::new(Plan { reviewed: Some(reviewed), ..Plan::clone(&bench.plan) });
         bench.enter("wipe").await

@@ -10,7 +10,7 @@ use crate::digest::sha256;
 type Name = (Option<String>, String);
 
 /// What happens to the rows of a table.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Delete,
     Update,
@@ -25,7 +25,8 @@ pub(super) async fn followers(
     dialect: Dialect,
     table: Name,
 ) -> Result<Vec<String>, Failure> {
-    let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::from([table.clone()]));
+    // What hangs on a table is another thing when its rows go than when they change, and one child may have keys of both kinds.
+    let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::from([(table.clone(), Event::Delete)]));
     let mut open = vec![(table, Event::Delete)];
     let mut first = true;
     while let Some((table, event)) = open.pop() {
@@ -39,8 +40,9 @@ pub(super) async fn followers(
         }
         for (child, by, rule) in keys(session, dialect, &table).await? {
             found.insert(format!("rows of `{}` (foreign key {by}, on delete {rule})", child.1));
-            if seen.insert(child.clone()) {
-                open.push((child, if rule == "cascade" { Event::Delete } else { Event::Update }));
+            let next = (child, if rule == "cascade" { Event::Delete } else { Event::Update });
+            if seen.insert(next.clone()) {
+                open.push(next);
             }
         }
     }

@@ -15,6 +15,7 @@ use aws_sdk_s3::config::{
     Builder, Credentials, RequestChecksumCalculation, ResponseChecksumValidation,
     StalledStreamProtectionConfig,
 };
+use aws_sdk_s3::presigning::PresigningConfig;
 use runbook_engine::duration::Duration;
 use runbook_engine::error::StepError;
 use schemars::JsonSchema;
@@ -104,9 +105,22 @@ impl ConnectionKind for S3Connection {
     }
 
     async fn identity(client: &S3) -> Result<SystemIs, StepError> {
-        Ok(SystemIs::There(client.describe()))
+        // Without `endpoint`, the environment and profiles of AWS may name one: what counts is where requests go.
+        let signed = PresigningConfig::expires_in(std::time::Duration::from_secs(60));
+        let signed = signed.map_err(|error| StepError::invalid(error.to_string()))?;
+        let request = client.client().await.get_object().bucket(client.bucket()).key(PROBE).presigned(signed);
+        let request = request.await.map_err(|error| {
+            StepError::refused(format!("where requests to {} go can not be told", client.describe()))
+                .with_source(&error)
+        })?;
+        let whole = request.uri().split('?').next().unwrap_or_default();
+        let place = whole.strip_suffix(PROBE).unwrap_or(whole).trim_end_matches('/');
+        Ok(SystemIs::There(format!("s3://{} at {place}", client.bucket())))
     }
 }
+
+/// The key of an object that nobody asks for.
+const PROBE: &str = "runbook";
 
 /// The client of a connection. Requests are not tried again by it: whoever sends one knows whether it may be repeated.
 pub struct S3 {

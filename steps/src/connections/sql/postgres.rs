@@ -232,6 +232,11 @@ impl Driver for Server {
         let mut session = self.session().await?;
         let database = one_text(&mut session, "select current_database()").await?;
         let system = one_text(&mut session, "select system_identifier::text from pg_control_system()").await;
+        // One that was dropped and made anew has the same name. The path decides which table a name is.
+        let oid = "select oid::text from pg_database where datname = current_database()";
+        let database = format!("{database} (oid {})", one_text(&mut session, oid).await?);
+        let path = one_text(&mut session, "select current_setting('search_path')").await?;
+        let database = format!("{database}, search path {path}");
         let who = match system {
             Ok(system) => format!("PostgreSQL system {system}, database {database}"),
             // Not everybody may ask for it.

@@ -12,6 +12,59 @@ pub struct Statement<'a> {
     pub words: Vec<String>,
 }
 
+/// Whether a word is the name of a function of PostgreSQL, MySQL or SQLite that does something though it stands in a `select`
+/// (PostgreSQL 17, 9.28 and 9.30; MySQL 8.4, 14.14; SQLite, C/C++ interface, `load_extension`).
+fn acts(word: &str) -> bool {
+    const NAMES: &[&str] = &[
+        "PG_TERMINATE_BACKEND",
+        "PG_CANCEL_BACKEND",
+        "PG_RELOAD_CONF",
+        "PG_ROTATE_LOGFILE",
+        "PG_SWITCH_WAL",
+        "PG_CREATE_RESTORE_POINT",
+        "PG_LOG_STANDBY_SNAPSHOT",
+        "PG_LOG_BACKEND_MEMORY_CONTEXTS",
+        "PG_PROMOTE",
+        "PG_WAL_REPLAY_PAUSE",
+        "PG_WAL_REPLAY_RESUME",
+        "PG_BACKUP_START",
+        "PG_BACKUP_STOP",
+        "PG_NOTIFY",
+        "PG_LOGICAL_EMIT_MESSAGE",
+        "PG_IMPORT_SYSTEM_COLLATIONS",
+        "PG_SYNC_REPLICATION_SLOTS",
+        "PG_ADVISORY_LOCK",
+        "PG_ADVISORY_UNLOCK",
+        "PG_ADVISORY_UNLOCK_ALL",
+        "SET_CONFIG",
+        "SETVAL",
+        "NEXTVAL",
+        "LO_IMPORT",
+        "LO_EXPORT",
+        "LO_UNLINK",
+        "DBLINK_EXEC",
+        "DBLINK",
+        "GET_LOCK",
+        "RELEASE_LOCK",
+        "RELEASE_ALL_LOCKS",
+        "LOAD_EXTENSION",
+    ];
+    const FAMILIES: &[&str] = &[
+        "PG_STAT_RESET",
+        "PG_STAT_STATEMENTS_RESET",
+        "PG_REPLICATION_ORIGIN_",
+        "PG_CREATE_PHYSICAL_",
+        "PG_CREATE_LOGICAL_",
+        "PG_DROP_REPLICATION_",
+        "PG_REPLICATION_SLOT_ADVANCE",
+        "PG_LOGICAL_SLOT_GET_",
+        "PG_COPY_PHYSICAL_",
+        "PG_COPY_LOGICAL_",
+        "PG_FILE_",
+    ];
+    NAMES.contains(&word) || FAMILIES.iter().any(|family| word.starts_with(family))
+}
+
 impl Statement<'_> {
     /// The first word.
     pub fn verb(&self) -> &str {
@@ -22,8 +75,12 @@ impl Statement<'_> {
         self.words.iter().any(|word| words.contains(&word.as_str()))
     }
 
-    /// Whether it looks like one that only reads. The database decides: it is run in a transaction that can not write.
+    /// Whether it looks like one that only reads. The database decides: it is run in a transaction that can not write. What functions of the
+    /// server do beside its tables no transaction holds back.
     pub fn reads(&self) -> bool {
+        if self.words.iter().any(|word| acts(word)) {
+            return false;
+        }
         const WRITES: &[&str] = &["INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE", "INTO"];
         match self.verb() {
             "VALUES" | "TABLE" | "SHOW" | "DESCRIBE" | "DESC" => true,

@@ -1,5 +1,6 @@
 //! Connection kind `sqlite`: a SQLite database of this machine.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf, absolute};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -99,7 +100,7 @@ struct File {
     options: SqliteConnectOptions,
     pool: PoolOptions<Sqlite>,
     only_reads: AtomicBool,
-    made: [OnceLock<SqlitePool>; 3],
+    made: [OnceLock<SqlitePool>; 4],
 }
 
 /// How a database is opened: one pool for each.
@@ -111,6 +112,20 @@ enum Way {
     ReadOnly,
     /// An empty one in memory, in place of a file that a run would make.
     Empty,
+    /// As it lies on the disk: one that keeps a log, and whose log is written back. To open it otherwise makes a new log, and whoever reads it
+    /// as another user leaves one that its owner can not write to.
+    AtRest,
+}
+
+/// Whether a database keeps its changes in a log (`journal_mode = wal`) that is not there now: byte 18 of the file says so (the SQLite file
+/// format, 1.3).
+fn is_at_rest(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let mut header = [0; 20];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    // Whoever has the database open has made a log: without one, nobody writes.
+    read.is_ok() && header[18] == 2 && std::fs::symlink_metadata(&log).is_err()
 }
 
 impl File {
@@ -119,6 +134,8 @@ impl File {
             Way::Settings
         } else if self.create && !self.path.exists() {
             Way::Empty
+        } else if is_at_rest(&self.path) {
+            Way::AtRest
         } else {
             Way::ReadOnly
         }
@@ -129,6 +146,7 @@ impl File {
         let options = || match way {
             Way::Settings => self.options.clone(),
             Way::ReadOnly => self.options.clone().create_if_missing(false).read_only(true),
+            Way::AtRest => self.options.clone().create_if_missing(false).read_only(true).immutable(true),
             Way::Empty => SqliteConnectOptions::new().in_memory(true).statement_cache_capacity(0),
         };
         // Made here and not before, because a pool needs the runtime.
