@@ -91,15 +91,15 @@ pub async fn read(location: &Location, plan: Plan, against: Option<&SavedPlan>) 
     let mut halt = stopper.watch();
     let shown = Shown::new(&systems.plan, live);
     let steps = tokio::select! {
-        steps = foreseer.foresee() => steps?,
-        () = shown.draw() => Vec::new(),
+        steps = foreseer.foresee() => steps,
+        () = shown.draw() => Ok(Vec::new()),
         // What does not stop by itself is dropped: it only reads.
-        _ = halt.wait_for(|halt| *halt == Halt::Now) => Vec::new(),
+        _ = halt.wait_for(|halt| *halt == Halt::Now) => Ok(Vec::new()),
     };
     if *halt.borrow() > Halt::No {
         return Err(Failure::new(stopper.exit(), "stopped; nothing was changed"));
     }
-    Ok(World { plan: systems.plan, systems: identities, steps, at, artifacts, _place: place })
+    Ok(World { plan: systems.plan, systems: identities, steps: steps?, at, artifacts, _place: place })
 }
 
 /// What expressions see of a run that is not there.

@@ -5,6 +5,8 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::place::Place;
 
 /// Two files to delete, after a look at the file `world` and these steps.
@@ -164,6 +166,23 @@ fn programs_of_a_killed_plan_are_ended_by_the_next_command() {
     assert!(!alive());
     let planning = fs::read_dir(place.path("state/planning"));
     assert_eq!(planning.map_or(0, Iterator::count), 0);
+}
+
+#[test]
+fn a_plan_that_is_told_to_stop_says_by_what() {
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+        let place = Place::new();
+        let step = "  - { id: long, uses: command, with: { argv: [sh, -c, \"echo $$ > pid; exec sleep 600\"], effect: { class: read, repeat: repeatable } } }\n";
+        place.runbook("long", &format!("steps:\n{step}"));
+        let plan = place.start(&["plan", "long.yaml"]);
+        while place.text("pid").trim().is_empty() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        plan.signal(signal);
+        let ran = plan.end();
+        assert_eq!(ran.code, code, "{}", ran.err);
+        assert!(ran.err.contains("nothing was changed"), "{}", ran.err);
+    }
 }
 
 #[test]
