@@ -60,7 +60,7 @@ impl World for Made {
 
     /// What is drawn, and the name with the time.
     fn is_drawn(&self, member: &str) -> bool {
-        ["fingerprint", "sha256", "to"].contains(&member)
+        ["fingerprint", "public_key", "sha256", "to"].contains(&member)
     }
 
     fn picture(&self) -> Value {
