@@ -2,6 +2,7 @@
 //! and of GitHub, with what the prose and the scripts get wrong set on purpose.
 
 mod names;
+mod planned;
 mod site;
 mod traps;
 mod whole;

@@ -5,6 +5,7 @@
 #[expect(dead_code, reason = "shared with the tests of the step kind, which use all of it")]
 mod proxy;
 
+mod planned;
 mod traps;
 mod whole;
 
@@ -93,6 +94,13 @@ impl Bench {
 
     async fn execute(&self, sql: &str) {
         self.database.execute(sql).await.unwrap();
+    }
+
+    /// The one text that a query gives.
+    async fn text(&self, sql: &str) -> String {
+        let options: PgConnectOptions = self.database.url().parse().unwrap();
+        let mut connection = options.connect().await.unwrap();
+        connection.fetch_one(sqlx::query(AssertSqlSafe(sql.to_owned()))).await.unwrap().get(0)
     }
 
     /// The status and the text of each image, by id.

@@ -29,6 +29,8 @@ struct Told {
     all: Option<u16>,
     heads: u64,
     lists: u64,
+    /// Requests that neither look nor list nor read, as method and path.
+    others: Vec<String>,
 }
 
 #[derive(Clone)]
@@ -80,6 +82,11 @@ impl Proxy {
         let mut told = self.told.lock().unwrap();
         (std::mem::take(&mut told.heads), std::mem::take(&mut told.lists))
     }
+
+    /// The requests so far that are no reads.
+    pub fn writes(&self) -> Vec<String> {
+        self.told.lock().unwrap().others.clone()
+    }
 }
 
 impl Drop for Proxy {
@@ -102,6 +109,9 @@ async fn pass(State(store): State<Store>, request: Request) -> Response<Body> {
             return empty(status);
         }
         let looks = head.method == Method::HEAD;
+        if !looks && head.method != Method::GET {
+            told.others.push(format!("{} {path}", head.method));
+        }
         told.heads += u64::from(looks);
         told.lists += u64::from(
             head.method == Method::GET && head.uri.query().is_some_and(|query| query.contains("list-type")),

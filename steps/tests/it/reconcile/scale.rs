@@ -121,6 +121,7 @@ async fn every_image_comes_to_the_verdict_of_the_oracle_and_what_changed_meanwhi
     let (began, before) = (Instant::now(), peak());
     let (bench, outputs) = world.report(json!({ "compare": "auto", "concurrency": 16 })).await.unwrap();
     let (heads, lists) = world.proxy.counted();
+    assert_eq!(world.proxy.writes(), [] as [String; 0], "a report changes nothing");
     if wanted.is_some() {
         println!(
             "reconcile | {count} rows | {} objects | {:.1} s | {heads} looks, {lists} listings | peak {} MiB, before {before} MiB",
