@@ -222,6 +222,8 @@ async fn cancelled_after_a_crash_in_the_wipe_the_way_back_is_told_and_leads_ther
         bench.refill().await;
         let (_, run) = typed(&bench, Some(Crash { command: 3, point: at + 1 }), true).await;
         let said = bench.expect(6, &["cancel", &run]).await;
+        let stands = if name.ends_with(" sql: commit") { "HAS BEEN WIPED" } else { "may have been wiped" };
+        assert!(said.contains(stands), "{name}: {said}");
         let (code, typed) = bench.type_line(&restore_in(&said)).await;
         assert_eq!(code, 0, "{name}: {typed}");
         let before = ROWS.iter().map(|&(table, rows)| (table.to_owned(), rows)).collect();
