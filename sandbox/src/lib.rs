@@ -14,6 +14,7 @@ mod handle;
 mod held;
 pub mod hub;
 mod instrument;
+pub mod kubernetes;
 mod presign;
 pub mod prometheus;
 pub mod redis;

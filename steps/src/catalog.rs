@@ -21,6 +21,7 @@ use crate::connections::directory::DirectoryConnection;
 use crate::connections::fountainstore::FountainStoreConnection;
 use crate::connections::github::GithubConnection;
 use crate::connections::http::HttpConnection;
+use crate::connections::kubernetes::KubernetesConnection;
 use crate::connections::prometheus::PrometheusConnection;
 use crate::connections::redis::RedisConnection;
 use crate::connections::s3::S3Connection;
@@ -34,6 +35,7 @@ use crate::generate_secret::GenerateSecret;
 use crate::http::HttpRequest;
 use crate::keygen::Keygen;
 use crate::kind::{self, CollectionEntry, ConnectionEntry, StepEntry};
+use crate::kubernetes_apply::KubernetesApply;
 use crate::notify::Notify;
 use crate::prometheus_query::PrometheusQuery;
 use crate::reconcile::Reconcile;
@@ -68,6 +70,7 @@ pub static STEPS: &[StepEntry] = &[
     kind::step::<GenerateSecret>(),
     kind::step::<HttpRequest>(),
     kind::step::<Keygen>(),
+    kind::step::<KubernetesApply>(),
     kind::step::<Notify>(),
     kind::step::<PrometheusQuery>(),
     kind::step::<Reconcile>(),
@@ -93,6 +96,7 @@ pub static CONNECTIONS: &[ConnectionEntry] = &[
     kind::connection::<FountainStoreConnection>(),
     kind::connection::<GithubConnection>(),
     kind::connection::<HttpConnection>(),
+    kind::connection::<KubernetesConnection>(),
     kind::connection::<MysqlConnection>(),
     kind::connection::<PostgresConnection>(),
     kind::connection::<PrometheusConnection>(),

@@ -29,6 +29,7 @@ pub mod key_difference;
 pub mod keygen;
 pub mod keyset;
 pub mod kind;
+pub mod kubernetes_apply;
 pub mod manifest;
 mod new_secret;
 pub mod notify;

@@ -5,6 +5,7 @@ pub mod directory;
 pub mod fountainstore;
 pub mod github;
 pub mod http;
+pub mod kubernetes;
 pub mod prometheus;
 pub mod redis;
 pub mod s3;

@@ -16,6 +16,7 @@ mod fountain;
 mod freeze;
 mod freeze_chatkit;
 mod http;
+mod kubernetes_apply;
 mod new_secrets;
 mod notify;
 mod prometheus_query;

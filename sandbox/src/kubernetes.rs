@@ -1,0 +1,137 @@
+//! A real Kubernetes API server with its etcd, started on free ports with a folder of its own, and stopped with the test that started it.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::database::mortal;
+
+/// How long a server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The token that may do everything.
+pub const ADMIN: &str = "admintoken";
+/// The token that may do nothing.
+pub const NOBODY: &str = "nobodytoken";
+
+/// A running API server without anything that acts on its objects.
+pub struct KubernetesServer {
+    port: u16,
+    folder: tempfile::TempDir,
+    children: Vec<Child>,
+}
+
+/// Where tests/kubernetes puts the program that it builds.
+fn program() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home).unwrap_or_default();
+    cache.join("runbook/kubernetes-1.20.2/bin/kube-apiserver")
+}
+
+fn port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+impl KubernetesServer {
+    /// Starts a server. None where it was never built, which tests/kubernetes does.
+    ///
+    /// # Errors
+    /// When it is there and does not become ready.
+    pub async fn start() -> Result<Option<Self>> {
+        if !program().exists() {
+            return Ok(None);
+        }
+        let folder = tempfile::Builder::new().prefix("runbook-kubernetes-").tempdir()?;
+        let (clients, peers, api) = (port()?, port()?, port()?);
+        let mut server = Self { port: api, folder, children: Vec::new() };
+        server.keys()?;
+        let at = format!("http://127.0.0.1:{clients}");
+        let mut etcd = mortal(Path::new("etcd"));
+        etcd.args(["--data-dir=etcd", "--unsafe-no-fsync", "--log-level=error"]);
+        etcd.args([format!("--listen-client-urls={at}"), format!("--advertise-client-urls={at}")]);
+        etcd.arg(format!("--listen-peer-urls=http://127.0.0.1:{peers}"));
+        server.run(etcd, "etcd.log")?;
+        let mut command = mortal(&program());
+        command.args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--cert-dir=certs"]);
+        command.args([
+            "--service-account-issuer=https://kubernetes.default.svc",
+            "--token-auth-file=tokens.csv",
+        ]);
+        command.args(["--service-account-signing-key-file=sa.key", "--service-account-key-file=sa.pub"]);
+        command.args(["--authorization-mode=RBAC", "--service-cluster-ip-range=10.0.0.0/24"]);
+        command.args(["--disable-admission-plugins=ServiceAccount"]);
+        command.args([format!("--etcd-servers={at}"), format!("--secure-port={api}")]);
+        server.run(command, "api.log")?;
+        server.answers().await?;
+        Ok(Some(server))
+    }
+
+    /// Where it answers.
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// The certificates of the authority that vouches for it, PEM.
+    pub fn authorities(&self) -> PathBuf {
+        self.folder.path().join("certs/apiserver.crt")
+    }
+
+    /// What tokens are signed with, and whose tokens there are.
+    fn keys(&self) -> Result<()> {
+        let run = |arguments: &[&str]| -> Result<()> {
+            let output = Command::new("openssl").args(arguments).current_dir(self.folder.path()).output()?;
+            ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            Ok(())
+        };
+        run(&["genrsa", "-out", "sa.key", "2048"])?;
+        run(&["rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub"])?;
+        let tokens = format!("{ADMIN},admin,1,\"system:masters\"\n{NOBODY},nobody,2\n");
+        Ok(fs::write(self.folder.path().join("tokens.csv"), tokens)?)
+    }
+
+    fn run(&mut self, mut command: Command, log: &str) -> Result<()> {
+        let log = fs::File::create(self.folder.path().join(log))?;
+        command.current_dir(self.folder.path()).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let shown = format!("{:?}", command.get_args().nth(1).unwrap_or_default());
+        self.children.push(command.spawn().with_context(|| format!("{shown} can not be started"))?);
+        Ok(())
+    }
+
+    async fn answers(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            if self.is_ready().await.is_ok_and(|ready| ready) {
+                return Ok(());
+            }
+            let ended = self.children.iter_mut().any(|child| matches!(child.try_wait(), Ok(Some(_))));
+            if ended || begun.elapsed() > PATIENCE {
+                let log = |name| fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
+                bail!("the API server does not become ready: {}\n{}", log("etcd.log"), log("api.log"));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn is_ready(&self) -> Result<bool> {
+        let mut http = reqwest::Client::builder().no_proxy();
+        for certificate in reqwest::Certificate::from_pem_bundle(&fs::read(self.authorities())?)? {
+            http = http.add_root_certificate(certificate);
+        }
+        let request = http.build()?.get(format!("{}/readyz", self.url())).bearer_auth(ADMIN);
+        Ok(request.send().await?.status().is_success())
+    }
+}
+
+impl Drop for KubernetesServer {
+    fn drop(&mut self) {
+        for child in self.children.iter_mut().rev() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
