@@ -7,10 +7,10 @@ use super::obligations::{Request, Standing};
 use super::run::{Loop, Running, Stopping, Task, TaskEnd, Waiter};
 use super::{DriveError, GRACE, Halt, lazy};
 use crate::decide::Action;
-use crate::error::{ErrorKind, StepError};
+use crate::error::{ErrorKind, Outcome, StepError};
 use crate::event::{EventKind, Obligation, ObligationChange};
 use crate::expr;
-use crate::kinds::Repeat;
+use crate::kinds::{Class, Repeat};
 use crate::plan::{PlannedStep, StepId};
 use crate::redact::Redactor;
 use crate::scope;
@@ -247,7 +247,11 @@ impl Loop {
     }
 
     async fn fail(&mut self, step: StepId, error: StepError) -> Result<(), DriveError> {
-        let error = self.masked(error);
+        let mut error = self.masked(error);
+        // What only reads has no effect that could be there without anybody knowing.
+        if self.owner.plan.step(&step).is_some_and(|step| step.effect.class == Class::Read) {
+            error.outcome = Outcome::Failed;
+        }
         self.owner.record(EventKind::StepFailed { step, error }, Vec::new()).await?;
         Ok(())
     }

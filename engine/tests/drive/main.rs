@@ -14,9 +14,9 @@ use std::time::Duration as StdDuration;
 use jiff::Timestamp;
 use runbook_engine::drive::{DriveError, Driver, Finish, Halt, Purpose};
 use runbook_engine::duration::Duration;
-use runbook_engine::error::ErrorKind;
+use runbook_engine::error::{ErrorKind, Outcome};
 use runbook_engine::event::EventKind;
-use runbook_engine::kinds::Repeat;
+use runbook_engine::kinds::{Effect, Repeat};
 use runbook_engine::redact::Redactor;
 use runbook_engine::state::{RunStatus, StepStatus};
 use runbook_engine::store::{Fence, StoreError, Write};
@@ -69,6 +69,17 @@ async fn an_unknown_outcome_of_a_step_that_may_not_be_repeated_asks_a_person() {
         assert_eq!((state.status, bench.world.count("a")), (status_then, times), "{text}");
         assert_eq!(state.step("a").unwrap().answers[0].by, "somebody else");
     }
+}
+
+#[tokio::test]
+async fn what_only_reads_has_no_unknown_outcome() {
+    let bench = Bench::new();
+    let mut look = step("a", "once", &[]);
+    look.effect = Effect::READ;
+    look.retry.max_attempts = 1;
+    let state = bench.run("r", &plan(vec![look])).await;
+    assert_eq!(state.step("a").unwrap().error.as_ref().unwrap().outcome, Outcome::Failed);
+    assert_eq!(state.status, RunStatus::Failed, "nobody is asked");
 }
 
 #[tokio::test]
