@@ -13,8 +13,11 @@ use crate::bench::{Bench, PHRASES, ROWS, restore_in};
 /// What a crash in the middle of would cost most: each is tried before and after.
 const EFFECTS: [&str; 4] = ["backup: ", "redis-flush: flush", "sql-reset: commit", "sql: commit"];
 
+/// How many points after each of them are tried too, while it is being recorded.
+const AFTER: usize = 2;
+
 /// Of the other points one in so many is tried each time.
-const STRIDE: usize = 97;
+const STRIDE: usize = 131;
 
 /// How many commands a person types at most.
 const COMMANDS: usize = 12;
@@ -174,13 +177,10 @@ fn chosen(passed: &[Vec<String>]) -> Vec<Crash> {
         names.iter().enumerate().map(move |(at, name)| (name, Crash { command, point: at + 1 }))
     });
     let whole = std::env::var_os("WHOLE").is_some();
-    all.filter(|(name, _)| !is_inside(name))
-        .enumerate()
-        .filter(|(at, (name, _))| {
-            whole || at % STRIDE == 0 || EFFECTS.iter().any(|effect| name.contains(effect))
-        })
-        .map(|(_, (_, crash))| crash)
-        .collect()
+    let all: Vec<(&String, Crash)> = all.filter(|(name, _)| !is_inside(name)).collect();
+    let is_effect = |at: usize| EFFECTS.iter().any(|effect| all[at].0.contains(effect));
+    let near = |at: usize| (at.saturating_sub(AFTER)..=at).any(is_effect);
+    (0..all.len()).filter(|&at| whole || at % STRIDE == 0 || near(at)).map(|at| all[at].1).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

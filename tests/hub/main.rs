@@ -5,6 +5,7 @@ mod bench;
 mod key;
 #[cfg(feature = "crash-points")]
 mod kills;
+mod terminal;
 mod traps;
 mod way_back;
 mod whole;

@@ -65,18 +65,18 @@ impl<'a> Work<'a> {
     pub(super) async fn take(&self) -> Result<Outputs, StepError> {
         let series = had::series(self.cx).await?;
         let view = self.cx.ledger.view().await?;
+        let part = self.part()?;
+        // What an attempt that was killed left: a backup half written, or a second name of a whole one.
+        let _ = tokio::fs::remove_file(&part).await;
         if let Some(outputs) = had::outputs::<Outputs>(&view, series) {
             return self.still_there(outputs).await;
         }
-        let part = self.part()?;
         for batch in view.unsettled {
             let announced = Outputs::deserialize(&batch.what).map_err(|error| {
                 StepError::new(ErrorKind::Bug, format!("the ledger is unreadable: {error}"))
             })?;
             if self.digest(&self.step.file).await.is_ok_and(|(sha256, _)| sha256 == announced.sha256) {
                 let settlement = had::settlement(&announced, series, json!({ "written": true }))?;
-                // The process may have died before it took away the name that the file had while it was written.
-                let _ = tokio::fs::remove_file(&part).await;
                 self.cx.ledger.settle(batch.number, Settlement { done: 1, ..settlement }).await?;
                 return Ok(announced);
             }
