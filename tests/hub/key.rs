@@ -19,8 +19,14 @@ async fn a_hub_without_a_key_gets_one_that_a_reset_takes() {
     let mut bench = Bench::start().await;
     let exec = keyless(&bench).await;
     let exec: Vec<&str> = exec.iter().map(String::as_str).collect();
-    let said = bench.expect(5, &exec).await;
     let file = bench.path("badge-key");
+    // A plan of it only reads.
+    let environment = || std::fs::read(bench.kit.var("HUB_ENV_FILE")).unwrap();
+    let before = environment();
+    let said = bench.expect(0, &[&["plan"][..], &exec[1..]].concat()).await;
+    assert!(said.contains("SET THE KEY") && !file.exists() && environment() == before, "{said}");
+    bench.assert_untouched().await;
+    let said = bench.expect(5, &exec).await;
     assert!(!file.exists(), "nothing is made before the answer");
     let said = bench.expect(0, &["answer", &run_in(&said), "SET THE KEY"]).await;
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
