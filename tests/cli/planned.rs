@@ -311,13 +311,14 @@ fn a_bound_run_that_is_killed_goes_on_within_its_plan() {
     let run = place.newest();
     for round in 0..3 {
         let started = place.start(&["answer", &run, "DELETE 8 FILES"]);
-        std::thread::sleep(Duration::from_millis(60 + 25 * round));
+        std::thread::sleep(Duration::from_millis(25 + 25 * round));
         started.kill();
         place.write(&format!("logs/late-{round}.log"), "it is in no plan");
     }
     let ran = place.run(&["resume", &run]);
     let ran = if ran.code == 5 { place.run(&["answer", &run, "DELETE 8 FILES"]) } else { ran };
-    assert_eq!(ran.code, 0, "{}", ran.err);
+    // A fast machine may have been done before it was killed.
+    assert!(ran.code == 0 || ran.err.contains("has succeeded"), "{}: {}", ran.code, ran.err);
     let left: BTreeSet<String> = (0..3).map(|round| format!("late-{round}.log")).collect();
     assert_eq!(present(&place), left);
 }

@@ -169,6 +169,20 @@ fn programs_of_a_killed_plan_are_ended_by_the_next_command() {
 }
 
 #[test]
+fn what_was_to_be_known_after_a_step_may_be_so_before_it() {
+    let place = Place::new();
+    place.runbook(
+        "sooner",
+        "steps:\n  - { id: make, uses: command, with: { argv: [touch, made], effect: { class: write, repeat: repeatable } } }\n\
+         \x20 - { id: look, uses: command, with: { argv: [cat, made], effect: { class: read, repeat: repeatable } } }\n",
+    );
+    let said = place.expect(0, &["plan", "sooner.yaml", "-o", "p.json"]).out;
+    assert!(said.contains("known after make"), "{said}");
+    place.write("made", "");
+    place.expect(0, &["exec", "--plan", "p.json"]);
+}
+
+#[test]
 fn a_plan_that_is_told_to_stop_says_by_what() {
     for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
         let place = Place::new();

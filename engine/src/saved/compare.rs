@@ -258,8 +258,11 @@ pub fn foreseen(
             }
             continue;
         }
+        // What failed then, and was to be looked at again after another step, may be so already: the reviewer saw no more than that.
+        let sooner = after.effect.class == Class::Read
+            && matches!((&before.standing, &after.standing), (Standing::After(_), Standing::Read));
         let mut say = |how: String| moved.push(Moved::new(What::Target, &after.step, how));
-        if !still && before.standing != after.standing {
+        if !still && !sooner && before.standing != after.standing {
             say(format!("{} then, and {} now", stands(&before.standing), stands(&after.standing)));
         } else if before.effect != after.effect {
             let word = |effect: Effect| json!(effect.class).as_str().unwrap_or_default().to_owned();
