@@ -5,10 +5,11 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use runbook_engine::artifact::{Artifact, ArtifactLines, ArtifactWriter, Artifacts};
-use runbook_engine::error::{ErrorKind, StepError};
+use runbook_engine::error::StepError;
 use runbook_engine::saved::TargetSet;
 use serde::{Deserialize, Serialize};
 
+use crate::bound::drift;
 use crate::collections::Versions;
 use crate::external_sort::Sorter;
 use crate::manifest::{Entry, Keys};
@@ -152,8 +153,7 @@ pub async fn target_set(
 /// Of kind drift: what is there is not what a reviewed plan says. `done` is what was not.
 pub(crate) fn refuses(words: &str, plan: &str, done: &str) -> StepError {
     let plan = plan.get(..12).unwrap_or(plan);
-    StepError::new(ErrorKind::Drift, format!("the items are not those of the reviewed plan {plan}: {words}"))
-        .with_help(format!("nothing was {done}; cancel the run, make a new plan and have it reviewed"))
+    drift(format!("the items are not those of the reviewed plan {plan}: {words}"), done)
 }
 
 /// Compares two sets, and writes down what is in both and did not change, but that it may have gone in part: a manifest. What a key's size

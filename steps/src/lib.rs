@@ -3,11 +3,13 @@
 //! One file per kind. A kind is its configuration struct: its doc comments are the reference page and the JSON Schema. Adding one
 //! is a new file and its lines in [`catalog`].
 
+pub mod apply_mode;
 pub mod approval;
 pub mod archive;
 pub mod assert;
 pub mod backoff;
 pub mod backup;
+mod bound;
 pub mod branch_protection;
 pub mod catalog;
 pub mod check_report;

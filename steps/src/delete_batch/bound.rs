@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use runbook_engine::artifact::Artifact;
 use runbook_engine::error::{ErrorKind, StepError};
-use runbook_engine::plan::{Drift, Reviewed};
+use runbook_engine::plan::Drift;
 use runbook_engine::step::LedgerView;
 use serde::{Deserialize, Serialize};
 
 use super::DeleteBatch;
 use super::record::{Cursor, Intended, decode, encode};
 use super::versions::complete_set;
+use crate::bound::{Facts, as_reviewed};
 use crate::collections::{Collection, Guard};
 use crate::keyset::{Against, Few, hold_against, refuses};
 use crate::kind::Context;
@@ -42,38 +43,15 @@ pub(super) fn describe(step: &DeleteBatch, cx: &Context) -> Result<String, StepE
 }
 
 /// What goes or changes with what is deleted, by collection; nothing for one with which nothing else does.
-pub(super) async fn followers(
-    step: &DeleteBatch,
-    cx: &Context,
-) -> Result<BTreeMap<String, String>, StepError> {
-    let mut all = BTreeMap::new();
+pub(super) async fn followers(step: &DeleteBatch, cx: &Context) -> Result<Facts, StepError> {
+    let mut all = Facts::new();
     for name in &step.collections.0 {
         let follows = cx.resources.collection(name)?.follows().await?;
         if !follows.is_empty() {
-            all.insert(format!("`{name}`"), cx.redactor.text(&follows.join("; ")));
+            all.insert(format!("with `{name}`"), cx.redactor.text(&follows.join("; ")));
         }
     }
     Ok(all)
-}
-
-/// Of kind drift when something else goes with what is deleted than the plan says.
-async fn same_followers(step: &DeleteBatch, cx: &Context, reviewed: &Reviewed) -> Result<(), StepError> {
-    let planned = reviewed.binds.get(&cx.step).cloned().unwrap_or_default();
-    let now = followers(step, cx).await?;
-    let names: BTreeSet<&String> = planned.keys().chain(now.keys()).collect();
-    let words = |what: Option<&String>| what.map_or_else(|| "nothing".to_owned(), String::clone);
-    let moved: Vec<String> = names
-        .into_iter()
-        .filter(|name| planned.get(*name) != now.get(*name))
-        .map(|name| {
-            format!(
-                "with {name} went {} then, and goes {} now",
-                words(planned.get(name)),
-                words(now.get(name))
-            )
-        })
-        .collect();
-    if moved.is_empty() { Ok(()) } else { Err(refuses(&moved.join("; "), &reviewed.id, "deleted")) }
 }
 
 /// What of the manifests may be deleted: all of it without a plan; with one, what is in the plan. Of kind drift when the plan is to be
@@ -88,7 +66,8 @@ pub(super) async fn bind(step: &DeleteBatch, cx: &Context) -> Result<Bound, Step
         let message = "the reviewed plan says nothing of what this step would delete";
         return Err(StepError::new(ErrorKind::Drift, message).with_help("make a new plan"));
     };
-    same_followers(step, cx, reviewed).await?;
+    let follow = reviewed.binds.get(&cx.step).cloned().unwrap_or_default();
+    as_reviewed(reviewed, &follow, &followers(step, cx).await?, "deleted")?;
     let view = cx.ledger.view().await?;
     if let Some(bound) = bound_before(step, cx, &view).await? {
         return Ok(bound);

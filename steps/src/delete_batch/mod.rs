@@ -110,7 +110,7 @@ with:
         let mut does = format!("delete from {what}");
         let binds = bound::followers(&self, cx).await?;
         for (of, what) in &binds {
-            let _ = write!(does, "; with {of} go or change, unbound and beside the limits: {what}");
+            let _ = write!(does, "; {of} go or change, unbound and beside the limits: {what}");
         }
         let population = work::population(&self, cx).await?;
         Ok(Foresight { does, touches: vec![set], binds, population, ..Foresight::default() })

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::work::Work;
+use crate::apply_mode::Mode;
 use crate::kind::{Context, End, Step, read_now, would};
 use crate::one_or_many::OneOrMany;
 
@@ -22,6 +23,8 @@ use crate::one_or_many::OneOrMany;
 ///
 /// After an apply all objects are compared again, and the step fails when one is not as the manifests say. A field that somebody else
 /// manages and the manifests set to another value is a conflict: it fails the step, and `force` takes the field over.
+///
+/// A reviewed plan binds the files: when one of them holds something else by then, nothing is applied.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KubernetesApply {
@@ -44,18 +47,6 @@ pub struct KubernetesApply {
 
 fn default_manager() -> String {
     "runbook".to_owned()
-}
-
-/// What is done about the objects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// Tells what `apply` would change.
-    Plan,
-    /// Makes it so.
-    Apply,
-    /// Fails unless it is so.
-    Verify,
 }
 
 /// What was found and done.
@@ -141,6 +132,7 @@ impl Step for KubernetesApply {
             Mode::Plan => {}
             Mode::Verify => work.same(&before)?,
             Mode::Apply => {
+                work.as_reviewed()?;
                 for (at, object) in before.iter().enumerate() {
                     if object.action != Action::Keep {
                         cx.checkpoint()?;
@@ -163,6 +155,7 @@ impl Step for KubernetesApply {
             Action::Change => format!("change {} at {}", object.words(), object.fields.join(", ")),
             Action::Keep => format!("keep {}", object.words()),
         });
-        Ok(would(words.collect::<Vec<_>>().join("; ")))
+        let does = words.collect::<Vec<_>>().join("; ");
+        Ok(Foresight { binds: work.facts(), ..would(does) })
     }
 }

@@ -1,6 +1,7 @@
 //! One attempt of `kubernetes-apply`.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use kube::Api;
@@ -12,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::manifest::{Wanted, read};
 use super::{Action, KubernetesApply, Object, Outputs};
+use crate::bound::{Facts, as_reviewed};
 use crate::connections::kubernetes::Kubernetes;
 use crate::kind::Context;
 use crate::retry::patiently;
@@ -26,6 +28,7 @@ const KEPT: [&str; 6] =
 /// One attempt.
 pub(super) struct Work<'a> {
     step: &'a KubernetesApply,
+    cx: &'a Context,
     cluster: Arc<Kubernetes>,
     objects: Vec<Known>,
     sha256: Vec<String>,
@@ -40,7 +43,7 @@ struct Known {
 
 impl<'a> Work<'a> {
     /// Reads the manifests, and asks the cluster for the kinds in them.
-    pub(super) async fn begin(step: &'a KubernetesApply, cx: &Context) -> Result<Self, StepError> {
+    pub(super) async fn begin(step: &'a KubernetesApply, cx: &'a Context) -> Result<Self, StepError> {
         let cluster = cx.resources.connection::<Kubernetes>(&step.connection)?;
         let (wanted, sha256) = read(&step.files.0).await?;
         cx.checkpoint()?;
@@ -62,7 +65,24 @@ impl<'a> Work<'a> {
             };
             objects.push(Known { wanted, namespace, api });
         }
-        Ok(Self { step, cluster, objects, sha256 })
+        Ok(Self { step, cx, cluster, objects, sha256 })
+    }
+
+    /// Which files they are, and what is in them: what a plan binds.
+    pub(super) fn facts(&self) -> Facts {
+        let files = self.step.files.0.iter().zip(&self.sha256).enumerate();
+        let fact = |(at, (path, sha256)): (usize, (&PathBuf, &String))| {
+            let name = format!("file {} {}", at + 1, path.display());
+            (self.cx.redactor.text(&name), format!("sha256 {sha256}"))
+        };
+        files.map(fact).collect()
+    }
+
+    /// Of kind drift when the run was started with a plan that saw other files. A plan that could not ask the cluster yet binds none.
+    pub(super) fn as_reviewed(&self) -> Result<(), StepError> {
+        let reviewed = self.cx.history.plan.reviewed.as_ref();
+        let planned = reviewed.and_then(|reviewed| Some((reviewed, reviewed.binds.get(&self.cx.step)?)));
+        planned.map_or(Ok(()), |(reviewed, planned)| as_reviewed(reviewed, planned, &self.facts(), "applied"))
     }
 
     /// What an apply would do to each object, told by the server.

@@ -14,6 +14,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::apply_mode::Mode;
+use crate::bound::{Facts, as_reviewed};
 use crate::connections::s3::{S3, failed, is_missing};
 use crate::kind::{Context, End, Step, read_now, would};
 use crate::one_or_many::OneOrMany;
@@ -23,6 +25,8 @@ use crate::retry::patiently;
 ///
 /// S3 knows a bucket's rules only as a whole. So they are read, changed, written at once, and read again: there is no moment without
 /// the rule, every rule that is about something else stays as it is, and the step fails when one does not.
+///
+/// A reviewed plan binds the rules of the prefix that are removed: when they are others by then, nothing is written.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct S3Lifecycle {
@@ -39,18 +43,6 @@ pub struct S3Lifecycle {
     /// What the rule is called when one has to be added. Default: `expire-` and the prefix.
     #[serde(default)]
     pub id: Option<String>,
-}
-
-/// What is done about the rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// Tells what `apply` would do.
-    Plan,
-    /// Makes it so.
-    Apply,
-    /// Fails unless it is so.
-    Verify,
 }
 
 /// What was found and done.
@@ -114,8 +106,9 @@ impl Step for S3Lifecycle {
         }
         let bucket = cx.resources.connection::<S3>(&self.connection)?;
         let (change, prefix) = self.change(&rules(&bucket, cx).await?)?;
+        let binds = facts(&change, cx);
         let days = self.expire_days.unwrap_or_default();
-        Ok(would(match (change.adds, change.removed) {
+        let does = match (change.adds, change.removed.len()) {
             (false, 0) => {
                 format!("nothing: objects below {prefix} of {} expire after {days} days", bucket.describe())
             }
@@ -124,7 +117,8 @@ impl Step for S3Lifecycle {
                 bucket.describe(),
                 if adds { "add" } else { "keep" },
             ),
-        }))
+        };
+        Ok(Foresight { binds, ..would(does) })
     }
 }
 
@@ -156,7 +150,7 @@ impl S3Lifecycle {
         let looked = self.prefix.0.iter().map(|prefix| rules::verify(before, prefix, self.expire_days));
         let wrong: Vec<String> = looked.filter_map(Result::err).collect();
         if wrong.is_empty() {
-            let same = rules::Change { rules: before.to_vec(), removed: 0, adds: false };
+            let same = rules::Change { rules: before.to_vec(), removed: Vec::new(), adds: false };
             return Ok(self.outputs(bucket, before, &same));
         }
         Err(StepError::gate(format!("the lifecycle of {}: {}", bucket.describe(), wrong.join("; "))))
@@ -169,7 +163,11 @@ impl S3Lifecycle {
         cx: &Context,
     ) -> Result<Outputs, StepError> {
         let (change, prefix) = self.change(before)?;
-        if change.adds || change.removed > 0 {
+        if change.adds || !change.removed.is_empty() {
+            if let Some(reviewed) = &cx.history.plan.reviewed {
+                let planned = reviewed.binds.get(&cx.step).cloned().unwrap_or_default();
+                as_reviewed(reviewed, &planned, &facts(&change, cx), "written")?;
+            }
             cx.checkpoint()?;
             crash::point("before writing the lifecycle");
             cx.unless_abandoned(patiently(|| write(bucket, &change.rules))).await?;
@@ -209,12 +207,21 @@ impl S3Lifecycle {
             bucket: bucket.describe(),
             rules_before: before.len() as u64,
             prefix_rules_before: before.iter().filter(about).count() as u64,
-            removed: change.removed,
+            removed: change.removed.len() as u64,
             added: change.adds,
             rules_after: change.rules.len() as u64,
             rules: change.rules.iter().map(rules::shown).collect(),
         }
     }
+}
+
+/// The rules that go, by their ids and numbers: what a plan binds.
+fn facts(change: &rules::Change, cx: &Context) -> Facts {
+    let fact = |(at, rule): (usize, &LifecycleRule)| {
+        let name = format!("rule {} to be removed", at + 1);
+        (name, cx.redactor.text(&rules::shown(rule).to_string()))
+    };
+    change.removed.iter().enumerate().map(fact).collect()
 }
 
 /// The rules of a bucket; none when it has no lifecycle.

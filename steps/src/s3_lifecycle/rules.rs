@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 pub(super) struct Change {
     /// The rules as they will be: those of others as they are, where they are, and one of ours.
     pub(super) rules: Vec<LifecycleRule>,
-    /// How many rules of the prefix are left out.
-    pub(super) removed: u64,
+    /// The rules of the prefix that are left out.
+    pub(super) removed: Vec<LifecycleRule>,
     /// Whether a rule has to be added, because none says what is wanted.
     pub(super) adds: bool,
 }
@@ -55,15 +55,13 @@ pub(super) fn change(
 ) -> Result<Change, StepError> {
     let ours = |rule: &LifecycleRule| prefix_of(rule) == Some(prefix) && only_expires(rule);
     let kept = rules.iter().position(|rule| ours(rule) && days_of(rule) == Some(days));
-    let mut after: Vec<LifecycleRule> = rules
-        .iter()
-        .enumerate()
-        .filter(|(at, rule)| Some(*at) == kept || !ours(rule))
-        .map(|(_, rule)| rule.clone())
-        .collect();
-    let removed = (rules.len() - after.len()) as u64;
+    let (mut after, mut removed) = (Vec::new(), Vec::new());
+    for (at, rule) in rules.iter().enumerate() {
+        let stays = Some(at) == kept || !ours(rule);
+        if stays { &mut after } else { &mut removed }.push(rule.clone());
+    }
     if kept.is_none() {
-        if after.iter().any(|rule| rule.id() == Some(id)) {
+        if after.iter().any(|rule: &LifecycleRule| rule.id() == Some(id)) {
             return Err(StepError::refused(format!(
                 "the bucket has a rule `{id}` that is about something else"
             ))
@@ -141,12 +139,12 @@ mod tests {
 
         let changed = change(&all, "a/", 45, "new").unwrap();
         assert_eq!(
-            (ids(&changed.rules), changed.removed, changed.adds),
-            (vec!["other", "uploads", "tagged", "deeper", "new"], 1, true)
+            (ids(&changed.rules), ids(&changed.removed), changed.adds),
+            (vec!["other", "uploads", "tagged", "deeper", "new"], vec!["old"], true)
         );
         // Done again, nothing changes, whatever it is called.
         let again = change(&changed.rules, "a/", 45, "another").unwrap();
-        assert_eq!((again.rules.as_slice(), again.removed, again.adds), (changed.rules.as_slice(), 0, false));
+        assert_eq!(again, Change { rules: changed.rules, removed: Vec::new(), adds: false });
         assert!(change(&all, "a/", 45, "other").is_err(), "the id of somebody else's rule is not taken");
     }
 

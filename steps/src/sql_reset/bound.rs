@@ -1,12 +1,11 @@
 //! What a reviewed plan saw of a schema binds what is dropped.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use runbook_engine::error::{ErrorKind, StepError};
+use runbook_engine::error::StepError;
 use sha2::{Digest as _, Sha256};
 
 use super::files::File;
 use super::survey::{Survey, first};
+use crate::bound::{Facts, as_reviewed, drift};
 use crate::connections::sql::{Cell, Dialect, Failure, Session, quoted};
 use crate::digest::hex;
 use crate::kind::Context;
@@ -20,7 +19,7 @@ const PAGE: u64 = 1000;
 /// What is in a schema, and what it is made anew from, by name: what a plan shows and a run is held to.
 pub(super) struct Bound {
     /// Each table with its rows, the enums, each file with its digest.
-    pub facts: BTreeMap<String, String>,
+    pub facts: Facts,
     /// Whether the contents of the rows are in it.
     pub contents: bool,
 }
@@ -35,7 +34,7 @@ pub(super) async fn bound(
     cx: &Context,
 ) -> Result<Bound, Failure> {
     let contents = dialect != Dialect::MySql && survey.rows <= MOST_ROWS;
-    let mut facts = BTreeMap::new();
+    let mut facts = Facts::new();
     for (name, rows) in &survey.tables {
         let mut fact = format!("{rows} rows");
         if contents {
@@ -70,33 +69,12 @@ impl Bound {
     /// Of kind drift when the run was started with a plan that saw something else.
     pub fn judge(&self, cx: &Context) -> Result<(), StepError> {
         let Some(reviewed) = &cx.history.plan.reviewed else { return Ok(()) };
-        let id = reviewed.short_id();
-        let refused = |message: String| {
-            StepError::new(ErrorKind::Drift, message)
-                .with_help("nothing was dropped; cancel the run, make a new plan and have it reviewed")
+        let Some(planned) = reviewed.binds.get(&cx.step) else {
+            let id = reviewed.short_id();
+            let message = format!("the reviewed plan {id} says nothing of what this step would drop");
+            return Err(drift(message, "dropped"));
         };
-        let planned = reviewed.binds.get(&cx.step).ok_or_else(|| {
-            refused(format!("the reviewed plan {id} says nothing of what this step would drop"))
-        })?;
-        let names: BTreeSet<&String> = planned.keys().chain(self.facts.keys()).collect();
-        let words = |fact: Option<&String>| fact.map_or_else(|| "not there".to_owned(), String::clone);
-        let moved: Vec<String> = names
-            .into_iter()
-            .filter(|name| planned.get(*name) != self.facts.get(*name))
-            .map(|name| {
-                format!("{name}: {} then, and {} now", words(planned.get(name)), words(self.facts.get(name)))
-            })
-            .collect();
-        match moved.len() {
-            0 => Ok(()),
-            more => {
-                let shown = moved.iter().take(5).cloned().collect::<Vec<_>>().join("; ");
-                let rest = if more > 5 { format!("; and {} more", more - 5) } else { String::new() };
-                Err(refused(format!(
-                    "what would be dropped is not what the reviewed plan {id} saw: {shown}{rest}"
-                )))
-            }
-        }
+        as_reviewed(reviewed, planned, &self.facts, "dropped")
     }
 }
 
@@ -157,6 +135,8 @@ fn row_hash(row: &[Cell]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]

@@ -1,6 +1,6 @@
 //! A run in memory, in which one step after the other is entered as the engine would.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
@@ -10,8 +10,9 @@ use runbook_engine::drive::{LEASE, LiveHub};
 use runbook_engine::error::StepError;
 use runbook_engine::event::{Answer, Event, EventKind};
 use runbook_engine::kinds::Effect;
-use runbook_engine::plan::{Plan, PlannedStep};
+use runbook_engine::plan::{Plan, PlannedStep, Reviewed};
 use runbook_engine::redact::Redactor;
+use runbook_engine::saved::Foresight;
 use runbook_engine::state::RunStatus;
 use runbook_engine::step::{History, Lazy, Ledger, Obligations, RunInfo, StepContext, StepEnd};
 use runbook_engine::store::memory::MemoryStore;
@@ -150,6 +151,32 @@ impl Bench {
     /// Where artifacts are.
     pub fn artifacts(&self) -> Artifacts {
         Artifacts::new(self.folder.path().join("artifacts"), self.redactor.clone())
+    }
+
+    /// What a step would do, as a plan finds it.
+    pub async fn foresee(&self, step: &str) -> Result<Foresight, StepError> {
+        let planned = self.plan.step(step).unwrap();
+        let entry = catalog::step(&planned.uses).unwrap();
+        (entry.foresee)(planned.with.clone(), (entry.info.effect)(&planned.with), self.context(step)).await
+    }
+
+    /// Makes the run one that was started with a reviewed plan, which bound this for a step.
+    pub fn review(&mut self, step: &str, binds: &BTreeMap<String, String>) {
+        let reviewed = Reviewed {
+            id: "0".repeat(64),
+            made_by: String::new(),
+            made_at: Timestamp::now(),
+            seen_by: String::new(),
+            expires_at: Timestamp::now(),
+            systems: BTreeMap::new(),
+            sets: BTreeMap::new(),
+            settings: BTreeMap::new(),
+            binds: [(step.to_owned(), binds.clone())].into(),
+            skipped: BTreeSet::new(),
+            promised: BTreeSet::new(),
+            asks: BTreeSet::new(),
+        };
+        self.plan = Arc::new(Plan { reviewed: Some(reviewed), ..Plan::clone(&self.plan) });
     }
 
     /// Enters a step once: its outputs, or why it failed.

@@ -53,7 +53,8 @@ struct Cluster {
 }
 
 impl Cluster {
-    async fn run(&self, mode: &str, manifest: &str, more: Value) -> Result<Value, StepError> {
+    /// A run with one step of this mode.
+    async fn bench(&self, mode: &str, manifest: &str, more: Value) -> Bench {
         let file = self.folder.path().join("manifest.yaml");
         fs::write(&file, manifest).unwrap();
         let mut with = json!({ "connection": "cluster", "mode": mode, "files": file });
@@ -63,7 +64,12 @@ impl Cluster {
             into[name] = value.clone();
         }
         let step = planned("it", "kubernetes-apply", with);
-        Bench::new(vec![step], json!({ "cluster": connection }), json!({})).await.enter("it").await
+        Bench::new(vec![step], json!({ "cluster": connection }), json!({})).await
+    }
+
+    /// What it comes to.
+    async fn run(&self, mode: &str, manifest: &str, more: Value) -> Result<Value, StepError> {
+        self.bench(mode, manifest, more).await.enter("it").await
     }
 
     async fn gate(&self, mode: &str, manifest: &str, more: Value, told: &str) {
@@ -131,7 +137,24 @@ async fn manifests_are_planned_applied_and_verified_by_the_server_itself() {
     cluster.run("verify", RULE, json!({ "namespace": "monitoring", "field_manager": "helm" })).await.unwrap();
     cluster.run("apply", &other, json!({ "namespace": "monitoring", "force": true })).await.unwrap();
 
+    bound(&cluster).await;
     refusals(&cluster).await;
+}
+
+/// A manifest that was changed after a plan of it was reviewed is not applied.
+async fn bound(cluster: &Cluster) {
+    let monitoring = json!({ "namespace": "monitoring", "force": true });
+    let mut reviewed = cluster.bench("apply", &RULE.replace("'45'", "'60'"), monitoring.clone()).await;
+    let seen = reviewed.foresee("it").await.unwrap().binds;
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    reviewed.review("it", &seen);
+    let file = cluster.folder.path().join("manifest.yaml");
+    let planned = fs::read_to_string(&file).unwrap();
+    fs::write(&file, planned.replace("'60'", "'1'")).unwrap();
+    let error = reviewed.enter("it").await.unwrap_err();
+    assert!(error.kind == ErrorKind::Drift && error.message.contains("manifest.yaml"), "{error:?}");
+    cluster.gate("verify", &planned, monitoring, "is another at /data/days").await;
+    reviewed.enter("it").await.unwrap();
 }
 
 async fn refusals(cluster: &Cluster) {

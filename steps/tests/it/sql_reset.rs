@@ -1,14 +1,10 @@
 //! `sql-reset` on every database.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use jiff::Timestamp;
 use runbook_engine::error::{ErrorKind, StepError};
-use runbook_engine::kinds::Effect;
-use runbook_engine::plan::{Plan, PlannedStep, Reviewed};
-use runbook_steps::catalog;
+use runbook_engine::plan::PlannedStep;
 use runbook_steps::connections::sql::Dialect;
 use serde_json::{Value, json};
 
@@ -108,29 +104,14 @@ async fn as_planned(db: &Db, contents: bool) {
     db.execute("create table seen (id integer primary key, \"t\" varchar(20)); insert into seen values (1, 'x'), (2, null)".replace('"', if db.dialect() == Dialect::MySql { "`" } else { "\"" }).as_str()).await;
     let foreseen = async || {
         let bench = Bench::new(vec![step(&with)], db.connections(), json!({})).await;
-        let foresee = catalog::step("sql-reset").unwrap().foresee;
-        foresee(with.clone(), Effect::DESTROY, bench.context("wipe")).await.unwrap()
+        bench.foresee("wipe").await.unwrap()
     };
     let seen = foreseen().await;
     assert_eq!(seen.binds["table `seen`"].contains("sha256"), contents, "{:?}", seen.binds);
     assert_eq!(seen.binds, foreseen().await.binds);
     let enter = async |binds: &BTreeMap<String, String>| {
         let mut bench = Bench::new(vec![step(&with)], db.connections(), json!({})).await;
-        let reviewed = Reviewed {
-            id: "0".repeat(64),
-            made_by: String::new(),
-            made_at: Timestamp::now(),
-            seen_by: String::new(),
-            expires_at: Timestamp::now(),
-            systems: BTreeMap::new(),
-            sets: BTreeMap::new(),
-            settings: BTreeMap::new(),
-            binds: [("wipe".to_owned(), binds.clone())].into(),
-            skipped: BTreeSet::new(),
-            promised: BTreeSet::new(),
-            asks: BTreeSet::new(),
-        };
-        bench.plan = Arc::new(Plan { reviewed: Some(reviewed), ..Plan::clone(&bench.plan) });
+        bench.review("wipe", binds);
         bench.enter("wipe").await
     };
     let changes = ["update seen set id = 3 where id = 2", "insert into seen values (4, 'y')"];

@@ -11,15 +11,19 @@ use super::make;
 use crate::common::{Bench, planned};
 use runbook_sandbox::weed::Weed;
 
-/// What one step of this mode comes to.
-async fn run(weed: &Weed, mode: &str, more: Value) -> Result<Value, StepError> {
+/// A run with one step of this mode.
+async fn bench(weed: &Weed, mode: &str, more: Value) -> Bench {
     let mut with = json!({ "connection": "bucket", "mode": mode, "prefix": "chat/staging/" });
     for (key, value) in more.as_object().unwrap() {
         with[key] = value.clone();
     }
     let step = planned("rule", "s3-lifecycle", with);
-    let bench = Bench::new(vec![step], json!({ "bucket": weed.bucket("rules") }), json!({})).await;
-    bench.enter("rule").await
+    Bench::new(vec![step], json!({ "bucket": weed.bucket("rules") }), json!({})).await
+}
+
+/// What it comes to.
+async fn run(weed: &Weed, mode: &str, more: Value) -> Result<Value, StepError> {
+    bench(weed, mode, more).await.enter("rule").await
 }
 
 fn rule(id: &str, prefix: &str, days: i32) -> LifecycleRule {
@@ -85,6 +89,26 @@ async fn a_rule_is_made_so_beside_those_of_others() {
         .await
         .unwrap_err();
     run(&weed, "verify", json!({ "prefix": ["chat/staging/", "logs/"] })).await.unwrap();
+
+    // A plan binds the rules that go, and what has become so already is no drift.
+    set(&s3, vec![rule("a", "chat/staging/", 30)]).await;
+    let days = json!({ "expire_days": 20, "id": "ours" });
+    let mut reviewed = bench(&weed, "apply", days).await;
+    let seen = reviewed.foresee("rule").await.unwrap().binds;
+    reviewed.review("rule", &seen);
+    set(&s3, vec![rule("a", "chat/staging/", 31), rule("b", "chat/staging/", 32)]).await;
+    let error = reviewed.enter("rule").await.unwrap_err();
+    assert!(error.kind == ErrorKind::Drift && error.message.contains("rule 2 to be removed"), "{error:?}");
+    assert_eq!(ids(&s3).await, ["a", "b"]);
+    set(&s3, vec![rule("a", "chat/staging/", 30)]).await;
+    reviewed.enter("rule").await.unwrap();
+    reviewed.enter("rule").await.unwrap();
+    assert_eq!(ids(&s3).await, ["ours"]);
+    set(
+        &s3,
+        vec![rule("near", "chat/stag", 9), rule("other", "logs/", 7), rule("ours", "chat/staging/", 45)],
+    )
+    .await;
 
     // What would expire more than it says.
     let error = run(&weed, "apply", json!({ "expire_days": 45, "prefix": "chat/prod" })).await.unwrap_err();
