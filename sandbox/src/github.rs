@@ -17,7 +17,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{instrument::instrument, serve, time};
+use crate::{instrument::instrument, serve};
 
 /// Serve the part of GitHub's API that tells what protects a branch, on 127.0.0.1 until SIGTERM, or until standard input ends.
 ///
@@ -74,7 +74,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .map(|text| text.split_once(':').with_context(|| format!("{text:?} is not OWNER/NAME:BRANCH")))
         .collect::<Result<_, _>>()?;
     let listener = serve::bind(args.port).await?;
-    eprintln!("{}", json!({ "ts": time::now(), "evt": "listening", "port": listener.local_addr()?.port() }));
+    serve::announce(&listener)?;
     serve::until_released(listener, instrument(router(&branches))).await
 }
 

@@ -4,6 +4,7 @@
 //! told to fail in a chosen way. The binary `sandbox` starts them; [`Sandbox`] and [`Chatkit`] do so from a test.
 
 pub mod admin;
+mod api;
 pub mod chat;
 mod crypto;
 pub mod database;
@@ -26,5 +27,6 @@ mod supervisor;
 mod time;
 pub mod weed;
 
+pub use api::Api;
 pub use handle::{Chatkit, Options, Server, sandbox_binary};
 pub use held::Sandbox;

@@ -18,11 +18,14 @@ use axum::{
     extract::connect_info::Connected,
     serve::{IncomingStream, Listener},
 };
+use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
 };
+
+use crate::time;
 
 /// How long requests in flight may take once the server was asked to stop.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -110,6 +113,13 @@ pub(crate) async fn bind(port: u16) -> anyhow::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .await
         .with_context(|| format!("cannot listen on port {port}"))
+}
+
+/// Says on stderr, as the access log of the servers is said there, that connections are taken now and on which port.
+pub(crate) fn announce(listener: &TcpListener) -> io::Result<()> {
+    let port = listener.local_addr()?.port();
+    eprintln!("{}", json!({ "ts": time::now(), "evt": "listening", "port": port }));
+    Ok(())
 }
 
 /// Serves until SIGTERM or SIGINT (requests in flight are finished), or until standard input ends (at once).

@@ -54,7 +54,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let secret = var("JWT_SECRET").context("JWT_SECRET is not set")?;
     let chat = Arc::new(Chat { secret, storage: storage(&var).await?, metrics: Metrics::default() });
     let listener = serve::bind(args.port).await?;
-    eprintln!("{}", json!({ "ts": time::now(), "evt": "listening", "port": listener.local_addr()?.port() }));
+    serve::announce(&listener)?;
     serve::until_released(listener, instrument(router(chat))).await
 }
 

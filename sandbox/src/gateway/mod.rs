@@ -79,7 +79,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     });
     tokio::spawn(cleanup::run(Arc::clone(&gateway)));
     let listener = serve::bind(port).await?;
-    eprintln!("{}", json!({ "ts": time::now(), "evt": "listening", "port": listener.local_addr()?.port() }));
+    serve::announce(&listener)?;
     let router = instrument(router(gateway)).layer(middleware::from_fn(access_log));
     serve::until_released(listener, router).await
 }

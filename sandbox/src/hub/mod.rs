@@ -114,7 +114,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             json!({ "ts": time::now(), "level": "warn", "msg": format!("badges were not signed anew: {error}") })
         );
     }
-    eprintln!("{}", json!({ "ts": time::now(), "evt": "listening", "port": listener.local_addr()?.port() }));
+    serve::announce(&listener)?;
     serve::until_released(listener, instrument(router(hub, args.did_document))).await
 }
 

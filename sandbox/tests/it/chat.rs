@@ -1,56 +1,31 @@
 //! The stand-in of the chat API, on a real S3 store and without one.
 
-use std::process::Stdio;
-
 use reqwest::multipart::{Form, Part};
 use reqwest::{Client, StatusCode, redirect};
 use runbook_sandbox::chat::token;
-use runbook_sandbox::sandbox_binary;
 use runbook_sandbox::weed::{ACCESS_KEY, SECRET_KEY, Weed};
+use runbook_sandbox::{Api, sandbox_binary};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, Command};
 
 const SECRET: &str = "jwt secret";
 
 /// The API as a process.
 struct Chat {
-    _child: Child,
-    url: String,
+    api: Api,
     http: Client,
-    said: String,
-    _rest: Lines<BufReader<ChildStderr>>,
 }
 
 impl Chat {
     /// Starts one; what it said when it did not come to listen.
     async fn start(environment: &[(&str, &str)]) -> Result<Self, String> {
-        let mut child = Command::new(sandbox_binary().unwrap())
-            .args(["chat-api", "--port", "0"])
-            .env_clear()
-            .env("JWT_SECRET", SECRET)
-            .envs(environment.iter().copied())
-            .stdin(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = String::new();
-        while let Some(line) = lines.next_line().await.unwrap() {
-            said.push_str(&line);
-            let line: Value = serde_json::from_str(&line).unwrap_or_default();
-            if line["evt"] == "listening" {
-                let url = format!("http://127.0.0.1:{}", line["port"]);
-                let http = Client::builder().redirect(redirect::Policy::none()).build().unwrap();
-                return Ok(Self { _child: child, url, http, said, _rest: lines });
-            }
-        }
-        Err(said)
+        let all = [&[("JWT_SECRET", SECRET)], environment].concat();
+        let api = Api::start(&sandbox_binary().unwrap(), "chat-api", &all).await;
+        let http = Client::builder().redirect(redirect::Policy::none()).build().unwrap();
+        api.map(|api| Self { api, http }).map_err(|error| error.to_string())
     }
 
     async fn send(&self, token: &str, form: Form) -> (StatusCode, Value) {
-        let request = self.http.post(format!("{}/v1/chat/attachments/upload", self.url)).multipart(form);
+        let request = self.http.post(format!("{}/v1/chat/attachments/upload", self.api.url)).multipart(form);
         let answer = request.bearer_auth(token).send().await.unwrap();
         (answer.status(), answer.json().await.unwrap())
     }
@@ -61,7 +36,7 @@ impl Chat {
     }
 
     async fn get(&self, path: &str) -> reqwest::Response {
-        self.http.get(format!("{}{path}", self.url)).send().await.unwrap()
+        self.http.get(format!("{}{path}", self.api.url)).send().await.unwrap()
     }
 }
 
@@ -78,7 +53,7 @@ async fn with_s3_a_download_leads_to_the_store_and_without_it_does_not() {
     ];
     // Without its bucket it falls back, or does not start.
     let local = Chat::start(&s3).await.unwrap();
-    assert!(local.said.contains("falling back to local chat attachment storage"), "{}", local.said);
+    assert!(local.api.said.contains("falling back to local chat attachment storage"), "{}", local.api.said);
     let (_, kept) = local.upload(b"here", "a b.png", "image/png").await;
     let answer = local.get(kept["url"].as_str().unwrap()).await;
     assert_eq!((answer.status(), &answer.bytes().await.unwrap()[..]), (StatusCode::OK, &b"here"[..]));

@@ -1,68 +1,41 @@
 //! The stand-in of the hub, on a real PostgreSQL and a real Redis.
 
-use std::process::Stdio;
-
 use reqwest::{Client, StatusCode};
 use runbook_sandbox::database::{DatabaseServer, Kind};
 use runbook_sandbox::hub::SCHEMA;
 use runbook_sandbox::redis::RedisServer;
-use runbook_sandbox::sandbox_binary;
+use runbook_sandbox::{Api, sandbox_binary};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, Command};
 
 const RING: &str = r#"insert into "Ring" (id, slug, name, "updatedAt", "ownerDid") values ('r1', 'spool', 'The Spool', now(), 'did:web:hub');
     insert into "RingRole" (id, "ringId", name, permissions) values ('o1', 'r1', 'member', '["post_content"]')"#;
 
 /// A hub as a process.
-struct Hub {
-    child: Child,
-    url: String,
-    /// What it said before it listened.
-    said: String,
-    _rest: Lines<BufReader<ChildStderr>>,
-}
+struct Hub(Api);
 
 impl Hub {
     async fn start(database: &DatabaseServer, cache: &RedisServer, more: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(sandbox_binary().unwrap())
-            .args(["hub-api", "--port", "0"])
-            .env_clear()
-            .envs([("DATABASE_URL", database.url()), ("REDIS_URL", cache.url())])
-            .envs([("RING_HUB_URL", "https://hub.example"), ("INSTANCE_DID", "did:web:hub")])
-            .envs(more.iter().copied())
-            .stdin(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = String::new();
-        loop {
-            let line =
-                lines.next_line().await.unwrap().unwrap_or_else(|| panic!("it does not listen: {said}"));
-            said.push_str(&line);
-            let line: Value = serde_json::from_str(&line).unwrap_or_default();
-            if line["evt"] == "listening" {
-                return Self { child, url: format!("http://127.0.0.1:{}", line["port"]), said, _rest: lines };
-            }
-        }
+        let (database, cache) = (database.url(), cache.url());
+        let own = [("DATABASE_URL", database.as_ref()), ("REDIS_URL", cache.as_ref())];
+        let named = [("RING_HUB_URL", "https://hub.example"), ("INSTANCE_DID", "did:web:hub")];
+        let all = [&own, &named, more].concat();
+        Self(Api::start(&sandbox_binary().unwrap(), "hub-api", &all).await.unwrap())
     }
 
     async fn get(&self, path: &str) -> (StatusCode, Value) {
-        let answer = Client::new().get(format!("{}{path}", self.url)).send().await.unwrap();
+        let answer = Client::new().get(format!("{}{path}", self.0.url)).send().await.unwrap();
         (answer.status(), answer.json().await.unwrap())
     }
 
     async fn join(&self, did: &str) -> (StatusCode, Value) {
         let request =
-            Client::new().post(format!("{}/trp/join", self.url)).json(&json!({ "ringSlug": "spool" }));
+            Client::new().post(format!("{}/trp/join", self.0.url)).json(&json!({ "ringSlug": "spool" }));
         let answer = request.header("Signature", format!("keyId=\"{did}#key\"")).send().await.unwrap();
         (answer.status(), answer.json().await.unwrap())
     }
 
     async fn is_valid(&self, badge: &str) -> bool {
-        let mut url: reqwest::Url = self.url.parse().unwrap();
+        let mut url: reqwest::Url = self.0.url.parse().unwrap();
         url.path_segments_mut().unwrap().extend(["trp", "badges", badge, "verify"]);
         let answer: Value = Client::new().post(url).send().await.unwrap().json().await.unwrap();
         assert_eq!(answer["issuer"], "did:web:hub", "{answer}");
@@ -70,7 +43,7 @@ impl Hub {
     }
 
     async fn end(mut self) {
-        self.child.kill().await.unwrap();
+        self.0.kill().await.unwrap();
     }
 }
 
@@ -113,7 +86,8 @@ async fn a_ring_is_what_the_database_says() {
         (&json!(0), &json!("PUBLIC"), &json!([]))
     );
 
-    let unsigned = Client::new().post(format!("{}/trp/join", hub.url)).json(&json!({ "ringSlug": "spool" }));
+    let unsigned =
+        Client::new().post(format!("{}/trp/join", hub.0.url)).json(&json!({ "ringSlug": "spool" }));
     assert_eq!(unsigned.send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
     let (status, joined) = hub.join("did:web:ada").await;
     assert_eq!((status, &joined["membership"]["role"]), (StatusCode::CREATED, &json!("member")));
@@ -144,7 +118,7 @@ async fn a_badge_survives_a_restart_with_a_key_of_the_right_form_only() {
 
     // The raw PEM is taken for no key: a badge is given, and is worth nothing after a restart.
     let hub = Hub::start(&database, &cache, &raw).await;
-    assert!(hub.said.contains("is made for this process only"), "{}", hub.said);
+    assert!(hub.0.said.contains("is made for this process only"), "{}", hub.0.said);
     let badge = hub.join("did:web:ada").await.1["badge"]["id"].as_str().unwrap().to_owned();
     assert!(badge.starts_with("https://hub.example/badges/") && hub.is_valid(&badge).await);
     hub.end().await;
@@ -159,7 +133,7 @@ async fn a_badge_survives_a_restart_with_a_key_of_the_right_form_only() {
     // With a key of the right form all badges are signed anew, and stay so.
     for _ in 0..2 {
         let hub = Hub::start(&database, &cache, &good).await;
-        assert!(!hub.said.contains("RING_HUB_PRIVATE_KEY") && hub.is_valid(&badge).await, "{}", hub.said);
+        assert!(!hub.0.said.contains("RING_HUB_PRIVATE_KEY") && hub.is_valid(&badge).await, "{}", hub.0.said);
         hub.end().await;
     }
     let hub = Hub::start(&database, &cache, &good).await;
