@@ -10,11 +10,15 @@ mod place;
 mod bench;
 
 mod backup;
+mod bucket;
 mod chatkit;
+mod cluster;
 mod files;
 mod freezes;
+mod kinds;
 mod made;
 mod matrix;
+mod observed;
 mod picture;
 mod reconcile;
 mod redis;

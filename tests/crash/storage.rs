@@ -2,19 +2,16 @@
 
 use std::path::PathBuf;
 use std::process::Output;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use aws_sdk_s3::types::{
     BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter,
 };
-use runbook_engine::redact::Redactor;
 use runbook_sandbox::weed::Weed;
 use runbook_steps::connections::s3::S3;
-use runbook_steps::kind::{NoVault, Vault};
-use runbook_steps::resources::Resources;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use crate::bucket::Bucket;
 use crate::matrix::{Case, explore};
 use crate::picture::RUNTIME;
 use crate::place::Place;
@@ -23,14 +20,12 @@ use crate::trial::{Recovery, World, run_in};
 /// How many objects are deleted; in batches of 3.
 const OBJECTS: u64 = 7;
 
-/// The store of this process, with a bucket of its own for every world.
+/// The store of this process.
 static STORE: OnceLock<Value> = OnceLock::new();
-static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 struct Storage {
     place: Place,
-    bucket: String,
-    s3: Arc<S3>,
+    bucket: Bucket,
 }
 
 fn rule(id: &str, prefix: &str, days: i32) -> LifecycleRule {
@@ -44,7 +39,6 @@ fn rule(id: &str, prefix: &str, days: i32) -> LifecycleRule {
 /// Writes what is there in the beginning: the objects, one beside them, and a rule of somebody else.
 async fn fill(s3: &S3) {
     let client = s3.client().await;
-    client.create_bucket().bucket(s3.bucket()).send().await.unwrap();
     let names = (0..OBJECTS).map(|at| format!("in/{at}")).chain(["other/kept".to_owned()]);
     for name in names {
         let put = client.put_object().bucket(s3.bucket()).key(&name);
@@ -57,19 +51,13 @@ async fn fill(s3: &S3) {
 }
 
 fn make() -> Box<dyn World> {
-    let bucket = format!("world-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-    let mut settings = STORE.get().unwrap().clone();
-    settings["bucket"] = json!(bucket);
-    let one = Map::from_iter([("bucket".to_owned(), settings.clone())]);
-    let vault: Arc<dyn Vault> = Arc::new(NoVault);
-    let resources = Resources::open(&one, &Map::new(), &Redactor::default(), &vault).unwrap();
-    let s3 = resources.connection::<S3>("bucket").unwrap();
-    RUNTIME.block_on(fill(&s3));
+    let bucket = Bucket::make(STORE.get().unwrap());
+    RUNTIME.block_on(fill(&bucket.s3));
     let place = Place::new();
     std::fs::create_dir(place.path("kept")).unwrap();
     let text = format!(
         r#"connections:
-  bucket: {settings}
+  bucket: {}
   kept: {{ type: directory, path: "{}" }}
 collections:
   objects: {{ type: s3-objects, connection: bucket, prefix: in/ }}
@@ -88,25 +76,11 @@ steps:
 finally:
   - {{ id: report, uses: report }}
 "#,
+        bucket.settings,
         place.path("kept").display(),
     );
     place.runbook("storage", &text);
-    Box::new(Storage { place, bucket, s3 })
-}
-
-impl Drop for Storage {
-    /// The store keeps room for each bucket apart.
-    fn drop(&mut self) {
-        RUNTIME.block_on(async {
-            let client = self.s3.client().await;
-            let listed = client.list_objects_v2().bucket(&self.bucket).send().await;
-            let objects = listed.unwrap().contents.unwrap_or_default();
-            for key in objects.iter().filter_map(|object| object.key()) {
-                let _ = client.delete_object().bucket(&self.bucket).key(key).send().await;
-            }
-            let _ = client.delete_bucket().bucket(&self.bucket).send().await;
-        });
-    }
+    Box::new(Storage { place, bucket })
 }
 
 impl World for Storage {
@@ -129,7 +103,7 @@ impl World for Storage {
     fn names(&self) -> Vec<(String, String)> {
         vec![
             (self.place.path("").display().to_string(), "WORLD/".to_owned()),
-            (self.bucket.clone(), "BUCKET".to_owned()),
+            (self.bucket.name.clone(), "BUCKET".to_owned()),
         ]
     }
 
@@ -141,11 +115,10 @@ impl World for Storage {
 
     fn picture(&self) -> Value {
         RUNTIME.block_on(async {
-            let client = self.s3.client().await;
-            let listed = client.list_objects_v2().bucket(&self.bucket).send().await.unwrap();
-            let keys: Vec<&str> = listed.contents().iter().filter_map(|object| object.key()).collect();
-            let rules =
-                client.get_bucket_lifecycle_configuration().bucket(&self.bucket).send().await.unwrap();
+            let keys = self.bucket.keys().await;
+            let client = self.bucket.s3.client().await;
+            let rules = client.get_bucket_lifecycle_configuration().bucket(&self.bucket.name).send();
+            let rules = rules.await.unwrap();
             let rules: Vec<Value> = rules
                 .rules()
                 .iter()
