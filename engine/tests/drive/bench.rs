@@ -60,6 +60,7 @@ impl Executor for Scripted {
             "gate" if cx.attempt < 2 => Err(StepError::gate("closed")),
             "once" if cx.attempt < 2 => Err(StepError::transient("no answer").unknown()),
             "panic" => panic!("a step panics"),
+            "confides" => Err(StepError::gate("it is not hunter2").with_help("type hunter2 instead")),
             "slow" | "purge" => {
                 let batches = call.with["batches"].as_u64().unwrap_or(200);
                 for number in 0..batches {
@@ -94,11 +95,8 @@ impl Executor for Scripted {
                 let released = cx.obligations.release("freeze").await?;
                 Ok(StepEnd::Done(json!({ "released": released.len() })))
             }
-            "ask" if cx.answers.is_empty() => Ok(StepEnd::Ask(Question::Phrase {
-                message: "go on?".to_owned(),
-                phrase: "YES".to_owned(),
-                facts: Vec::new(),
-            })),
+            "ask" if cx.answers.is_empty() => Ok(asks("YES")),
+            "ask twice" if cx.answers.len() < 2 => Ok(asks(["ONE", "TWO"][cx.answers.len()])),
             _ => Ok(StepEnd::Done(json!({ "step": call.id }))),
         }
     }
@@ -145,6 +143,11 @@ impl Executor for Scripted {
             present => Found::Foreign(present.to_owned()),
         })
     }
+}
+
+fn asks(phrase: &str) -> StepEnd {
+    let (message, phrase) = ("go on?".to_owned(), phrase.to_owned());
+    StepEnd::Ask(Question::Phrase { message, phrase, facts: Vec::new() })
 }
 
 pub fn step(id: &str, uses: &str, needs: &[&str]) -> PlannedStep {
@@ -231,9 +234,14 @@ pub fn status(state: &RunState, id: &str) -> StepStatus {
 }
 
 pub async fn answer(store: &dyn Store, state: &RunState, step: &str, text: &str) {
+    answered(store, state.seq, step, text).await.unwrap();
+}
+
+/// Answers in the place of somebody else, when nothing was recorded after this event.
+pub async fn answered(store: &dyn Store, after: u64, step: &str, text: &str) -> Result<(), StoreError> {
     let answer = Answer { text: text.to_owned(), by: "somebody else".to_owned(), at: Timestamp::now() };
     let what = EventKind::Answered { step: step.to_owned(), answer };
-    foreign(store, state.seq, what).await.unwrap();
+    foreign(store, after, what).await
 }
 
 pub async fn foreign(store: &dyn Store, after: u64, what: EventKind) -> Result<(), StoreError> {

@@ -7,9 +7,11 @@ use runbook_engine::drive::{DriveError, Finish, Purpose};
 use runbook_engine::event::Closed;
 use runbook_engine::plan::Plan;
 use runbook_engine::state::{ObligationPhase, RunStatus, StepStatus};
+use runbook_engine::store::StoreError;
 use serde_json::json;
 
 use crate::bench::*;
+use crate::common::new_run;
 
 #[tokio::test]
 async fn a_confirmation_before_the_freeze_was_lost_does_not_count_after_it() {
@@ -59,6 +61,22 @@ async fn a_failed_run_holds_its_freeze_until_it_is_cancelled() {
     let state = ended(bench.drive("r", Purpose::Cancel("me".to_owned())).await.unwrap());
     assert_eq!((state.status, bench.world.value().as_str()), (RunStatus::Cancelled, "25"));
     assert!(bench.store.obligations().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_failed_run_keeps_its_lock_key_as_long_as_it_holds_anything() {
+    let bench = Bench::new();
+    let mut gate = step("gate", "gate", &[]);
+    gate.retry.max_attempts = 1;
+    let free = Plan { lock: Some("key".to_owned()), ..plan(vec![gate.clone()]) };
+    assert_eq!(bench.run("nothing held", &free).await.status, RunStatus::Failed);
+    gate.needs = vec!["freeze".to_owned()];
+    let holds = Plan { lock: free.lock.clone(), ..plan(vec![step("freeze", "freeze", &[]), gate]) };
+    assert_eq!(bench.run("r", &holds).await.status, RunStatus::Failed);
+    let refused = bench.store.create(new_run("next", &free)).await;
+    assert_eq!(refused, Err(StoreError::Locked { key: "key".to_owned(), run: "r".to_owned() }));
+    ended(bench.drive("r", Purpose::Cancel("me".to_owned())).await.unwrap());
+    assert_eq!(bench.run("next", &free).await.status, RunStatus::Failed);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod common;
 #[path = "../common/driver.rs"]
 mod driver;
 mod freeze;
+mod prompt;
 
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
@@ -121,6 +122,21 @@ async fn a_panic_that_holds_a_secret_is_recorded_without_it() {
     assert!(error.causes.iter().any(|cause| cause.contains("panicked with message")), "{error:?}");
     let events = serde_json::to_string(&bench.store.events("r", 0).await.unwrap()).unwrap();
     assert!(!events.contains("step panics") && events.contains("a [REDACTED]"), "{events}");
+}
+
+#[tokio::test]
+async fn what_an_error_says_and_advises_is_recorded_without_secrets() {
+    let bench = Bench::new();
+    let mut confides = step("a", "confides", &[]);
+    confides.retry.max_attempts = 1;
+    bench.create("r", &plan(vec![confides])).await;
+    let driver = Driver { redactor: Redactor::new(["hunter2".to_owned()]), ..bench.driver() };
+    let state = ended(driver.drive("r", Purpose::GoOn).await.unwrap());
+    let error = state.step("a").unwrap().error.clone().unwrap();
+    assert_eq!(
+        (error.message.as_str(), error.help.as_deref()),
+        ("it is not [REDACTED]", Some("type [REDACTED] instead"))
+    );
 }
 
 #[tokio::test]
