@@ -14,6 +14,7 @@ pub mod github;
 mod handle;
 mod held;
 pub mod hub;
+pub mod image_api;
 mod instrument;
 pub mod kubernetes;
 mod presign;

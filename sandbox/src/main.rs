@@ -1,7 +1,7 @@
 //! The binary `sandbox`: stand-ins of the systems that the shipped runbooks act on.
 
 use clap::{Parser, Subcommand};
-use runbook_sandbox::{chat, demo, gateway, github, hub, remote, scenes, store};
+use runbook_sandbox::{chat, demo, gateway, github, hub, image_api, remote, scenes, store};
 
 /// Stand-ins of the systems that the shipped runbooks act on, as real servers on this machine.
 ///
@@ -42,6 +42,7 @@ enum Command {
     ChatApi(chat::Args),
     GithubApi(github::Args),
     HubApi(hub::Args),
+    ImageApi(image_api::Args),
 }
 
 #[tokio::main]
@@ -64,6 +65,7 @@ async fn main() {
         Command::ChatApi(args) => chat::run(args).await.map(|()| 0),
         Command::GithubApi(args) => github::run(args).await.map(|()| 0),
         Command::HubApi(args) => hub::run(args).await.map(|()| 0),
+        Command::ImageApi(args) => image_api::run(args).await.map(|()| 0),
     };
     let code = outcome.unwrap_or_else(|error| {
         eprintln!("sandbox: {error:#}");

@@ -5,6 +5,7 @@
 #[expect(dead_code, reason = "shared with the tests of the step kind, which use all of it")]
 mod proxy;
 
+mod api;
 mod planned;
 mod traps;
 mod whole;
@@ -113,12 +114,18 @@ impl Bench {
 
     /// Runs `runbook` to its end; the exit code and everything it said.
     async fn run(&self, arguments: &[&str]) -> (i32, String) {
+        self.run_with(arguments, &[]).await
+    }
+
+    /// The same with these variables beside the usual ones.
+    async fn run_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_runbook"));
         command
             .args(arguments)
             .env("DATABASE_URL", self.database.url())
             .env("S3_ACCESS_KEY", ACCESS_KEY)
             .env("S3_SECRET_KEY", SECRET_KEY)
+            .envs(variables.iter().copied())
             .env("RUNBOOK_STATE", format!("sqlite:{}", self.folder.path().join("state.db").display()))
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .stdin(Stdio::null())

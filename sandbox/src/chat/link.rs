@@ -23,7 +23,7 @@ pub fn token(secret: &str, subject: &str) -> String {
 }
 
 /// Who bears this token, when it is one of ours and not over.
-pub(super) fn bearer(secret: &str, token: &str) -> Option<String> {
+pub(crate) fn bearer(secret: &str, token: &str) -> Option<String> {
     let (signed, signature) = token.rsplit_once('.')?;
     let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
     if !crypto::verify_hmac(secret, signed.as_bytes(), &crypto::hex(&signature)) {

@@ -21,6 +21,7 @@ use metrics::Metrics;
 
 use storage::Storage;
 
+pub(crate) use link::bearer;
 pub use link::token;
 
 /// Serve the attachments of a chat API on 127.0.0.1 until SIGTERM, or until standard input ends.

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::{
     chat, crypto,
     prometheus::PrometheusServer,
-    supervisor::{Common, Environment, Scene, Service, Spec, Stage, stand},
+    supervisor::{Common, Environment, Scene, Stage, stand},
     weed::{ACCESS_KEY, SECRET_KEY, Weed},
 };
 
@@ -72,9 +72,9 @@ async fn scene(args: &Args, stage: &Stage) -> anyhow::Result<Scene> {
         ("CHAT_ATTACHMENT_STORAGE_BACKEND".into(), backend.into()),
     ];
     settings.extend(store.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-    let api = service(stage, "chat-api", Vec::new(), settings).await?;
+    let api = super::service(stage, "chat-api", Vec::new(), settings).await?;
     let branch = vec!["--branch".into(), format!("{REPOSITORY}:main").into()];
-    let github = service(stage, "github-api", branch, Vec::new()).await?;
+    let github = super::service(stage, "github-api", branch, Vec::new()).await?;
     if !args.unprotected {
         protect(&github.url()).await.context("the branch can not be protected")?;
     }
@@ -98,16 +98,6 @@ async fn scene(args: &Args, stage: &Stage) -> anyhow::Result<Scene> {
         routes: axum::Router::new(),
         held: vec![Box::new(prometheus), Box::new(weed)],
     })
-}
-
-async fn service(
-    stage: &Stage,
-    name: &'static str,
-    args: Vec<std::ffi::OsString>,
-    env: Vec<(String, String)>,
-) -> anyhow::Result<Service> {
-    let (stdout, stderr) = (stage.path(&format!("{name}.log")), stage.path(&format!("{name}.err")));
-    Service::start(Spec { name, args, env, env_file: None, stdout, stderr }).await
 }
 
 async fn protect(url: &str) -> anyhow::Result<()> {

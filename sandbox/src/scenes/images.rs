@@ -4,6 +4,7 @@ use anyhow::Context;
 use serde_json::json;
 
 use crate::{
+    chat, crypto,
     database::{DatabaseServer, Kind},
     supervisor::{Common, Scene, Stage, stand},
     weed::{ACCESS_KEY, SECRET_KEY, Weed},
@@ -12,7 +13,8 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   sandbox images -- bash                                               a shell beside the servers
-  sandbox images -- runbook exec reconcile-images -i mode=dry-run      look for the images whose files are lost";
+  sandbox images -- runbook exec reconcile-images -i mode=dry-run      look for the images whose files are lost
+  sandbox images -- sh -c 'runbook exec ask-image-api --inputs $ASK_INPUTS'    ask the API what it would mark";
 
 const BUCKET: &str = "real-staging";
 
@@ -31,7 +33,8 @@ pub const SCHEMA: &str = "create table users (id uuid primary key default gen_ra
 /// Start a PostgreSQL with images and an S3 store with their files, and run COMMAND beside them.
 ///
 /// COMMAND gets, in its environment: SANDBOX_DIR, SANDBOX_CONTROL_URL, DATABASE_URL, S3_ENDPOINT, S3_ACCESS_KEY, S3_SECRET_KEY,
-/// RUNBOOK_INPUTS (an inputs file for the runbook reconcile-images, which needs `-i mode=dry-run` or `-i mode=apply` beside it).
+/// IMAGE_API_URL, IMAGE_API_TOKEN, ASK_INPUTS (an inputs file for the runbook ask-image-api), RUNBOOK_INPUTS (one for
+/// reconcile-images, which needs `-i mode=dry-run` or `-i mode=apply` beside it).
 /// The sandbox stops when COMMAND ends, and exits with its code (128 + the signal that killed it).
 ///
 /// Without COMMAND, one JSON line with that environment goes to standard output, and the sandbox runs until
@@ -73,6 +76,16 @@ async fn scene(args: &Args, stage: &Stage) -> anyhow::Result<Scene> {
     for number in args.lost + 1..=args.images {
         store.put(BUCKET, &format!("uploads/{number}.jpg"), b"x".to_vec()).await?;
     }
+    let secret = crypto::hex(&crypto::random::<24>());
+    let settings = [
+        ("DATABASE_URL", database.url()),
+        ("S3_ENDPOINT", store.url.clone()),
+        ("S3_ACCESS_KEY", ACCESS_KEY.to_owned()),
+        ("S3_SECRET_KEY", SECRET_KEY.to_owned()),
+    ];
+    let own = [("JWT_SECRET", secret.clone()), ("RECONCILE_ENABLED", "1".to_owned())];
+    let named = settings.iter().chain(&own).map(|(name, value)| ((*name).to_owned(), value.clone()));
+    let api = super::service(stage, "image-api", Vec::new(), named.collect()).await?;
     let inputs = json!({
         "known_key": "known",
         "created_before": "2026-01-01T00:00:00Z",
@@ -80,19 +93,23 @@ async fn scene(args: &Args, stage: &Stage) -> anyhow::Result<Scene> {
         "s3_endpoint": store.url,
         "archive_dir": stage.text("archive"),
     });
-    std::fs::write(stage.path("inputs.yaml"), serde_yaml::to_string(&inputs)?)
-        .context("cannot write inputs.yaml")?;
+    let asked =
+        json!({ "api_url": api.url(), "bucket": BUCKET, "s3_endpoint": store.url, "known_key": "known" });
+    for (name, inputs) in [("inputs.yaml", inputs), ("ask.yaml", asked)] {
+        std::fs::write(stage.path(name), serde_yaml::to_string(&inputs)?)
+            .with_context(|| format!("cannot write {name}"))?;
+    }
     let mut environment = stage.environment();
+    environment.extend(settings);
     environment.extend([
-        ("DATABASE_URL", database.url()),
-        ("S3_ENDPOINT", store.url.clone()),
-        ("S3_ACCESS_KEY", ACCESS_KEY.to_owned()),
-        ("S3_SECRET_KEY", SECRET_KEY.to_owned()),
+        ("IMAGE_API_URL", api.url()),
+        ("IMAGE_API_TOKEN", chat::token(&secret, "auth0|test")),
+        ("ASK_INPUTS", stage.text("ask.yaml")),
         ("RUNBOOK_INPUTS", stage.text("inputs.yaml")),
     ]);
     Ok(Scene {
         environment,
-        services: Vec::new(),
+        services: vec![Box::new(api)],
         routes: axum::Router::new(),
         held: vec![Box::new(database), Box::new(store)],
     })
