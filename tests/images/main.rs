@@ -5,8 +5,12 @@
 #[expect(dead_code, reason = "shared with the tests of the step kind, which use all of it")]
 mod proxy;
 
+#[path = "../../steps/tests/it/reconcile/oracle.rs"]
+mod oracle;
+
 mod api;
 mod planned;
+mod scale;
 mod traps;
 mod whole;
 
@@ -119,20 +123,24 @@ impl Bench {
 
     /// The same with these variables beside the usual ones.
     async fn run_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
+        let output: Output = self.command(arguments).envs(variables.iter().copied()).output().await.unwrap();
+        let said = [output.stdout, output.stderr].map(|part| String::from_utf8_lossy(&part).into_owned());
+        (output.status.code().unwrap_or(-1), said.concat())
+    }
+
+    /// `runbook` with these arguments.
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_runbook"));
         command
             .args(arguments)
             .env("DATABASE_URL", self.database.url())
             .env("S3_ACCESS_KEY", ACCESS_KEY)
             .env("S3_SECRET_KEY", SECRET_KEY)
-            .envs(variables.iter().copied())
             .env("RUNBOOK_STATE", format!("sqlite:{}", self.folder.path().join("state.db").display()))
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .stdin(Stdio::null())
             .kill_on_drop(true);
-        let output: Output = command.output().await.unwrap();
-        let said = [output.stdout, output.stderr].map(|part| String::from_utf8_lossy(&part).into_owned());
-        (output.status.code().unwrap_or(-1), said.concat())
+        command
     }
 
     /// Runs the reconciliation with these inputs beside the usual ones; what it said.

@@ -1,6 +1,7 @@
 //! `reconcile`: rows of PostgreSQL, and what they name in a real S3 store.
 
 mod marks;
+mod oracle;
 mod proxy;
 mod scale;
 

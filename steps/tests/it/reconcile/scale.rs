@@ -5,56 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::oracle::{Planted, all, listed, oracle, planted};
 use super::{Fault, ORIGINAL, STAGED, World, mark, verdicts};
-
-/// What is planted in an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Planted {
-    Whole,
-    OriginalLost,
-    StagedLost,
-    Renamed,
-    Refused,
-    Broken,
-    Slow,
-    Elsewhere,
-    Nothing,
-    InError,
-    Deleted,
-}
-
-/// Independent of how it is found out: by the number of the image alone.
-fn planted(number: u64) -> Planted {
-    match number {
-        n if n % 997 == 1 => Planted::Refused,
-        n if n % 997 == 2 => Planted::Broken,
-        n if n % 997 == 3 => Planted::Slow,
-        n if n % 97 == 5 => Planted::OriginalLost,
-        n if n % 89 == 7 => Planted::StagedLost,
-        n if n % 101 == 9 => Planted::Renamed,
-        n if n % 83 == 11 => Planted::Elsewhere,
-        n if n % 79 == 13 => Planted::Nothing,
-        n if n % 73 == 15 => Planted::InError,
-        n if n % 71 == 17 => Planted::Deleted,
-        _ => Planted::Whole,
-    }
-}
-
-/// The verdict on an image; none when it is left out. Lost ones that cannot be looked up are unknown; what a listing has needs no look.
-fn oracle(number: u64, listing: bool) -> Option<&'static str> {
-    Some(match planted(number) {
-        Planted::InError | Planted::Deleted => return None,
-        Planted::OriginalLost | Planted::StagedLost | Planted::Renamed => "missing",
-        Planted::Elsewhere => "unresolvable",
-        // The object is there, and so the listing tells.
-        Planted::Refused | Planted::Broken if !listing => "unknown",
-        _ => "ok",
-    })
-}
-
-fn all(count: u64, wanted: impl Fn(Planted) -> bool) -> impl Iterator<Item = u64> {
-    (0..count).filter(move |number| wanted(planted(*number)))
-}
 
 async fn plant(world: &World, count: u64) {
     let url = world.url("uploads/");
@@ -65,17 +17,13 @@ async fn plant(world: &World, count: u64) {
              select n, '{url}' || n || '.jpg', 's3://real-staging/staged/' || n || '.jpg', 'ready' from generate_series(0, {count} - 1) n"
         ))
         .await;
-    let list = |wanted: Planted| {
-        let numbers: Vec<String> = all(count, |one| one == wanted).map(|number| number.to_string()).collect();
-        if numbers.is_empty() { "-1".to_owned() } else { numbers.join(",") }
-    };
     for (wanted, set) in [
         (Planted::Elsewhere, "original_url = 'https://cdn.example.com/' || id"),
         (Planted::Nothing, "original_url = null, staged_url = null"),
         (Planted::InError, "status = 'error', error = 'its own words'"),
         (Planted::Deleted, "deleted_at = now()"),
     ] {
-        world.db.execute(&format!("update images set {set} where id in ({})", list(wanted))).await;
+        world.db.execute(&format!("update images set {set} where id in ({})", listed(count, wanted))).await;
     }
     let lost = |one| matches!(one, Planted::OriginalLost | Planted::InError | Planted::Deleted);
     world
