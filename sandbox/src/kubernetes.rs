@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
 
 use crate::database::mortal;
 
@@ -23,6 +24,22 @@ pub struct KubernetesServer {
     port: u16,
     folder: tempfile::TempDir,
     children: Vec<Child>,
+}
+
+/// What makes rules of Prometheus known to a cluster.
+pub fn prometheus_rules() -> Value {
+    let names = json!({
+        "kind": "PrometheusRule", "listKind": "PrometheusRuleList", "plural": "prometheusrules", "singular": "prometheusrule",
+    });
+    let schema =
+        json!({ "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } });
+    let version = json!({ "name": "v1", "served": true, "storage": true, "schema": schema });
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": { "name": "prometheusrules.monitoring.coreos.com" },
+        "spec": { "group": "monitoring.coreos.com", "scope": "Namespaced", "names": names, "versions": [version] },
+    })
 }
 
 /// Where tests/kubernetes puts the program that it builds.
@@ -116,13 +133,66 @@ impl KubernetesServer {
         }
     }
 
-    async fn is_ready(&self) -> Result<bool> {
+    /// What the server answers to whoever may do everything. A body is an object for POST, and a merge patch for PATCH.
+    ///
+    /// # Errors
+    /// When there is no answer, or no success.
+    pub async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
+        let mut request = self.request(method, path)?;
+        if let Some(body) = body {
+            let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+            request = request.header("content-type", kind).body(body.to_string());
+        }
+        let answer = request.send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        ensure!(status.is_success(), "{method} {path}: {status} {text}");
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Makes rules of Prometheus known, and waits until they are served.
+    ///
+    /// # Errors
+    /// When the server does not take them.
+    pub async fn serve_prometheus_rules(&self) -> Result<()> {
+        let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+        self.call("POST", definitions, Some(&prometheus_rules())).await?;
+        let begun = Instant::now();
+        while let Err(error) = self.call("GET", "/apis/monitoring.coreos.com/v1/prometheusrules", None).await
+        {
+            ensure!(begun.elapsed() < PATIENCE, "rules of Prometheus are not served: {error}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+
+    /// A kubeconfig for whoever may do everything, with these contexts.
+    pub fn kubeconfig(&self, contexts: &[&str]) -> String {
+        let context = |name: &&str| json!({ "name": name, "context": { "cluster": "it", "user": "it" } });
+        let contexts: Vec<Value> = contexts.iter().map(context).collect();
+        json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{
+                "name": "it",
+                "cluster": { "server": self.url(), "certificate-authority": self.authorities() },
+            }],
+            "users": [{ "name": "it", "user": { "token": ADMIN } }],
+            "contexts": contexts,
+        })
+        .to_string()
+    }
+
+    fn request(&self, method: &str, path: &str) -> Result<reqwest::RequestBuilder> {
         let mut http = reqwest::Client::builder().no_proxy();
         for certificate in reqwest::Certificate::from_pem_bundle(&fs::read(self.authorities())?)? {
             http = http.add_root_certificate(certificate);
         }
-        let request = http.build()?.get(format!("{}/readyz", self.url())).bearer_auth(ADMIN);
-        Ok(request.send().await?.status().is_success())
+        let method = reqwest::Method::from_bytes(method.as_bytes())?;
+        Ok(http.build()?.request(method, format!("{}{path}", self.url())).bearer_auth(ADMIN))
+    }
+
+    async fn is_ready(&self) -> Result<bool> {
+        Ok(self.request("GET", "/readyz")?.send().await?.status().is_success())
     }
 }
 

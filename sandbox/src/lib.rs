@@ -27,6 +27,7 @@ pub mod store;
 mod supervisor;
 mod time;
 pub mod weed;
+pub mod workload;
 
 pub use api::Api;
 pub use handle::{Chatkit, Options, Server, sandbox_binary};

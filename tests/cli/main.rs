@@ -28,5 +28,6 @@ mod races;
 mod records;
 mod resume_table;
 mod scale;
+mod scaled;
 mod stopping;
 mod terminal;

@@ -5,7 +5,8 @@ use runbook_engine::event::{Closed, Obligation};
 use runbook_engine::expr::{self, Scope};
 use runbook_engine::plan::Plan;
 use runbook_engine::state::{ObligationPhase, ObligationState};
-use runbook_steps::freeze;
+use runbook_steps::freeze::{self, ByHand};
+use serde_json::Value;
 
 use super::{Facts, describe, row};
 use crate::format;
@@ -60,21 +61,26 @@ fn not_back(facts: &Facts<'_>, obligation: &Obligation, present: &str, lines: &m
     );
     row(facts, lines, "NOT BACK", &loud(&text));
     if let Some(command) = by_hand(facts.plan, obligation) {
+        let then = if command.puts_back { "this puts it back:" } else { "put it there, then" };
         // Never broken, so that it can be copied.
-        lines.push(format!("{:12}if the original is the right one, put it there, then  {command}", ""));
+        lines.push(format!("{:12}if the original is the right one, {then}  {}", "", command.line));
     }
 }
 
 /// What ends a release by hand, with the inputs in their places; as the runbook has it where it needs more than those.
-fn by_hand(plan: &Plan, obligation: &Obligation) -> Option<String> {
+fn by_hand(plan: &Plan, obligation: &Obligation) -> Option<ByHand> {
     let with = &plan.step(&obligation.step)?.with;
     let scope = Scope { inputs: plan.inputs.clone(), ..Scope::default() };
-    let known = |pointer: &str| expr::resolve(with.pointer(pointer)?, &scope).ok();
+    let known = |value: &Value| expr::resolve(value, &scope).unwrap_or_else(|_| value.clone());
     let mut resolved = with.clone();
-    for pointer in ["/env_file", "/command"] {
-        if let (Some(known), Some(place)) = (known(pointer), resolved.pointer_mut(pointer)) {
-            *place = known;
+    for pointer in ["/env_file", "/command", "/kubernetes"] {
+        if let Some(place) = resolved.pointer_mut(pointer) {
+            *place = known(place);
         }
     }
-    freeze::by_hand(&resolved, obligation)
+    let name = resolved.pointer("/kubernetes/connection").and_then(Value::as_str);
+    let connection = name.and_then(|name| plan.connections.get(name)?.as_object());
+    // Each by itself: one may hold a secret.
+    let connection = connection.into_iter().flatten().map(|(name, value)| (name.clone(), known(value)));
+    freeze::by_hand(&resolved, &connection.collect(), obligation)
 }

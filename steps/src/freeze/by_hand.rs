@@ -5,16 +5,49 @@ use serde_json::Value;
 
 use super::original_text;
 
-/// The command that ends the release of a freeze with these settings, once the original value is where it belongs, as it is typed in a
-/// shell: the restart of an env file's system, or the release command. None when there is none.
-pub fn by_hand(with: &Value, obligation: &Obligation) -> Option<String> {
+/// A command for a person, as it is typed in a shell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ByHand {
+    /// The line.
+    pub line: String,
+    /// Whether it puts the original value back; otherwise it is for after that.
+    pub puts_back: bool,
+}
+
+/// The command that ends the release of a freeze with these settings: the restart of an env file's system, the release command, or the one
+/// that scales a workload of the cluster of this connection. None when there is none.
+pub fn by_hand(with: &Value, connection: &Value, obligation: &Obligation) -> Option<ByHand> {
     if let Some(argv) = with.pointer("/env_file/restart/argv") {
-        return line(argv);
+        return Some(ByHand { line: line(argv)?, puts_back: false });
+    }
+    let original = original_text(obligation);
+    if let Some(scale) = with.get("kubernetes") {
+        return Some(ByHand { line: kubectl(scale, connection, &original)?, puts_back: true });
     }
     let release = line(with.pointer("/command/release")?)?;
     let value = obligation.replacement.as_str().unwrap_or_default();
-    let original = original_text(obligation);
-    Some(format!("RUNBOOK_VALUE={} RUNBOOK_ORIGINAL={} {release}", quoted(value), quoted(&original)))
+    let line = format!("RUNBOOK_VALUE={} RUNBOOK_ORIGINAL={} {release}", quoted(value), quoted(&original));
+    Some(ByHand { line, puts_back: true })
+}
+
+fn kubectl(scale: &Value, connection: &Value, replicas: &str) -> Option<String> {
+    let of = |name: &str| scale.get(name).and_then(Value::as_str);
+    let flags = [
+        ("kubeconfig", "--kubeconfig"),
+        ("context", "--context"),
+        ("server", "--server"),
+        ("ca_file", "--certificate-authority"),
+    ];
+    let mut words = vec!["kubectl".to_owned()];
+    for (name, flag) in flags {
+        if let Some(value) = connection.get(name).and_then(Value::as_str) {
+            words.extend([flag.to_owned(), quoted(value)]);
+        }
+    }
+    words.extend(["-n".to_owned(), quoted(of("namespace")?), "scale".to_owned()]);
+    words.push(quoted(&format!("{}/{}", of("kind")?.to_lowercase(), of("name")?)));
+    words.push(quoted(&format!("--replicas={replicas}")));
+    Some(words.join(" "))
 }
 
 fn line(argv: &Value) -> Option<String> {
@@ -54,14 +87,35 @@ mod tests {
 
     #[test]
     fn the_command_can_be_pasted_into_a_shell() {
+        let told = |with: Value, connection: Value| by_hand(&with, &connection, &obligation());
+        let line = |line: &str, puts_back| Some(ByHand { line: line.to_owned(), puts_back });
         let env_file = json!({ "env_file": { "restart": { "argv": ["systemctl", "restart", "a b"] } } });
-        assert_eq!(by_hand(&env_file, &obligation()).as_deref(), Some("systemctl restart 'a b'"));
+        assert_eq!(told(env_file, json!({})), line("systemctl restart 'a b'", false));
         let command = json!({ "command": { "release": ["./limit", "put"] } });
         assert_eq!(
-            by_hand(&command, &obligation()).as_deref(),
-            Some(r"RUNBOOK_VALUE=0 RUNBOOK_ORIGINAL='it'\''s 25' ./limit put")
+            told(command, json!({})),
+            line(r"RUNBOOK_VALUE=0 RUNBOOK_ORIGINAL='it'\''s 25' ./limit put", true)
         );
-        assert_eq!(by_hand(&json!({ "env_file": { "path": "/a" } }), &obligation()), None);
-        assert_eq!(by_hand(&json!({ "http": {} }), &obligation()), None);
+        assert_eq!(told(json!({ "env_file": { "path": "/a" } }), json!({})), None);
+        assert_eq!(told(json!({ "http": {} }), json!({})), None);
+    }
+
+    #[test]
+    fn a_workload_is_scaled_in_its_own_cluster() {
+        let with = json!({ "kubernetes": { "connection": "c", "kind": "StatefulSet", "namespace": "chat", "name": "db" } });
+        let original = json!({ "text": "3", "state": { "uid": "u", "replicas": 3 } });
+        let obligation = Obligation { original, ..obligation() };
+        for (connection, flags) in [
+            (json!({ "context": "a b" }), "--context 'a b'"),
+            (json!({ "kubeconfig": "/k", "context": "prod" }), "--kubeconfig /k --context prod"),
+            (
+                json!({ "server": "https://k:6443", "token": "t", "ca_file": "/ca" }),
+                "--server https://k:6443 --certificate-authority /ca",
+            ),
+        ] {
+            let told = by_hand(&with, &connection, &obligation).unwrap();
+            assert_eq!(told.line, format!("kubectl {flags} -n chat scale statefulset/db --replicas=3"));
+            assert!(told.puts_back);
+        }
     }
 }

@@ -128,7 +128,7 @@ impl Way for EnvFileWay {
         env_line::side(&present.present, &original.present, variable, value.as_str())
     }
 
-    fn possible(&self, original: &Value) -> Result<(), StepError> {
+    async fn possible(&self, _: &Context, original: &Value) -> Result<(), StepError> {
         let EnvFile { variable, value, .. } = &self.config;
         if let Some(restart) = &self.config.restart {
             let program = restart.argv.first().map_or("", |program| program.as_str());

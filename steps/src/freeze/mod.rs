@@ -6,6 +6,7 @@ mod command;
 mod env_file;
 mod env_line;
 mod http;
+mod kubernetes;
 #[cfg(test)]
 mod model;
 mod probe;
@@ -28,10 +29,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-pub use self::by_hand::by_hand;
+pub use self::by_hand::{ByHand, by_hand};
 pub use self::command::CommandWay;
 pub use self::env_file::{EnvFile, Restart};
 pub use self::http::HttpWay;
+pub use self::kubernetes::{KubernetesScale, Workload};
 use self::probe::Left;
 pub use self::probe::{Answered, Probe};
 use self::way::{Freezing, Releasing, Side, Way, freezing, releasing};
@@ -42,14 +44,15 @@ use crate::text::of_value;
 /// before it is changed, and it is put back by an `unfreeze` step, at the latest when the run ends, is cancelled, or has held it
 /// for `max_hold`; whatever happens to this process.
 ///
-/// Exactly one of `env_file`, `command` and `http` says how. With `probe` the freeze is proven by a request that a frozen system
-/// refuses; a freeze that turns out not to be effective is lifted at once, and the step fails.
+/// Exactly one of `env_file`, `command`, `http` and `kubernetes` says how. With `probe` the freeze is proven by a request that a frozen
+/// system refuses; a freeze that turns out not to be effective is lifted at once, and the step fails. A workload that `kubernetes` scales is
+/// proven to be without pods by the cluster, and one without pods answers no probe.
 ///
 /// A value that equals the replacement already is refused: somebody else froze the target, and the original value is not known.
 /// A value that is neither the original nor the replacement is never overwritten.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("oneOf" = [{"required": ["env_file"]}, {"required": ["command"]}, {"required": ["http"]}]))]
+#[schemars(extend("oneOf" = [{"required": ["env_file"]}, {"required": ["command"]}, {"required": ["http"]}, {"required": ["kubernetes"]}]))]
 pub struct Freeze {
     /// By a variable in an env file and a restart.
     #[serde(default)]
@@ -60,6 +63,9 @@ pub struct Freeze {
     /// By requests.
     #[serde(default)]
     http: Option<HttpWay>,
+    /// By scaling a workload of a Kubernetes cluster.
+    #[serde(default)]
+    kubernetes: Option<KubernetesScale>,
     /// The proof that it is effective. Default: none; the value alone is checked.
     #[serde(default)]
     probe: Option<Probe>,
@@ -88,7 +94,7 @@ pub struct FreezeOutputs {
     pub original: String,
     /// The value that freezes.
     pub replacement: Value,
-    /// Whether a probe has proven it.
+    /// Whether it is proven: by a probe, or by what the cluster says of a workload.
     pub proven: bool,
     /// What the system answered to the probe.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,7 +154,8 @@ impl Step for Freeze {
     max_hold: 2h
 ";
     const FLEETING_OUTPUTS: &'static [&'static str] = &["/frozen_at"];
-    const SHOWN_FIELDS: &'static [&'static str] = &["/env_file/restart", "/command", "/http", "/probe"];
+    const SHOWN_FIELDS: &'static [&'static str] =
+        &["/env_file/restart", "/command", "/http", "/kubernetes", "/probe"];
     type Outputs = FreezeOutputs;
 
     fn effect(_: &Value) -> Effect {
@@ -156,12 +163,12 @@ impl Step for Freeze {
     }
 
     async fn foresee(self, _: Effect, cx: &Context) -> Result<Foresight, StepError> {
-        let way = self.way(None)?;
+        let way = self.way(None, cx).await?;
         let present = way.read(cx).await?;
         if way.frozen(&present) {
             return Err(frozen_by_another(&*way, &present));
         }
-        way.possible(&present)?;
+        way.possible(cx, &present).await?;
         let does = would(format!(
             "change {} from {} to {}",
             way.label(),
@@ -178,11 +185,12 @@ impl Step for Freeze {
         }
         let (standing, way) = match cx.obligations.standing().await? {
             Some(standing) => {
-                let way = self.way(Some(&Original::of(&standing.obligation)?.state))?;
+                let original = Original::of(&standing.obligation)?.state;
+                let way = self.way(Some(&original), cx).await?;
                 (standing, way)
             }
             None => {
-                let way = self.way(None)?;
+                let way = self.way(None, cx).await.map_err(unread)?;
                 (self.take_on(&*way, cx).await?, way)
             }
         };
@@ -194,7 +202,7 @@ impl Step for Freeze {
             target: standing.obligation.target.clone(),
             original: original_text(&standing.obligation),
             replacement: standing.obligation.replacement.clone(),
-            proven: answered.is_some(),
+            proven: answered.is_some() || way.proves(),
             probe: answered,
             frozen_at: serde_json::from_value(frozen_at).unwrap_or_else(|_| Timestamp::now()),
         }))
@@ -206,7 +214,7 @@ impl Step for Freeze {
             return Ok(Release::Untouched);
         }
         let original = Original::of(obligation)?.state;
-        let way = self.way(Some(&original))?;
+        let way = self.way(Some(&original), cx).await?;
         let present = way.read(cx).await?;
         let what = releasing(way.side(&present, &original));
         if what == Releasing::Leave {
@@ -231,16 +239,22 @@ impl Step for Freeze {
 
     async fn inspect(self, obligation: &Obligation, look: Look, cx: &Context) -> Result<Found, StepError> {
         let original = Original::of(obligation)?.state;
-        let way = self.way(Some(&original))?;
+        let way = self.way(Some(&original), cx).await?;
         let present = way.read(cx).await?;
         match way.side(&present, &original) {
             Side::Original => return Ok(Found::Original),
             Side::Foreign => return Ok(Found::Foreign(way.text(&present))),
             Side::Ours => {}
         }
-        let Some(probe) = self.probe.as_ref().filter(|_| look == Look::Proof) else {
+        if look != Look::Proof {
             return Ok(Found::InForce);
-        };
+        }
+        if way.proves()
+            && let Some(words) = self.awaited(&*way, cx, &original, Side::Ours).await?
+        {
+            return Ok(Found::Ineffective(words));
+        }
+        let Some(probe) = &self.probe else { return Ok(Found::InForce) };
         probe.settle_earlier(cx).await?;
         let mut left = Left::default();
         match probe.prove(cx, self.settle, &mut left).await {
@@ -257,22 +271,22 @@ impl Step for Freeze {
 }
 
 impl Freeze {
-    fn way(&self, original: Option<&Value>) -> Result<Box<dyn Way>, StepError> {
-        match (&self.env_file, &self.command, &self.http) {
-            (Some(env_file), None, None) => Ok(Box::new(env_file.way(original)?)),
-            (None, Some(command), None) => Ok(Box::new(command.clone())),
-            (None, None, Some(http)) => Ok(Box::new(http.clone())),
-            _ => Err(StepError::invalid("exactly one of `env_file`, `command` and `http` is needed")),
+    async fn way(&self, original: Option<&Value>, cx: &Context) -> Result<Box<dyn Way>, StepError> {
+        match (&self.env_file, &self.command, &self.http, &self.kubernetes) {
+            (Some(env_file), None, None, None) => Ok(Box::new(env_file.way(original)?)),
+            (None, Some(command), None, None) => Ok(Box::new(command.clone())),
+            (None, None, Some(http), None) => Ok(Box::new(http.clone())),
+            (None, None, None, Some(kubernetes)) => Ok(Box::new(kubernetes.way(original, cx).await?)),
+            _ => {
+                let message = "exactly one of `env_file`, `command`, `http` and `kubernetes` is needed";
+                Err(StepError::invalid(message))
+            }
         }
     }
 
     /// Reads the original value and records the obligation to put it back. Nothing is changed.
     async fn take_on(&self, way: &dyn Way, cx: &Context) -> Result<Standing, StepError> {
-        let state = way.read(cx).await.map_err(|error| {
-            let message =
-                format!("the original value can not be read, so nothing was changed: {}", error.message);
-            StepError { message, ..error }
-        })?;
+        let state = way.read(cx).await.map_err(unread)?;
         if way.frozen(&state) {
             let held = cx.history.store.obligations().await.map_err(|error| error.for_step())?;
             if let Some(other) = held.iter().find(|one| one.obligation.target == way.target()) {
@@ -282,7 +296,7 @@ impl Freeze {
             }
             return Err(frozen_by_another(way, &state));
         }
-        way.possible(&state)?;
+        way.possible(cx, &state).await?;
         bound::as_planned(way, &state, cx)?;
         let original = Original { text: way.text(&state), state };
         let obligation = Obligation {
@@ -341,21 +355,29 @@ impl Freeze {
         cx.obligations.applied(&standing.id).await
     }
 
-    /// Waits until the value that is read is `side`'s.
+    /// Waits until the value that is read is `side`'s, and the system has taken it.
     async fn seen(&self, way: &dyn Way, cx: &Context, original: &Value, side: Side) -> Result<(), StepError> {
+        self.awaited(way, cx, original, side).await?.map_or(Ok(()), |words| Err(StepError::transient(words)))
+    }
+
+    /// Waits like [`Freeze::seen`]; what is not as it should be when the time is over.
+    async fn awaited(
+        &self,
+        way: &dyn Way,
+        cx: &Context,
+        original: &Value,
+        side: Side,
+    ) -> Result<Option<String>, StepError> {
         let deadline = Instant::now() + self.settle.0;
         let mut pause = StdDuration::from_millis(100);
         loop {
-            let problem = match way.read(cx).await {
-                Ok(present) if way.side(&present, original) == side => return Ok(()),
-                Ok(present) => {
-                    StepError::transient(format!("{} still reads {}", way.label(), way.text(&present)))
-                }
-                Err(error) if error.kind == ErrorKind::Transient => error,
-                Err(error) => return Err(error),
+            let problem = match looked(way, cx, original, side).await {
+                Ok(None) => return Ok(None),
+                Err(error) if error.kind != ErrorKind::Transient => return Err(error),
+                problem => problem,
             };
             if Instant::now() + pause >= deadline {
-                return Err(problem);
+                return problem;
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(StdDuration::from_secs(2));
@@ -374,6 +396,25 @@ impl Freeze {
             Err(error) => Err(error),
         }
     }
+}
+
+fn unread(error: StepError) -> StepError {
+    let message = format!("the original value can not be read, so nothing was changed: {}", error.message);
+    StepError { message, ..error }
+}
+
+/// What is not as it should be: the value, or what the system has made of it.
+async fn looked(
+    way: &dyn Way,
+    cx: &Context,
+    original: &Value,
+    side: Side,
+) -> Result<Option<String>, StepError> {
+    let present = way.read(cx).await?;
+    if way.side(&present, original) != side {
+        return Ok(Some(format!("{} still reads {}", way.label(), way.text(&present))));
+    }
+    way.unsettled(cx).await
 }
 
 fn frozen_by_another(way: &dyn Way, present: &Value) -> StepError {

@@ -51,8 +51,8 @@ pub(super) trait Way: Send + Sync {
     }
 
     /// Whether the replacement can be put in the place of the original, asked before anything is recorded or changed.
-    fn possible(&self, original: &Value) -> Result<(), StepError> {
-        let _ = original;
+    async fn possible(&self, cx: &Context, original: &Value) -> Result<(), StepError> {
+        let _ = (cx, original);
         Ok(())
     }
 
@@ -66,6 +66,17 @@ pub(super) trait Way: Send + Sync {
     async fn restart(&self, cx: &Context) -> Result<(), StepError> {
         let _ = cx;
         Ok(())
+    }
+
+    /// Whether `unsettled` asks the system itself, so that the freeze is proven without a probe.
+    fn proves(&self) -> bool {
+        false
+    }
+
+    /// What the system has still to do until the value that is there is in force, for people; none when it is done, or nobody can tell.
+    async fn unsettled(&self, cx: &Context) -> Result<Option<String>, StepError> {
+        let _ = cx;
+        Ok(None)
     }
 
     /// What to say when the probe shows that the system is not frozen although the value is there.

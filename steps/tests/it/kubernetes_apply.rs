@@ -4,30 +4,10 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use runbook_engine::error::{ErrorKind, StepError};
-use runbook_sandbox::kubernetes::{ADMIN, KubernetesServer, NOBODY};
+use runbook_sandbox::kubernetes::{ADMIN, KubernetesServer, NOBODY, prometheus_rules};
 use serde_json::{Value, json};
 
 use crate::common::{Bench, planned};
-
-/// What makes rules of Prometheus known to a cluster.
-const DEFINITION: &str = "
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: { name: prometheusrules.monitoring.coreos.com }
-spec:
-  group: monitoring.coreos.com
-  scope: Namespaced
-  names: { kind: PrometheusRule, plural: prometheusrules, singular: prometheusrule, listKind: PrometheusRuleList }
-  versions:
-    - name: v1
-      served: true
-      storage: true
-      schema: { openAPIV3Schema: { type: object, x-kubernetes-preserve-unknown-fields: true } }
----
-apiVersion: v1
-kind: Namespace
-metadata: { name: monitoring }
-";
 
 /// The alerts.
 const RULE: &str = "
@@ -89,7 +69,9 @@ async fn manifests_are_planned_applied_and_verified_by_the_server_itself() {
     let cluster = Cluster { server, folder: tempfile::tempdir().unwrap() };
     let monitoring = json!({ "namespace": "monitoring" });
     cluster.gate("plan", RULE, monitoring.clone(), "PrometheusRule").await;
-    let made = cluster.run("apply", DEFINITION, json!({})).await.unwrap();
+    let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "monitoring" } });
+    let before = format!("{}\n---\n{namespace}\n", prometheus_rules());
+    let made = cluster.run("apply", &before, json!({})).await.unwrap();
     assert_eq!((&made["created"], &made["unchanged"]), (&json!(2), &json!(0)), "{made}");
 
     // A plan and a look change nothing. It takes a moment until a new kind is served.

@@ -15,6 +15,7 @@ mod engine;
 mod fountain;
 mod freeze;
 mod freeze_chatkit;
+mod freeze_scale;
 mod http;
 mod kubernetes_apply;
 mod new_secrets;
