@@ -1,6 +1,7 @@
-//! `runbooks/chat-attachment-lifecycle.yaml`, run by the built binary against a real S3 store, a real Prometheus and stand-ins of the chat API
-//! and of GitHub, with what the prose and the scripts get wrong set on purpose.
+//! `runbooks/chat-attachment-lifecycle.yaml`, run by the built binary against a real S3 store, a real Prometheus, a real Kubernetes API server
+//! and stand-ins of the chat API and of GitHub, with what the prose and the scripts get wrong set on purpose.
 
+mod cluster;
 mod names;
 mod planned;
 mod site;
@@ -20,6 +21,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
+use cluster::Cluster;
 use names::Names;
 use site::Site;
 
@@ -61,6 +63,14 @@ impl Bench {
         fs::write(bench.path("bin/just"), RECIPES).unwrap();
         fs::set_permissions(bench.path("bin/just"), fs::Permissions::from_mode(0o755)).unwrap();
         bench
+    }
+
+    /// The same with a cluster, for what needs one; none where there is no server for it.
+    async fn with_cluster() -> Option<(Self, Cluster)> {
+        let cluster = Cluster::start().await?;
+        let bench = Self::start().await;
+        cluster.introduce(&bench);
+        Some((bench, cluster))
     }
 
     /// A server that is all in order, for an environment.

@@ -6,7 +6,7 @@ use crate::Bench;
 
 #[tokio::test]
 async fn a_plan_only_reads() {
-    let bench = Bench::start().await;
+    let Some((bench, cluster)) = Bench::with_cluster().await else { return };
     let site = bench.site("staging").await;
     site.set_rules(&[("logs/", 7), ("chat-attachments/staging/", 60)]).await;
     let inputs = site.inputs(&bench);
@@ -29,6 +29,11 @@ async fn a_plan_only_reads() {
     };
     let others: Vec<&String> = asked.iter().filter(|line| !reads(line)).collect();
     assert!(others.is_empty(), "{others:?}");
+    assert!(
+        said.contains("make PrometheusRule monitoring-staging/gotong-chat-attachment-lifecycle"),
+        "{said}"
+    );
+    assert!(cluster.alert("staging").await.is_null());
     // Of the recipes, the one that only looks.
     let called = bench.called();
     assert!(called.lines().all(|line| line.contains("chat-attachment-alerts-verify")), "{called}");

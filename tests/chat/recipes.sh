@@ -31,13 +31,14 @@ release-gates-surreal)
 hot-path-rollout)
     # As the real one: when the cluster can not be reached, it ends before it writes anything.
     [ "$how" = stale ] && exit 0
-    mode=apply word=PASS
+    mode=live word=PASS
     [ "$how" = dry-run ] && mode=dry-run
     [ "$how" = hold ] && word=FAIL
-    report chat-attachment-alerts-apply PASS "$mode"
+    # Its own changes of alerts and lifecycle, which are not asked for.
+    [ "$6$7" = falsefalse ]
     {
-        printf -- '- Date: %s\n- Overall result: `%s`\n- Go/no-go mode: `live`\n\n| Step | Result | Duration |\n|---|---|---|\n' "$now" "$word"
-        printf '| stage A go/no-go | %s | 3s |\n| chat alerts | PASS | 2s |\n| chat lifecycle | SKIPPED | 0s |\n' "$word"
+        printf -- '- Date: %s\n- Overall result: `%s`\n- Go/no-go mode: `%s`\n\n| Step | Result | Duration |\n|---|---|---|\n' "$now" "$word" "$mode"
+        printf '| stage A go/no-go | %s | 3s |\n| chat alerts | SKIPPED | 0s |\n| chat lifecycle | SKIPPED | 0s |\n' "$word"
     } >docs/research/hot-path-rollout-latest.md
     [ "$word" = PASS ]
     ;;

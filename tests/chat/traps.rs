@@ -39,6 +39,8 @@ async fn defaults_of_developers_and_placeholders_are_refused_before_anything() {
         ("github_url=http://localhost", "github_url is"),
         ("bucket=gotong-royong-evidence-dev", "is that of developers, and not of staging"),
         ("app_dir=ABSENT", "app_dir is missing"),
+        ("kubernetes_context=ABSENT", "kubernetes_context is missing"),
+        ("kubernetes_context=", "kubernetes_context is missing"),
     ] {
         let said = bench.exec(&staging, 4, &[wrong]).await;
         assert!(said.contains(told), "{wrong}: {said}");
@@ -86,7 +88,7 @@ async fn an_api_that_keeps_attachments_elsewhere_is_found_out() {
 
 #[tokio::test]
 async fn only_staging_that_passed_by_the_same_definition_leads_to_production() {
-    let bench = Bench::start().await;
+    let Some((bench, cluster)) = Bench::with_cluster().await else { return };
     let (sandbox, production) = (bench.site("sandbox").await, bench.site("production").await);
     let said = bench.exec(&production, 4, &[]).await;
     assert!(said.contains("staging_report is missing"), "{said}");
@@ -96,6 +98,7 @@ async fn only_staging_that_passed_by_the_same_definition_leads_to_production() {
     let of = |edit: &[(&str, serde_json::Value)]| {
         let mut report = report.clone();
         report["inputs"]["environment"] = json!("staging");
+        report["inputs"]["kubernetes_context"] = json!("staging");
         for (pointer, value) in edit {
             *report.pointer_mut(pointer).unwrap() = value.clone();
         }
@@ -114,6 +117,10 @@ async fn only_staging_that_passed_by_the_same_definition_leads_to_production() {
             "its `/inputs/bucket` is evidence-production too",
         ),
         (of(&[("/inputs/app_url", json!("http://app.production.example"))]), "and must be another"),
+        (
+            of(&[("/inputs/kubernetes_context", json!("production"))]),
+            "its `/inputs/kubernetes_context` is production too",
+        ),
         (of(&[("/reported_at", json!("2026-01-01T00:00:00Z"))]), "it is of 2026-01-01T00:00:00Z, before"),
     ] {
         fs::write(&edited, what.to_string()).unwrap();
@@ -129,32 +136,31 @@ async fn only_staging_that_passed_by_the_same_definition_leads_to_production() {
     fs::write(&edited, of(&[]).to_string()).unwrap();
     bench.exec(&production, 5, &[&proof]).await;
     assert!(path.exists() && production.rules().await.is_empty());
+    assert!(cluster.alert("production").await.is_null());
     assert!(!bench.called().contains("hot-path-rollout"));
 }
 
 #[tokio::test]
 async fn reports_of_another_run_a_dry_run_or_a_rollout_on_hold_stop_the_run() {
-    let bench = Bench::start().await;
+    let Some((bench, cluster)) = Bench::with_cluster().await else { return };
     let staging = bench.site("staging").await;
     // Left from before, and saying PASS.
     let reports = bench.path("app/docs/research");
     fs::create_dir_all(&reports).unwrap();
-    for name in ["hot-path-rollout", "chat-attachment-alerts-apply"] {
-        let old = "Date: 2026-02-25T08:09:10Z\nMode: `apply`\nGo/no-go mode: `live`\nStatus: `PASS`\n";
-        fs::write(reports.join(format!("{name}-latest.md")), old).unwrap();
-    }
+    let old = "Date: 2026-02-25T08:09:10Z\nGo/no-go mode: `live`\nOverall result: `PASS`\n";
+    fs::write(reports.join("hot-path-rollout-latest.md"), old).unwrap();
     bench.recipes("stale");
     let said = bench.confirmed(&staging, 4, &[]).await;
     assert!(said.contains("it is of 2026-02-25T08:09:10Z") && said.contains("not of this run"), "{said}");
     bench.cancel(&said).await;
     bench.recipes("dry-run");
     let said = bench.exec(&staging, 4, &[]).await;
-    assert!(said.contains("its mode is dry-run, not apply"), "{said}");
+    assert!(said.contains("its mode is dry-run, not live"), "{said}");
     bench.cancel(&said).await;
     bench.recipes("hold");
     let said = bench.exec(&staging, 4, &[]).await;
     assert!(
-        said.contains("rollout") && !said.contains("Its reports are of this run and say PASS failed"),
+        said.contains("rollout") && !said.contains("Its report is of this run and says PASS failed"),
         "{said}"
     );
     assert!(
@@ -166,6 +172,29 @@ async fn reports_of_another_run_a_dry_run_or_a_rollout_on_hold_stop_the_run() {
     bench.recipes("right");
     let rest = said.split("runbook resume ").nth(1).unwrap();
     bench.expect("ada", 0, &["resume", rest.split_whitespace().next().unwrap()]).await;
+    assert_eq!(bench.report("staging").1["verdict"], "PASS");
+    assert!(cluster.alert("staging").await.as_str().unwrap().ends_with("> 0.75"));
+}
+
+#[tokio::test]
+async fn alerts_that_somebody_else_sets_are_no_pass_and_taken_over_only_on_request() {
+    let Some((bench, cluster)) = Bench::with_cluster().await else { return };
+    let staging = bench.site("staging").await;
+    bench.recipes("hold");
+    let said = bench.confirmed(&staging, 4, &[]).await;
+    // They were right before the rollout, and are not after it.
+    cluster.meddle("staging", "vector(0)").await;
+    bench.recipes("right");
+    let rest = said.split("runbook resume ").nth(1).unwrap();
+    let said = bench.expect("ada", 4, &["resume", rest.split_whitespace().next().unwrap()]).await;
+    assert!(said.contains("alerts_in_place") && said.contains("helm"), "{said}");
+    bench.cancel(&said).await;
+    let said = bench.exec(&staging, 4, &[]).await;
+    assert!(said.contains("alerts_plan") && said.contains("helm"), "{said}");
+    bench.cancel(&said).await;
+    assert_eq!(cluster.alert("staging").await, "vector(0)");
+    bench.exec(&staging, 0, &["take_over_alerts=true"]).await;
+    assert!(cluster.alert("staging").await.as_str().unwrap().ends_with("> 0.75"));
     assert_eq!(bench.report("staging").1["verdict"], "PASS");
 }
 
@@ -204,7 +233,7 @@ async fn nothing_measured_is_no_pass() {
 
 #[tokio::test]
 async fn a_rule_that_is_not_there_is_set_once_more_and_then_the_run_stops() {
-    let bench = Bench::start().await;
+    let Some((bench, _cluster)) = Bench::with_cluster().await else { return };
     let staging = bench.site("staging").await;
     staging.set_rules(&[("chat-attachments/staging/", 60), ("logs/", 7)]).await;
     // The plan looks first, the change before and after, and then the check. What is set once more is there already.

@@ -49,18 +49,19 @@ async fn in_a_sandbox_the_rule_is_set_beside_those_of_others_and_an_upload_comes
 
 #[tokio::test]
 async fn production_comes_after_staging_has_passed_and_somebody_else_has_approved() {
-    let bench = Bench::start().await;
+    let Some((bench, cluster)) = Bench::with_cluster().await else { return };
     let (staging, production) = (bench.site("staging").await, bench.site("production").await);
     bench.confirmed(&staging, 0, &[]).await;
     assert_eq!(staging.rules().await, [("chat-attachments/staging/".to_owned(), 45)]);
     let (proof, report) = bench.report("staging");
     assert_eq!((&report["verdict"], &report["inputs"]["environment"]), (&json!("PASS"), &json!("staging")));
     let kept = bench.evidence();
-    for begin in ["hot-path-rollout-staging-", "chat-attachment-alerts-apply-staging-"] {
-        assert!(kept.iter().any(|name| name.starts_with(begin) && name.ends_with("Z.md")), "{kept:?}");
-    }
+    let copy = |name: &String| name.starts_with("hot-path-rollout-staging-") && name.ends_with("Z.md");
+    assert!(kept.iter().any(copy), "{kept:?}");
+    assert!(cluster.alert("staging").await.as_str().unwrap().ends_with("> 0.75"));
+    assert!(cluster.alert("production").await.is_null(), "each environment has its own");
     let called = bench.called();
-    let wanted = "hot-path-rollout monitoring http://prometheus.staging.example 60s false true false true true \
+    let wanted = "hot-path-rollout monitoring-staging http://prometheus.staging.example 60s false false false true true \
                   staging http://s3.staging.example evidence-staging 45";
     assert!(called.contains(wanted), "{called}");
 
@@ -69,12 +70,16 @@ async fn production_comes_after_staging_has_passed_and_somebody_else_has_approve
     let run = run_in(&said);
     let said = bench.expect("ada", 5, &["answer", &run, crate::PHRASE]).await;
     assert!(said.contains("release manager (bob)"), "{said}");
+    let shown = bench.expect("ada", 0, &["show", &run, "--json"]).await;
+    assert!(shown.contains("1 made, 0 changed in production"), "{shown}");
     assert!(production.rules().await.is_empty(), "nothing is changed before the approval");
+    assert!(cluster.alert("production").await.is_null(), "nothing is changed before the approval");
     for user in ["ada", "eve"] {
         bench.expect(user, 2, &["answer", &run, "approve"]).await;
     }
     bench.expect("bob", 0, &["answer", &run, "approve: staging looks well"]).await;
     assert_eq!(production.rules().await, [("chat-attachments/production/".to_owned(), 45)]);
+    assert_eq!(cluster.alert("production").await, cluster.alert("staging").await);
     let (_, report) = bench.report("production");
     assert_eq!(
         (&report["verdict"], &report["definition"]),

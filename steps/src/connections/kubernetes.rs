@@ -70,7 +70,9 @@ impl ConnectionKind for KubernetesConnection {
 
     async fn identity(client: &Kubernetes) -> Result<SystemIs, StepError> {
         // The namespace that every cluster has from its beginning to its end: its id is the cluster's.
-        let namespaces: Api<Namespace> = Api::all(client.client().await?.clone());
+        // A run that needs no cluster may be without one; what does need it says why it can not be reached.
+        let Ok(connected) = client.client().await else { return Ok(SystemIs::There(client.describe())) };
+        let namespaces: Api<Namespace> = Api::all(connected.clone());
         let what = format!("asking {} which cluster it is", client.describe());
         let found = client.in_time(&what, namespaces.get("kube-system")).await;
         let id = found.ok().and_then(|namespace| namespace.metadata.uid);

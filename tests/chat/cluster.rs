@@ -1,0 +1,82 @@
+//! The cluster whose Prometheus gets the alerts, and what an application brings for it.
+
+use std::fs;
+
+use runbook_sandbox::kubernetes::KubernetesServer;
+use serde_json::{Value, json};
+
+use crate::Bench;
+
+/// Where the alerts are in the application's repository.
+const MANIFEST: &str = "app/deploy/monitoring/prometheusrule-chat-attachment-lifecycle.yaml";
+/// The alerts, as far as a cluster tells them from others.
+const ALERTS: &str = "
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: gotong-chat-attachment-lifecycle
+  labels: { gotong.monitoring.domain: chat-attachment }
+spec:
+  groups:
+    - name: chat-attachment
+      interval: 30s
+      rules:
+        - alert: GotongChatAttachmentUploadP95LatencyWarning
+          expr: max(gotong_api_http_request_duration_seconds{quantile=\"0.95\"}) > 0.75
+          for: 15m
+          labels: { severity: warning }
+";
+
+/// A cluster with a namespace for each environment.
+pub struct Cluster {
+    server: KubernetesServer,
+}
+
+impl Cluster {
+    /// Starts it; none where its server was never built.
+    pub async fn start() -> Option<Self> {
+        let Some(server) = KubernetesServer::start().await.unwrap() else {
+            eprintln!("LEFT OUT: there is no kube-apiserver; tests/kubernetes builds it");
+            return None;
+        };
+        server.serve_prometheus_rules().await.unwrap();
+        for environment in ["staging", "production"] {
+            let body = json!({ "metadata": { "name": namespace(environment) } });
+            server.call("POST", "/api/v1/namespaces", Some(&body)).await.unwrap();
+        }
+        Some(Self { server })
+    }
+
+    /// Writes what leads to it, and the alerts.
+    pub fn introduce(&self, bench: &Bench) {
+        fs::write(bench.path("kubeconfig"), self.server.kubeconfig(&["staging", "production"])).unwrap();
+        fs::create_dir_all(bench.path(MANIFEST).parent().unwrap()).unwrap();
+        fs::write(bench.path(MANIFEST), ALERTS).unwrap();
+    }
+
+    /// The condition of the alert that is there in an environment; nothing when it is not.
+    pub async fn alert(&self, environment: &str) -> Value {
+        let found = self.server.call("GET", &alerts(environment), None).await.unwrap_or_default();
+        found.pointer("/spec/groups/0/rules/0/expr").cloned().unwrap_or_default()
+    }
+
+    /// Sets the alert as somebody else.
+    pub async fn meddle(&self, environment: &str, expr: &str) {
+        let rule = json!({ "alert": "GotongChatAttachmentUploadP95LatencyWarning", "expr": expr });
+        let spec = json!({ "groups": [{ "name": "chat-attachment", "rules": [rule] }] });
+        let path = format!("{}?fieldManager=helm", alerts(environment));
+        self.server.call("PATCH", &path, Some(&json!({ "spec": spec }))).await.unwrap();
+    }
+}
+
+fn alerts(environment: &str) -> String {
+    let namespace = namespace(environment);
+    format!(
+        "/apis/monitoring.coreos.com/v1/namespaces/{namespace}/prometheusrules/gotong-chat-attachment-lifecycle"
+    )
+}
+
+/// The namespace of the alerts of an environment.
+pub fn namespace(environment: &str) -> String {
+    format!("monitoring-{environment}")
+}
