@@ -1,5 +1,7 @@
 //! Collection kind `fountainstore-documents`: the documents of one collection of a corpus in a FountainStore.
 
+mod batch;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::{StreamExt as _, stream};
 use reqwest::{Method, StatusCode};
 use runbook_engine::crash;
 use runbook_engine::error::{ErrorKind, StepError};
@@ -15,6 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::batch::{Failure, batch};
 use super::record_version::record_version;
 use super::{Collection, Content, Doomed, Guard, Item, KeyOutcome, Page};
 use crate::connections::fountainstore::FountainStore;
@@ -105,17 +107,11 @@ struct Documents {
 /// The most keys of one batch; what the store's own clean-up takes at once.
 const MAX_BATCH: usize = 100;
 
-/// How many requests of a batch are under way at once.
-const CONCURRENCY: usize = 8;
-
 /// The longest answer to a query that is held in memory, in bytes.
 const LONGEST_ANSWER: usize = 512 * 1024 * 1024;
 
 /// The longest answer to a change, in bytes.
 const SHORT_ANSWER: usize = 1024 * 1024;
-
-/// After how many keys in a row that could not reach the store the rest of a batch is not tried.
-const UNREACHABLE: usize = CONCURRENCY;
 
 /// Where a scan goes on.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -138,18 +134,6 @@ struct Found {
 #[derive(Deserialize)]
 struct Deleted {
     deleted: bool,
-}
-
-/// Why one key of a batch did not succeed.
-enum Failure {
-    /// It concerns this key.
-    Key(StepError),
-    /// The store was not reached.
-    Unreachable(StepError),
-    /// It would be the same for every key.
-    Batch(StepError),
-    /// It was not tried, because of the failure of another key.
-    Untried,
 }
 
 impl Documents {
@@ -311,68 +295,6 @@ impl Documents {
     }
 }
 
-/// Runs a batch, a few at once, and stops trying when a failure concerns every key.
-async fn batch<T, F>(items: &[T], one: impl Fn(usize) -> F) -> Result<Vec<KeyOutcome>, StepError>
-where
-    F: Future<Output = Result<KeyOutcome, Failure>>,
-{
-    let (stop, lost) = (AtomicBool::new(false), std::sync::atomic::AtomicUsize::new(0));
-    let (one, stop, lost) = (&one, &stop, &lost);
-    let ends: Vec<_> = stream::iter(0..items.len())
-        .map(|at| async move {
-            if stop.load(Ordering::Relaxed) {
-                return Err(Failure::Untried);
-            }
-            let end = one(at).await;
-            match &end {
-                Err(Failure::Batch(_)) => stop.store(true, Ordering::Relaxed),
-                Err(Failure::Unreachable(_)) if lost.fetch_add(1, Ordering::Relaxed) + 1 >= UNREACHABLE => {
-                    stop.store(true, Ordering::Relaxed);
-                }
-                Err(Failure::Unreachable(_)) => {}
-                _ => lost.store(0, Ordering::Relaxed),
-            }
-            end
-        })
-        .buffered(CONCURRENCY)
-        .collect()
-        .await;
-    outcomes(ends)
-}
-
-fn outcomes(ends: Vec<Result<KeyOutcome, Failure>>) -> Result<Vec<KeyOutcome>, StepError> {
-    let none_reached = ends.iter().all(|end| matches!(end, Err(Failure::Unreachable(_) | Failure::Untried)));
-    let mut cause = None;
-    for end in &ends {
-        match end {
-            Err(Failure::Batch(error)) => return Err(error.clone()),
-            Err(Failure::Unreachable(error)) => {
-                // One call whose outcome is unknown makes that of the whole unknown.
-                let unknown = error.outcome == runbook_engine::error::Outcome::Unknown;
-                if cause.is_none() || unknown {
-                    cause = Some(error.clone());
-                }
-            }
-            _ => {}
-        }
-    }
-    if let Some(error) = cause.clone().filter(|_| none_reached) {
-        return Err(error);
-    }
-    let untried = || match &cause {
-        Some(error) => error.clone(),
-        None => StepError::transient("not tried"),
-    };
-    let outcome = |end| match end {
-        Ok(outcome) => outcome,
-        Err(Failure::Key(error) | Failure::Unreachable(error) | Failure::Batch(error)) => {
-            KeyOutcome::Failed(error)
-        }
-        Err(Failure::Untried) => KeyOutcome::Failed(untried()),
-    };
-    Ok(ends.into_iter().map(outcome).collect())
-}
-
 #[async_trait]
 impl Collection for Documents {
     fn describe(&self) -> String {
@@ -473,30 +395,5 @@ impl Collection for Documents {
     async fn put(&self, items: &[Item]) -> Result<Vec<KeyOutcome>, StepError> {
         self.store.need(&["documents.upsert"]).await?;
         batch(items, |at| self.put_one(&items[at])).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lost() -> StepError {
-        StepError::transient("no connection")
-    }
-
-    #[test]
-    fn a_batch_that_reached_nobody_fails_as_a_whole() {
-        let ends = vec![Err(Failure::Unreachable(lost())), Err(Failure::Untried)];
-        assert_eq!(outcomes(ends), Err(lost()));
-        let ends = vec![Ok(KeyOutcome::Done), Err(Failure::Unreachable(lost())), Err(Failure::Untried)];
-        let failed = KeyOutcome::Failed(lost());
-        assert_eq!(outcomes(ends), Ok(vec![KeyOutcome::Done, failed.clone(), failed]));
-    }
-
-    #[test]
-    fn what_concerns_every_key_fails_the_batch() {
-        let refused = StepError::refused("the server does not support `documents.delete`");
-        let ends = vec![Ok(KeyOutcome::Done), Err(Failure::Batch(refused.clone())), Err(Failure::Untried)];
-        assert_eq!(outcomes(ends), Err(refused));
     }
 }
