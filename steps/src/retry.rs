@@ -14,26 +14,44 @@ const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// can wait that long.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
+/// How much of its patience a call still has.
+pub struct Patience {
+    tries: u32,
+    wait: Duration,
+}
+
+impl Patience {
+    /// All of it: three tries.
+    pub fn new() -> Self {
+        Self { tries: TRIES, wait: FIRST_WAIT }
+    }
+
+    /// Waits after a try that failed so, as long as the server asked for when it did. False, at once, when it is not to be tried again: the
+    /// failure is none that passes, the tries are used up, or the server asked for more than half a minute.
+    pub async fn allows(&mut self, failure: &StepError) -> bool {
+        self.tries = self.tries.saturating_sub(1);
+        let asked = asked(failure);
+        if failure.kind != ErrorKind::Transient || self.tries == 0 || asked > LONGEST_WAIT {
+            return false;
+        }
+        tokio::time::sleep(asked.max(self.wait)).await;
+        self.wait *= 2;
+        true
+    }
+}
+
 /// Calls `call` until it succeeds, fails other than transiently, or has been tried three times. Waits between tries, as long as the
 /// server asked for when it did, and not at all when that is longer than half a minute. Only for calls that may be repeated.
 pub async fn patiently<T, F: Future<Output = Result<T, StepError>>>(
     mut call: impl FnMut() -> F,
 ) -> Result<T, StepError> {
-    let mut wait = FIRST_WAIT;
-    for _ in 1..TRIES {
+    let mut patience = Patience::new();
+    loop {
         match call().await {
-            Err(error) if error.kind == ErrorKind::Transient => {
-                let asked = asked(&error);
-                if asked > LONGEST_WAIT {
-                    return Err(error);
-                }
-                tokio::time::sleep(asked.max(wait)).await;
-                wait *= 2;
-            }
+            Err(error) if patience.allows(&error).await => {}
             end => return end,
         }
     }
-    call().await
 }
 
 /// How long the server asked to wait; nothing when it did not.

@@ -1,7 +1,7 @@
 //! `runbooks/reconcile-images.yaml` and its rollback, run by the built binary against PostgreSQL and an S3 store, with what the prose and the
 //! systems get wrong set on purpose.
 
-#[path = "../../steps/tests/it/reconcile/proxy.rs"]
+#[path = "../../steps/tests/it/s3/proxy.rs"]
 #[expect(dead_code, reason = "shared with the tests of the step kind, which use all of it")]
 mod proxy;
 

@@ -42,9 +42,10 @@ pub struct DeleteBatch {
     pub collections: OneOrMany<String>,
     /// The manifests that hold the keys (`steps.ID.outputs.manifest` of a `snapshot`), or one. A key must not stand in two of them.
     pub keys: OneOrMany<Artifact>,
-    /// How many keys are deleted in one batch, 1 to 100. Default 100.
+    /// How many keys are deleted in one batch, 1 to 1000, and no more than each of the collections takes at once: 100 of
+    /// `fountainstore-documents`, 1000 of the others; S3 is asked for all of them in one request. Default 100.
     #[serde(default = "default_batch_size")]
-    #[schemars(range(min = 1, max = 100))]
+    #[schemars(range(min = 1, max = 1000))]
     pub batch_size: u64,
     /// How many further passes try again what failed, 0 to 10; none when nothing of it can get better by itself. Default 3.
     #[serde(default = "default_retry_failed")]
@@ -104,6 +105,7 @@ with:
     }
 
     async fn foresee(self, _: Effect, cx: &Context) -> Result<Foresight, StepError> {
+        work::collections(&self, cx)?;
         let what = bound::describe(&self, cx)?;
         let set = versions::complete_set(&self, cx, what.clone()).await?;
         // How many is said of the set: the policy of drift may let it be another number.

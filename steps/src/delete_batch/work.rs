@@ -10,7 +10,7 @@ use runbook_engine::plan::Drift;
 use runbook_engine::step::{Intent, Progress, Settlement};
 use serde::Serialize;
 
-use super::bound::{Bound, bind};
+use super::bound::{Bound, bind, followers};
 use super::record::{At, Became, Cursor, Intended, Tally, decode, encode};
 use super::{DeleteBatch, Outputs};
 use crate::backoff::{exponential, pause};
@@ -64,24 +64,13 @@ pub(super) struct Work<'a> {
 impl<'a> Work<'a> {
     /// Checks the manifests, measures the collections before the first delete, and reads the ledger.
     pub async fn begin(step: &'a DeleteBatch, cx: &'a Context) -> Result<Self, StepError> {
-        let mut collections = Vec::new();
-        for (at, name) in step.collections.0.iter().enumerate() {
-            if step.collections.0[..at].contains(name) {
-                return Err(StepError::invalid(format!("`collections` names `{name}` twice")));
-            }
-            let collection = cx.resources.collection(name)?;
-            if step.batch_size > collection.max_batch() as u64 {
-                let (most, size) = (collection.max_batch(), step.batch_size);
-                return Err(StepError::invalid(format!(
-                    "`batch_size` is {size}, and `{name}` takes at most {most}"
-                )));
-            }
-            collections.push(collection);
-        }
-        if collections.is_empty() || step.keys.0.is_empty() {
-            return Err(StepError::invalid("`collections` or `keys` is empty"));
-        }
+        let collections = collections(step, cx)?;
         let bound = bind(step, cx).await?;
+        if !bound.by_plan {
+            for (of, what) in followers(step, cx).await? {
+                cx.live.say(&format!("with {of} go or change, beside the limits: {what}"));
+            }
+        }
         let total = Self::check_manifests(&bound.manifests, cx).await?;
         let population = measure(step, cx, &collections, total).await?;
         let (tally, at) = (Tally::new(collections.len()), At::Manifest { index: 0, offset: 0 });
@@ -402,6 +391,28 @@ async fn delete(collection: &dyn Collection, keys: Vec<Doomed>) -> Result<Vec<Ke
     let mut outcomes = outcomes.into_iter();
     let of_each = |absent| if absent { Some(KeyOutcome::Already) } else { outcomes.next() };
     Ok(absent.into_iter().filter_map(of_each).collect())
+}
+
+/// The collections of a step, in its order, each of which takes batches of this size.
+pub(super) fn collections(step: &DeleteBatch, cx: &Context) -> Result<Vec<Arc<dyn Collection>>, StepError> {
+    let mut collections = Vec::new();
+    for (at, name) in step.collections.0.iter().enumerate() {
+        if step.collections.0[..at].contains(name) {
+            return Err(StepError::invalid(format!("`collections` names `{name}` twice")));
+        }
+        let collection = cx.resources.collection(name)?;
+        if step.batch_size > collection.max_batch() as u64 {
+            let (most, size) = (collection.max_batch(), step.batch_size);
+            return Err(StepError::invalid(format!(
+                "`batch_size` is {size}, and `{name}` takes at most {most}"
+            )));
+        }
+        collections.push(collection);
+    }
+    if collections.is_empty() || step.keys.0.is_empty() {
+        return Err(StepError::invalid("`collections` or `keys` is empty"));
+    }
+    Ok(collections)
 }
 
 /// The population: counted before the first delete, and remembered.

@@ -8,10 +8,12 @@ use futures_util::{StreamExt as _, stream};
 use runbook_engine::error::{ErrorKind, StepError};
 use serde_json::Value;
 
-use super::object::Name;
+use super::list::Keeps;
+use super::object::{NULL, Name};
 use super::{AT_A_TIME, S3Objects};
 use crate::collections::{Doomed, KeyOutcome};
-use crate::connections::s3::{failed, is_missing};
+use crate::connections::s3::{failed, is_missing, is_transient};
+use crate::retry::{Patience, asked};
 
 /// What is to become of one key.
 enum Way {
@@ -22,8 +24,37 @@ enum Way {
 }
 
 impl S3Objects {
-    /// Deletes these keys; one outcome per key, in their order.
+    /// Deletes these keys; one outcome per key, in their order. A store that is too busy, for all of them or for some, is asked again for
+    /// those after a while.
     pub(super) async fn delete_all(&self, keys: &[Doomed]) -> Result<Vec<KeyOutcome>, StepError> {
+        let mut patience = Patience::new();
+        let mut ends: Vec<Option<KeyOutcome>> = vec![None; keys.len()];
+        loop {
+            let open: Vec<usize> =
+                (0..keys.len()).filter(|at| ends[*at].as_ref().is_none_or(passes)).collect();
+            let asked: Vec<Doomed> = open.iter().map(|at| keys[*at].clone()).collect();
+            let failure = match self.delete_once(&asked).await {
+                Ok(outcomes) => {
+                    for (at, outcome) in open.into_iter().zip(outcomes) {
+                        ends[at] = Some(outcome);
+                    }
+                    longest_wait(&ends)
+                }
+                Err(failure) => Some(failure),
+            };
+            let Some(failure) = failure else { break };
+            if !patience.allows(&failure).await {
+                if ends.iter().any(Option::is_none) {
+                    return Err(failure);
+                }
+                break;
+            }
+        }
+        Ok(ends.into_iter().flatten().collect())
+    }
+
+    /// Asks once.
+    async fn delete_once(&self, keys: &[Doomed]) -> Result<Vec<KeyOutcome>, StepError> {
         let guarded = keys.iter().any(|one| one.expected.is_some());
         let conditional = guarded && !self.settings.versions && self.is_conditional().await;
         let ways =
@@ -103,11 +134,14 @@ impl S3Objects {
         }
         let what = format!("deleting {} keys of {}", asked.len(), self.bucket.describe());
         let invalid = |error: aws_sdk_s3::error::BuildError| StepError::invalid(format!("{what}: {error}"));
+        // Where no versions are kept the one that is there is the object, and not every store knows it by `null` then.
+        let nulls = asked.iter().any(|(name, _)| name.version.as_deref() == Some(NULL));
+        let bare = nulls && self.keeps().await? == Keeps::Nothing;
         let mut delete = Delete::builder();
         for (name, etag) in asked {
             let one = ObjectIdentifier::builder()
                 .key(&name.key)
-                .set_version_id(name.version.clone())
+                .set_version_id(name.version.clone().filter(|version| !bare || version != NULL))
                 .set_e_tag(etag.map(|etag| format!("\"{etag}\"")));
             delete = delete.objects(one.build().map_err(invalid)?);
         }
@@ -117,7 +151,7 @@ impl S3Objects {
         let answer = request.send().await.map_err(|error| failed(&what, &error))?;
         let mut outcomes = HashMap::new();
         let named = |key: Option<&str>, version: Option<&str>| {
-            let version = version.filter(|_| self.settings.versions).map(str::to_owned);
+            let version = self.settings.versions.then(|| version.unwrap_or(NULL).to_owned());
             Name { key: key.unwrap_or_default().to_owned(), version }.to_string()
         };
         for one in answer.deleted() {
@@ -131,11 +165,7 @@ impl S3Objects {
             let outcome = match one.code().unwrap_or_default() {
                 "PreconditionFailed" => KeyOutcome::changed(key, "it has another ETag now"),
                 "NoSuchKey" | "NoSuchVersion" => KeyOutcome::Already,
-                "SlowDown"
-                | "InternalError"
-                | "ServiceUnavailable"
-                | "OperationAborted"
-                | "ConditionalRequestConflict" => {
+                code if is_transient(code) => {
                     KeyOutcome::Failed(StepError::transient(format!("`{key}`: {said}")))
                 }
                 _ => KeyOutcome::Failed(StepError::refused(format!("`{key}`: {said}"))),
@@ -162,7 +192,7 @@ impl S3Objects {
             .bucket(self.bucket.bucket())
             .key(&name.key)
             .body(ByteStream::from_static(b"canary"));
-        put.send().await.map_err(|error| failed("writing a canary", &error))?;
+        let put = put.send().await.map_err(|error| failed("writing a canary", &error))?;
         let wrong = "00000000000000000000000000000000";
         let asked = self.request(&[(&name, Some(wrong))]).await;
         let there = client.head_object().bucket(self.bucket.bucket()).key(&name.key).send().await;
@@ -171,13 +201,45 @@ impl S3Objects {
             Err(error) if is_missing(&error) => false,
             Err(error) => return Err(failed("looking at the canary", &error)),
         };
-        if kept {
+        if put.version_id().is_some() {
+            self.remove_versions(&name.key).await?;
+        } else if kept {
             let gone = client.delete_object().bucket(self.bucket.bucket()).key(&name.key).send().await;
             gone.map_err(|error| failed("removing the canary", &error))?;
         }
         let refused = asked.is_ok_and(|all| matches!(all.get(&name.to_string()), Some(KeyOutcome::Failed(error)) if error.kind == ErrorKind::Gate));
         Ok(kept && refused)
     }
+
+    /// Removes what a bucket with versions keeps of an object that was made for a trial: its version, and the marker that a store without
+    /// conditions has left.
+    async fn remove_versions(&self, key: &str) -> Result<(), StepError> {
+        let client = self.bucket.client().await;
+        let found = client.list_object_versions().bucket(self.bucket.bucket()).prefix(key).send().await;
+        let found = found.map_err(|error| failed("looking for the versions of the canary", &error))?;
+        let versions = found.versions().iter().map(|one| one.version_id());
+        let markers = found.delete_markers().iter().map(|one| one.version_id());
+        let all: Vec<String> = versions.chain(markers).flatten().map(str::to_owned).collect();
+        for version in all {
+            let gone = client.delete_object().bucket(self.bucket.bucket()).key(key).version_id(version);
+            gone.send().await.map_err(|error| failed("removing the canary", &error))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a key failed in a way that may pass.
+fn passes(outcome: &KeyOutcome) -> bool {
+    matches!(outcome, KeyOutcome::Failed(error) if error.kind == ErrorKind::Transient)
+}
+
+/// Of the failures that may pass the one after which the store asked for the longest wait.
+fn longest_wait(ends: &[Option<KeyOutcome>]) -> Option<StepError> {
+    let failures = ends.iter().flatten().filter_map(|end| match end {
+        KeyOutcome::Failed(error) if passes(end) => Some(error),
+        _ => None,
+    });
+    failures.max_by_key(|error| asked(error)).cloned()
 }
 
 fn unreadable(key: &str) -> KeyOutcome {

@@ -1,15 +1,15 @@
 //! What is in the bucket, page by page. Where a page goes on is what the store said: not every store lists in the order of the keys.
 
 use aws_sdk_s3::primitives::DateTime;
-use aws_sdk_s3::types::{DeleteMarkerEntry, ObjectVersion};
+use aws_sdk_s3::types::{BucketVersioningStatus, DeleteMarkerEntry, ObjectVersion};
 use runbook_engine::error::StepError;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::object::{Name, moment};
+use super::object::{NULL, Name, moment};
 use super::{S3Objects, record_of};
 use crate::collections::{Item, Version};
-use crate::connections::s3::failed;
+use crate::connections::s3::{code_of, failed};
 
 /// What a listing tells of an object.
 pub(super) struct Listed {
@@ -38,6 +38,37 @@ pub(super) struct Listing {
     pub(super) objects: Vec<Listed>,
     /// Where the next one begins; absent after the last.
     pub(super) next: Option<Value>,
+}
+
+/// What a bucket keeps of what is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keeps {
+    /// Nothing.
+    Nothing,
+    /// Every version.
+    Versions,
+    /// The versions of a time when it kept them.
+    Older,
+    /// The connection may not ask.
+    Untold,
+}
+
+impl Keeps {
+    /// What a delete of objects leaves, in words; nothing when that is nothing.
+    pub(super) fn words(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Nothing => return None,
+            Self::Versions => {
+                "the bucket keeps versions: each delete leaves a delete marker, and what was there stays as an older version"
+            }
+            Self::Older => {
+                "the bucket kept versions before: a delete leaves a delete marker, and what is older than that stays"
+            }
+            Self::Untold => {
+                "whether the bucket keeps versions, and with them what is deleted, can not be told: AccessDenied"
+            }
+        })
+    }
 }
 
 /// Where a listing goes on.
@@ -71,6 +102,27 @@ impl S3Objects {
             self.list_versions(cursor, limit).await
         } else {
             self.list_current(cursor, limit).await
+        }
+    }
+
+    /// Whether the bucket keeps versions.
+    pub(super) async fn keeps(&self) -> Result<Keeps, StepError> {
+        let client = self.bucket.client().await;
+        match client.get_bucket_versioning().bucket(self.bucket.bucket()).send().await {
+            Ok(found) => Ok(match found.status() {
+                None => Keeps::Nothing,
+                Some(BucketVersioningStatus::Suspended) => Keeps::Older,
+                Some(_) => Keeps::Versions,
+            }),
+            Err(error) => match code_of(&error) {
+                // Some stores know no versions.
+                Some("NotImplemented" | "MethodNotAllowed") => Ok(Keeps::Nothing),
+                Some("AccessDenied") => Ok(Keeps::Untold),
+                _ => {
+                    let what = format!("asking whether {} keeps versions", self.bucket.describe());
+                    Err(failed(&what, &error))
+                }
+            },
         }
     }
 
@@ -127,7 +179,7 @@ impl S3Objects {
 }
 
 fn named(key: Option<&str>, version: Option<&str>) -> Option<Name> {
-    Some(Name { key: key?.to_owned(), version: Some(version.unwrap_or("null").to_owned()) })
+    Some(Name { key: key?.to_owned(), version: Some(version.unwrap_or(NULL).to_owned()) })
 }
 
 fn of_version(one: &ObjectVersion) -> Option<Listed> {

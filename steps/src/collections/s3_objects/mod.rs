@@ -24,7 +24,7 @@ use crate::connections::s3::S3;
 use crate::kind::CollectionKind;
 use crate::resources::Resources;
 
-use list::Listed;
+use list::{Keeps, Listed};
 use object::Name;
 use urls::Places;
 
@@ -138,6 +138,11 @@ impl Collection for S3Objects {
             "" => format!("{what} of {}", self.bucket.describe()),
             prefix => format!("{what} below {prefix} of {}", self.bucket.describe()),
         }
+    }
+
+    async fn follows(&self) -> Result<Vec<String>, StepError> {
+        let keeps = if self.settings.versions { Keeps::Nothing } else { self.keeps().await? };
+        Ok(keeps.words().map(str::to_owned).into_iter().collect())
     }
 
     fn guard(&self) -> Guard {

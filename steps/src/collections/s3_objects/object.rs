@@ -17,6 +17,9 @@ use super::{LARGEST, S3Objects, record_of};
 use crate::collections::{Collection as _, Item, KeyOutcome, Version};
 use crate::connections::s3::{code_of, failed, is_missing};
 
+/// The id of the version that was written while no versions were kept.
+pub(super) const NULL: &str = "null";
+
 /// An object, or one version of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Name {

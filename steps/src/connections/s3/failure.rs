@@ -21,6 +21,11 @@ const TRANSIENT: &[&str] = &[
     "500",
 ];
 
+/// Whether what failed with this code may well work in a moment.
+pub fn is_transient(code: &str) -> bool {
+    TRANSIENT.contains(&code)
+}
+
 /// The code of S3, when it gave one.
 pub fn code_of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
     error.as_service_error().and_then(ProvideErrorMetadata::code)
@@ -62,7 +67,7 @@ where
             let told = [code, said].into_iter().flatten().collect::<Vec<_>>().join(": ");
             let told = if told.is_empty() { format!("status {}", status.unwrap_or_default()) } else { told };
             let message = format!("{what}: {told}");
-            let later = code.is_some_and(|code| TRANSIENT.contains(&code))
+            let later = code.is_some_and(is_transient)
                 || status.is_some_and(|status| {
                     status >= 500 && status != 501 || matches!(status, 408 | 425 | 429)
                 });

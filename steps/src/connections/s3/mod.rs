@@ -26,7 +26,7 @@ use url::Url;
 use super::http::{BASE_URL, BASE_URL_WANTED, default_timeout};
 use crate::kind::{ConnectionKind, OpenContext, SystemIs};
 
-pub use failure::{code_of, failed, is_missing};
+pub use failure::{code_of, failed, is_missing, is_transient};
 
 /// One bucket of an S3 store.
 #[derive(Clone, Deserialize, JsonSchema)]

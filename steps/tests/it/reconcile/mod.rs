@@ -2,7 +2,6 @@
 
 mod marks;
 mod oracle;
-mod proxy;
 mod scale;
 
 use std::collections::BTreeMap;
@@ -16,10 +15,10 @@ use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Row as _};
 
-use self::proxy::{Fault, Proxy};
 use crate::common::{Bench, planned};
 use crate::databases::Db;
 use crate::s3::make;
+use crate::s3::proxy::{Fault, Proxy};
 use runbook_sandbox::weed::Weed;
 
 /// The table of the images, as the application's migrations leave it.

@@ -1,7 +1,10 @@
 //! S3 against a real store.
 
+mod deletes;
+mod deleting;
 mod inventory;
 mod lifecycle;
+pub mod proxy;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,6 +42,13 @@ pub async fn make(weed: &Weed, bucket: &str) -> Arc<S3> {
     let s3 = resources(weed.bucket(bucket), json!({})).connection::<S3>("bucket").unwrap();
     s3.client().await.create_bucket().bucket(bucket).send().await.unwrap();
     s3
+}
+
+/// From now on the bucket keeps versions.
+pub async fn keep_versions(s3: &S3) {
+    let versioned = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+    let request = s3.client().await.put_bucket_versioning().bucket(s3.bucket());
+    request.versioning_configuration(versioned).send().await.unwrap();
 }
 
 /// Writes an object.
@@ -195,9 +205,7 @@ async fn a_thousand_at_a_time(weed: &Weed, s3: &S3) {
 async fn versions(weed: &Weed) {
     let s3 = make(weed, "kept").await;
     let client = s3.client().await;
-    let versioned = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
-    let request = client.put_bucket_versioning().bucket("kept").versioning_configuration(versioned);
-    request.send().await.unwrap();
+    keep_versions(&s3).await;
     write(&s3, "a", "one").await;
     write(&s3, "a", "two").await;
     client.delete_object().bucket("kept").key("a").send().await.unwrap();

@@ -1,12 +1,14 @@
 //! A proxy before a store, which answers for some objects as a store in trouble does.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{Method, Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -20,6 +22,16 @@ pub enum Fault {
     Times(u16, u32),
     /// Rightly, but so late.
     Slow(Duration),
+}
+
+/// Who answers a request before the proxy does.
+pub trait First: Send + Sync {
+    /// The answer; nothing when the proxy is to answer.
+    fn answer<'a>(
+        &'a self,
+        head: &'a Parts,
+        body: &'a [u8],
+    ) -> Pin<Box<dyn Future<Output = Option<Response<Body>>> + Send + 'a>>;
 }
 
 #[derive(Default)]
@@ -38,6 +50,7 @@ struct Store {
     url: String,
     client: reqwest::Client,
     told: Arc<Mutex<Told>>,
+    first: Option<Arc<dyn First>>,
 }
 
 /// A running proxy.
@@ -49,10 +62,16 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// One before a store.
     pub async fn before(store: &str) -> Self {
+        Self::after(None, store).await
+    }
+
+    /// One before a store, and after somebody who answers first.
+    pub async fn after(first: Option<Arc<dyn First>>, store: &str) -> Self {
         let told = Arc::new(Mutex::new(Told::default()));
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        let state = Store { url: store.to_owned(), client, told: Arc::clone(&told) };
+        let state = Store { url: store.to_owned(), client, told: Arc::clone(&told), first };
         let routes = Router::new().fallback(pass).with_state(state);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -103,6 +122,12 @@ async fn pass(State(store): State<Store>, request: Request) -> Response<Body> {
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
     let key = path.trim_start_matches('/').split_once('/').map_or("", |(_, key)| key).to_owned();
+    let bytes: Bytes = axum::body::to_bytes(body, 64 * 1024 * 1024).await.unwrap();
+    if let Some(first) = &store.first
+        && let Some(answer) = first.answer(&head, &bytes).await
+    {
+        return answer;
+    }
     let slow = {
         let mut told = store.told.lock().unwrap();
         if let Some(status) = told.all {
@@ -127,7 +152,6 @@ async fn pass(State(store): State<Store>, request: Request) -> Response<Body> {
         }
     };
     tokio::time::sleep(slow).await;
-    let bytes: Bytes = axum::body::to_bytes(body, 64 * 1024 * 1024).await.unwrap();
     let query = head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let url = format!("{}{path}{query}", store.url);
     // The signature is over the host that the client named.
