@@ -187,7 +187,7 @@ fn a_code_is_explained_however_it_is_written() {
     assert!(stdout(&list).contains("RB0501       destroyed without a snapshot"), "{}", stdout(&list));
     let unknown = runbook(&["explain", "RB0591"], b"");
     assert_eq!(unknown.status.code(), Some(2));
-    assert!(stderr(&unknown).contains("did you mean `RB0501`?"), "{}", stderr(&unknown));
+    assert!(stderr(&unknown).contains("did you mean `RB0511`?"), "{}", stderr(&unknown));
     let word = runbook(&["explain", "snapshot"], b"");
     assert!(stderr(&word).contains("`runbook explain` lists what there is"), "{}", stderr(&word));
 }

@@ -129,6 +129,10 @@ pub struct ResourceKindInfo {
     pub config: fn() -> Schema,
     /// JSON pointers in its settings where a secret may be used.
     pub secret_fields: &'static [&'static str],
+    /// JSON pointers in its settings whose text is code of another language, so that no expression may be pasted into it.
+    pub code_fields: &'static [&'static str],
+    /// Of a collection whose items can not be deleted: what to write where that is wanted. From its settings as authored.
+    pub only_read: fn(&Value) -> Option<&'static str>,
     /// Checks its settings (without `type`) as authored.
     pub check: fn(&Value) -> Vec<SettingProblem>,
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use runbook_engine::document::{check_kind, check_rules, schema_of};
 use runbook_engine::error::StepError;
 use runbook_engine::event::{Obligation, Question};
-use runbook_engine::kinds::{Class, Effect, ResourceKindInfo, StepKindInfo};
+use runbook_engine::kinds::{Class, Effect, ResourceKindInfo, SettingProblem, StepKindInfo};
 use runbook_engine::saved::Foresight;
 use runbook_engine::step::{Found, Hold, Lazy, Look, Release, StepContext, StepEnd};
 use schemars::{JsonSchema, Schema, schema_for};
@@ -366,6 +366,8 @@ pub const fn connection<T: ConnectionKind>() -> ConnectionEntry {
             summary: T::SUMMARY,
             config: schema::<T>,
             secret_fields: T::SECRET_FIELDS,
+            code_fields: &[],
+            only_read: |_| None,
             check: check_kind::<T>,
         },
         open: |settings, cx| Ok(Arc::new(decode::<T>(settings)?.open(cx)?)),
@@ -386,6 +388,21 @@ pub trait CollectionKind: DeserializeOwned + JsonSchema + Sized + 'static {
     /// One line on what it is for.
     const SUMMARY: &'static str;
 
+    /// JSON pointers in the settings that are code of another language.
+    const CODE_FIELDS: &'static [&'static str] = &[];
+
+    /// What is wrong with settings as authored beyond what their types say.
+    fn problems(settings: &Value) -> Vec<SettingProblem> {
+        let _ = settings;
+        Vec::new()
+    }
+
+    /// Where its items can not be deleted: what to write instead. From its settings as authored.
+    fn only_read(settings: &Value) -> Option<&'static str> {
+        let _ = settings;
+        None
+    }
+
     /// Makes the collection on its connection. No I/O happens here.
     fn open(self, name: &str, resources: &Resources) -> Result<Arc<dyn Collection>, StepError>;
 }
@@ -399,6 +416,12 @@ pub struct CollectionEntry {
     pub open: fn(Value, &str, &Resources) -> Opened<dyn Collection>,
 }
 
+fn check_collection<T: CollectionKind>(settings: &Value) -> Vec<SettingProblem> {
+    let mut found = check_kind::<T>(settings);
+    found.extend(T::problems(settings));
+    found
+}
+
 /// The catalog entry of a collection kind.
 pub const fn collection<T: CollectionKind>() -> CollectionEntry {
     CollectionEntry {
@@ -407,7 +430,9 @@ pub const fn collection<T: CollectionKind>() -> CollectionEntry {
             summary: T::SUMMARY,
             config: schema::<T>,
             secret_fields: &[],
-            check: check_kind::<T>,
+            code_fields: T::CODE_FIELDS,
+            only_read: T::only_read,
+            check: check_collection::<T>,
         },
         open: |settings, name, resources| decode::<T>(settings)?.open(name, resources),
     }

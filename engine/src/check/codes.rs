@@ -117,6 +117,8 @@ codes! {
     HELD = "RB0509";
     /// An `unfreeze` of something that was not frozen before.
     UNFREEZE_WHAT = "RB0510";
+    /// Items are destroyed of a collection that can only be read.
+    ONLY_READ = "RB0511";
 }
 
 /// The rules a step may waive with a reason.

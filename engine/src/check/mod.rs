@@ -13,6 +13,7 @@ mod kinds;
 mod limit;
 mod needs;
 mod no_outputs;
+mod only_read;
 mod places;
 mod references;
 mod safety;
@@ -64,6 +65,7 @@ const RULES: &[Rule] = &[
     no_outputs::check,
     comparisons::check,
     connections::check,
+    only_read::check,
     unused::check,
 ];
 

@@ -47,7 +47,11 @@ pub(super) fn all<'a>(cx: &Context<'a>) -> Vec<Place<'a>> {
         });
     }
     for resource in &runbook.collections {
-        places.push(fixed(format!("the collection `{}`", resource.name.value), &resource.settings));
+        let kind = kinds::find(cx.catalog.collections, &resource.kind.value);
+        places.push(Place {
+            code: kind.map_or(&[], |kind| kind.code_fields),
+            ..fixed(format!("the collection `{}`", resource.name.value), &resource.settings)
+        });
     }
     for (at, step) in cx.graph.steps.iter().copied().enumerate() {
         let kind = cx.catalog.step(&step.uses.value);

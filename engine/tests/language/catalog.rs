@@ -77,7 +77,15 @@ const fn resource<T: DeserializeOwned + JsonSchema + 'static>(
     name: &'static str,
     secret_fields: &'static [&'static str],
 ) -> ResourceKindInfo {
-    ResourceKindInfo { name, summary: "", config: schema::<T>, secret_fields, check: check::<T> }
+    ResourceKindInfo {
+        name,
+        summary: "",
+        config: schema::<T>,
+        secret_fields,
+        code_fields: &[],
+        only_read: |_| None,
+        check: check::<T>,
+    }
 }
 
 fn declared(with: &Value) -> Effect {

@@ -14,8 +14,8 @@ use serde_json::{Map, Value};
 
 pub use self::expect::{Amount, Expect};
 use self::work::Work;
-use crate::connections::sql::Dialect;
-use crate::connections::sql::scan::{Statement, statements};
+
+use crate::connections::sql::scan::only_reads;
 use crate::effect::{Declared, declared};
 use crate::kind::{Context, End, Step, read_now};
 
@@ -137,7 +137,7 @@ with:
         let settles = with.get("check").is_some_and(|check| !check.is_null());
         let effect = match declared(with) {
             Some(effect) => effect,
-            None if with.get("effect").is_none_or(Value::is_null) && only_reads(with) => Effect::READ,
+            None if with.get("effect").is_none_or(Value::is_null) && settings_only_read(with) => Effect::READ,
             None => Effect::UNDETERMINED,
         };
         if settles { Effect { repeat: Repeat::Repeatable, ..effect } } else { effect }
@@ -182,27 +182,19 @@ impl Sql {
     fn known_effect(&self, parts: &[Part]) -> Effect {
         match self.effect {
             Some(declared) => declared.effect(),
-            None if parts.iter().all(|part| reads(&part.statement)) => Effect::READ,
+            None if parts.iter().all(|part| only_reads(&part.statement)) => Effect::READ,
             None => Effect::UNDETERMINED,
         }
     }
 }
 
 /// Whether settings as authored hold statements that only read.
-fn only_reads(with: &Value) -> bool {
+fn settings_only_read(with: &Value) -> bool {
     let mut texts: Vec<Option<&str>> = with.get("statement").map(Value::as_str).into_iter().collect();
     for part in with.get("statements").and_then(Value::as_array).into_iter().flatten() {
         texts.push(part.get("statement").and_then(Value::as_str));
     }
-    !texts.is_empty() && texts.iter().all(|text| text.is_some_and(reads))
-}
-
-/// Whether a text is one statement that only reads, whichever database it is for.
-fn reads(sql: &str) -> bool {
-    [Dialect::Postgres, Dialect::MySql, Dialect::Sqlite].into_iter().all(|dialect| {
-        let found = statements(sql, dialect);
-        found.len() == 1 && found.iter().all(Statement::reads)
-    })
+    !texts.is_empty() && texts.iter().all(|text| text.is_some_and(only_reads))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::expect::Amount;
 use super::settle::{Announced, Settling, Unsure};
 use super::{Expect, Part, PartOutputs, Sql, SqlOutputs};
-use crate::connections::sql::scan::{Statement, statements};
+use crate::connections::sql::scan::{Statement, only_reads, statements};
 use crate::connections::sql::{Answer, Begin, Database, Dialect, Session};
 use crate::had;
 use crate::kind::{Context, would};
@@ -91,7 +91,7 @@ impl<'a> Work<'a> {
 
     /// The most rows that it changes, where every statement that changes some says so; with more it fails.
     fn at_most(&self) -> Option<u64> {
-        let writing = self.parts.iter().filter(|part| !super::reads(&part.statement));
+        let writing = self.parts.iter().filter(|part| !only_reads(&part.statement));
         let most: Option<Vec<u64>> = writing.map(|part| part.expect.as_ref()?.affected?.most()).collect();
         most.filter(|most| !most.is_empty()).map(|most| most.into_iter().fold(0, u64::saturating_add))
     }

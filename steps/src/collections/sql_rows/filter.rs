@@ -4,13 +4,19 @@ use runbook_engine::error::StepError;
 use serde_json::{Map, Value};
 
 use super::table::{Column, Kind, Table};
-use crate::connections::sql::Cell;
+use crate::connections::sql::{Cell, Dialect};
 
 /// A statement being put together: its parameters, in the order of their places.
 #[derive(Default)]
 pub(super) struct Parameters(pub Vec<Cell>);
 
 impl Parameters {
+    /// Those that a statement on this table begins with: numbered ones of its query stand before all others.
+    pub fn of(table: &Table) -> Self {
+        let numbered = table.query.as_ref().filter(|_| table.dialect == Dialect::Postgres);
+        Self(numbered.map(|query| query.parameters.clone()).unwrap_or_default())
+    }
+
     /// The place of a value of this column.
     pub fn place(&mut self, column: &Column, value: Cell) -> String {
         self.0.push(value);

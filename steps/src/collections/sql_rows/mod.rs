@@ -1,7 +1,8 @@
-//! Collection kind `sql-rows`: the rows of a table of a SQL database.
+//! Collection kind `sql-rows`: the rows of a table of a SQL database, or of a query.
 
 mod filter;
 mod followers;
+mod query;
 mod records;
 mod table;
 mod update;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use runbook_engine::error::StepError;
+use runbook_engine::kinds::{Fault, SettingProblem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -25,6 +27,7 @@ use crate::kind::CollectionKind;
 use crate::one_or_many::OneOrMany;
 use crate::resources::Resources;
 use crate::retry::patiently;
+use crate::text::in_brief;
 
 /// The rows of a table. They are read in the order of their key, a page after the key before it, so that a row that stays is seen once, whatever
 /// else comes and goes.
@@ -34,14 +37,26 @@ use crate::retry::patiently;
 ///
 /// A row of a snapshot is deleted only while all of it is as it was, or the column `version`: the row is locked, compared and deleted in one
 /// transaction. A row is put back as it was or not at all; one that is there already is left, and refused when it differs.
+///
+/// The rows of a `query` are read in the same way: counted, listed, compared, written into a snapshot. They are never deleted, changed or put back.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{"required": ["table"]}, {"required": ["query"]}]))]
+#[schemars(extend("dependentRequired" = {"query": ["key"], "parameters": ["query"]}))]
 pub struct SqlRows {
     /// The name of a connection of type `postgres`, `mysql` or `sqlite`.
     pub connection: String,
     /// The table: `name` or `schema.name`, as it is spelled in the database. A name with a dot in it stands in double quotes.
-    pub table: String,
-    /// The column, or the columns, that tell the rows apart. Default: the primary key. A unique index must say so too.
+    #[serde(default)]
+    pub table: Option<String>,
+    /// In place of `table` one `select` that gives the rows. It is run for each page, so that its `key` should be found by an index.
+    #[serde(default)]
+    pub query: Option<String>,
+    /// The values of the parameters of `query`, in order: `$1` in PostgreSQL, `?` in MySQL and SQLite.
+    #[serde(default)]
+    pub parameters: Vec<Value>,
+    /// The column, or the columns, that tell the rows apart. Default: the primary key of the table. A unique index must say so too; of a `query`,
+    /// which has none, it is made sure when the rows are first asked for.
     #[serde(default)]
     pub key: Option<OneOrMany<String>>,
     /// Only rows of which this holds, by column: a value, a list of values, null, or a mapping of comparisons (`not`, `lt`, `lte`, `gt`, `gte`,
@@ -63,15 +78,43 @@ pub struct SqlRows {
 
 impl CollectionKind for SqlRows {
     const NAME: &'static str = "sql-rows";
-    const SUMMARY: &'static str = "The rows of a table of a SQL database";
+    const SUMMARY: &'static str = "The rows of a table of a SQL database, or of a query";
+    const CODE_FIELDS: &'static [&'static str] = &["/query"];
+
+    fn problems(settings: &Value) -> Vec<SettingProblem> {
+        let refused = settings.get("query").and_then(Value::as_str).and_then(|sql| query::check(sql).err());
+        let problem = |StepError { message, help, .. }| SettingProblem {
+            pointer: "/query".to_owned(),
+            fault: Fault::Value,
+            message,
+            help,
+        };
+        refused.map(problem).into_iter().collect()
+    }
+
+    fn only_read(settings: &Value) -> Option<&'static str> {
+        settings.get("query").filter(|query| !query.is_null()).map(|_| NAME_THE_TABLE)
+    }
 
     fn open(self, _: &str, resources: &Resources) -> Result<Arc<dyn Collection>, StepError> {
         let database = resources.connection::<Database>(&self.connection)?;
-        table::parts(&self.table)?;
+        match (&self.table, &self.query) {
+            (Some(table), None) => table::parts(table).map(drop)?,
+            (None, Some(query)) if self.key.is_some() => query::check(query)?,
+            _ => {
+                return Err(StepError::invalid(
+                    "either `table`, or `query` with its `key`, says which rows there are",
+                ));
+            }
+        }
         filter::check(&self.conditions)?;
         Ok(Arc::new(Rows { database, settings: self, table: OnceCell::new() }))
     }
 }
+
+/// What to do where rows of a query are to be changed.
+const NAME_THE_TABLE: &str =
+    "rows of a `query` are only read: name the `table` that they are in, and which of them by `where`";
 
 /// The most keys of one batch.
 const MAX_BATCH: usize = 1000;
@@ -100,7 +143,26 @@ struct Row {
 impl Rows {
     async fn table(&self) -> Result<&Table, StepError> {
         let key = self.settings.key.as_ref().map_or(&[][..], |key| key.0.as_slice());
-        self.table.get_or_try_init(|| table::load(&self.database, &self.settings.table, key)).await
+        let SqlRows { query, parameters, .. } = &self.settings;
+        let load = || async move {
+            let Some(query) = query else { return table::load(&self.database, self.name(), key).await };
+            query::load(self.reading().await?, self.database.dialect(), query, parameters, key).await
+        };
+        self.table.get_or_try_init(load).await
+    }
+
+    /// The name of the table as the author wrote it; nothing of a query.
+    fn name(&self) -> &str {
+        self.settings.table.as_deref().unwrap_or_default()
+    }
+
+    /// Refused when the rows are only read.
+    fn may_change(&self) -> Result<(), StepError> {
+        if self.settings.query.is_none() {
+            return Ok(());
+        }
+        let message = format!("{} are only read, and nothing was changed", self.describe());
+        Err(StepError::invalid(message).with_help(NAME_THE_TABLE))
     }
 
     /// The columns of a record.
@@ -190,10 +252,11 @@ impl Rows {
         rest: impl FnOnce(&Table, &mut Parameters) -> Result<String, StepError>,
     ) -> Result<(Vec<Row>, bool), StepError> {
         let table = self.table().await?;
-        let mut parameters = Parameters::default();
+        let mut parameters = Parameters::of(table);
         let selection = self.selection(table, &mut parameters)?;
+        let from = table.source(&mut parameters);
         let rest = rest(table, &mut parameters)?;
-        let sql = format!("select {selection} from {} t where {rest}", table.quoted);
+        let sql = format!("select {selection} from {from} where {rest}");
         let found = patiently(async || Ok(self.ask(&sql, parameters.0.clone()).await?)).await?;
         let rows = found.rows.into_iter().map(|cells| self.row(table, cells)).collect::<Result<_, _>>()?;
         Ok((rows, found.cut))
@@ -267,7 +330,11 @@ fn further(table: &Table, after: Vec<Cell>, parameters: &mut Parameters) -> Stri
 #[async_trait]
 impl Collection for Rows {
     fn describe(&self) -> String {
-        let mut of = format!("rows of {} at {}", self.settings.table, self.database.describe());
+        let what = match &self.settings.query {
+            Some(query) => format!("`{}`", in_brief(query)),
+            None => self.name().to_owned(),
+        };
+        let mut of = format!("rows of {what} at {}", self.database.describe());
         if !self.settings.conditions.is_empty() {
             of = format!("{of} where {}", filter::describe(&self.settings.conditions));
         }
@@ -278,8 +345,11 @@ impl Collection for Rows {
     }
 
     async fn follows(&self) -> Result<Vec<String>, StepError> {
+        if self.settings.query.is_some() {
+            return Ok(Vec::new());
+        }
         let dialect = self.database.dialect();
-        let (schema, name) = table::parts(&self.settings.table)?;
+        let (schema, name) = table::parts(self.name())?;
         let name = match dialect {
             Dialect::Postgres => (None, self.table().await?.quoted.clone()),
             _ => (schema, name),
@@ -301,10 +371,11 @@ impl Collection for Rows {
 
     async fn count(&self) -> Result<u64, StepError> {
         let table = self.table().await?;
-        let mut parameters = Parameters::default();
+        let mut parameters = Parameters::of(table);
+        let from = table.source(&mut parameters);
         let holds = self.holds(table, &mut parameters)?;
         let cast = if table.dialect == Dialect::Postgres { "count(*)::text" } else { "count(*)" };
-        let sql = format!("select {cast} from {} t where {holds}", table.quoted);
+        let sql = format!("select {cast} from {from} where {holds}");
         let found = patiently(async || Ok(self.ask(&sql, parameters.0.clone()).await?)).await?;
         let number = match found.rows.first().and_then(|row| row.first()) {
             Some(Cell::Integer(number)) => u64::try_from(*number).ok(),
@@ -353,14 +424,17 @@ impl Collection for Rows {
     }
 
     async fn delete(&self, keys: &[Doomed]) -> Result<Vec<KeyOutcome>, StepError> {
+        self.may_change()?;
         write::delete(self, keys).await
     }
 
     async fn update(&self, changes: &[Change]) -> Result<Vec<KeyOutcome>, StepError> {
+        self.may_change()?;
         update::update(self, changes).await
     }
 
     async fn put(&self, items: &[Item]) -> Result<Vec<KeyOutcome>, StepError> {
+        self.may_change()?;
         write::put(self, items).await
     }
 }

@@ -2,6 +2,8 @@
 
 use runbook_engine::error::StepError;
 
+use super::filter::Parameters;
+use super::query::Query;
 use crate::connections::sql::{Cell, Database, Dialect, Failure, Session, quoted};
 
 /// How the values of a column travel.
@@ -44,16 +46,18 @@ pub(super) struct Column {
     /// Whether the database computes it.
     pub generated: bool,
     /// Whether it may hold no value.
-    nullable: bool,
+    pub nullable: bool,
 }
 
-/// A table.
+/// A table, or a query that is read like one.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     /// Its dialect.
     pub dialect: Dialect,
-    /// Its name in SQL, with its schema where one was given.
+    /// Its name in SQL, with its schema where one was given; of a query, its beginning.
     pub quoted: String,
+    /// The query, when it is one.
+    pub query: Option<Query>,
     /// Its columns.
     pub columns: Vec<Column>,
     /// The places of the columns of the key.
@@ -85,6 +89,15 @@ impl Column {
 }
 
 impl Table {
+    /// What rows are selected from, as `t`. Parameters of a query that go by their order stand where it does.
+    pub fn source(&self, parameters: &mut Parameters) -> String {
+        let Some(query) = &self.query else { return format!("{} t", self.quoted) };
+        if self.dialect != Dialect::Postgres {
+            parameters.0.extend(query.parameters.iter().cloned());
+        }
+        format!("(\n{}\n) t", query.sql)
+    }
+
     /// The column of this name.
     pub fn column(&self, name: &str) -> Result<&Column, StepError> {
         self.columns.iter().find(|column| column.name == name).ok_or_else(|| {
@@ -146,7 +159,7 @@ pub(super) async fn load(database: &Database, name: &str, key: &[String]) -> Res
         let message = format!("there is no table {full} in {}", database.describe());
         return Err(StepError::refused(message));
     }
-    let mut table = Table { dialect, quoted: full, columns, key: Vec::new() };
+    let mut table = Table { dialect, quoted: full, query: None, columns, key: Vec::new() };
     let primary = || unique.iter().find(|one| one.primary).map(|one| one.columns.as_slice());
     let names = if key.is_empty() { primary().unwrap_or_default() } else { key };
     if names.is_empty() {
@@ -174,20 +187,22 @@ pub(super) async fn load(database: &Database, name: &str, key: &[String]) -> Res
 }
 
 /// A row without a value in its key would never be listed.
-async fn no_nulls(session: &mut dyn Session, table: &Table) -> Result<(), StepError> {
+pub(super) async fn no_nulls(session: &mut dyn Session, table: &Table) -> Result<(), StepError> {
     let nullable: Vec<_> =
         table.key().filter(|one| one.nullable).map(|one| format!("t.{} is null", one.quoted)).collect();
     if nullable.is_empty() {
         return Ok(());
     }
-    let sql = format!("select '1' from {} t where {} limit 1", table.quoted, nullable.join(" or "));
-    if session.cells(&sql, Vec::new()).await?.rows.is_empty() {
+    let mut parameters = Parameters::of(table);
+    let from = table.source(&mut parameters);
+    let sql = format!("select '1' from {from} where {} limit 1", nullable.join(" or "));
+    if session.cells(&sql, parameters.0).await?.rows.is_empty() {
         return Ok(());
     }
     Err(StepError::refused(format!("{} has rows without a value in their key", table.quoted)))
 }
 
-fn text(cell: Option<&Cell>) -> String {
+pub(super) fn text(cell: Option<&Cell>) -> String {
     match cell {
         Some(Cell::Text(text)) => text.clone(),
         Some(Cell::Integer(number)) => number.to_string(),
@@ -264,13 +279,13 @@ async fn mysql(session: &mut dyn Session, schema: Option<&str>, table: &str) -> 
     Ok((columns, gathered(&session.cells(unique, twice).await?.rows)))
 }
 
-fn mysql_kind(data: &str, full: &str, precision: &str, scale: &str) -> Kind {
+pub(super) fn mysql_kind(data: &str, full: &str, precision: &str, scale: &str) -> Kind {
     let cast = |name: &str| Kind::Cast(name.to_owned());
     match data.to_lowercase().as_str() {
         "tinyint" | "smallint" | "mediumint" | "int" | "bigint" if full.contains("unsigned") => {
             cast("unsigned")
         }
-        "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "year" => cast("signed"),
+        "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "year" | "boolean" => cast("signed"),
         "decimal" => Kind::Cast(format!("decimal({precision},{scale})")),
         "float" => Kind::Number("0e0", "double".to_owned()),
         "double" => cast("double"),

@@ -213,10 +213,8 @@ pub(super) async fn in_savepoint(
 
 pub(super) async fn put(rows: &Rows, items: &[Item]) -> Result<Vec<KeyOutcome>, StepError> {
     if rows.settings.columns.is_some() {
-        let message = format!(
-            "rows of {} can not be put back: `columns` leaves some of their values out",
-            rows.settings.table
-        );
+        let message =
+            format!("rows of {} can not be put back: `columns` leaves some of their values out", rows.name());
         return Err(StepError::invalid(message));
     }
     let table = rows.table().await?;

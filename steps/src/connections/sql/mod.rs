@@ -72,6 +72,23 @@ pub struct Cells {
     pub cut: bool,
 }
 
+/// What a statement gives and takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// Its columns: the name and the type of each, as the database calls it; SQLite tells no types.
+    pub columns: Vec<(String, String)>,
+    /// The types of its parameters, as PostgreSQL calls them; the others tell only how many there are.
+    pub parameters: Vec<String>,
+}
+
+impl Shape {
+    /// What a statement was prepared as, by a driver that tells of parameters only how many there are.
+    fn counted<T>(columns: Vec<(String, String)>, parameters: Option<Either<&[T], usize>>) -> Self {
+        let parameters = parameters.map_or(0, |all| all.either(<[T]>::len, |count| count));
+        Self { columns, parameters: vec![String::new(); parameters] }
+    }
+}
+
 /// What a statement came to, for people and expressions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answer {
@@ -122,6 +139,9 @@ pub trait Session: Send {
 
     /// Runs one statement of ours. PostgreSQL is given every parameter as a text, which the statement casts.
     async fn cells(&mut self, sql: &str, parameters: Vec<Cell>) -> Result<Cells, Failure>;
+
+    /// What a statement gives and takes, without running it.
+    async fn shape(&mut self, sql: &str) -> Result<Shape, Failure>;
 
     /// Runs statements as they stand, without parameters.
     async fn script(&mut self, sql: &str) -> Result<(), Failure>;
@@ -259,7 +279,7 @@ pub fn quoted(dialect: Dialect, name: &str) -> String {
 }
 
 /// A value of an author as a parameter of MySQL or SQLite.
-fn as_cell(value: &Value) -> Cell {
+pub(crate) fn as_cell(value: &Value) -> Cell {
     match value {
         Value::Null => Cell::Null,
         Value::Bool(flag) => Cell::Integer(i64::from(*flag)),

@@ -10,12 +10,14 @@ use runbook_engine::error::StepError;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
-use sqlx::mysql::{MySql, MySqlArguments, MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlSslMode};
+use sqlx::mysql::{
+    MySql, MySqlArguments, MySqlColumn, MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlSslMode,
+};
 use sqlx::pool::PoolOptions;
 use sqlx::query::Query;
 use sqlx::{
     AssertSqlSafe, Column as _, ConnectOptions as _, Either, Executor as _, Row as _, SqlSafeStr as _,
-    Statement as _,
+    Statement as _, TypeInfo as _,
 };
 
 use super::mysql_values::{cell, shown};
@@ -24,7 +26,7 @@ use super::scan::Statement;
 use super::server::{
     Parts, SslMode, default_connect_timeout, default_lock_timeout, default_max_connections, described,
 };
-use super::{Answer, Begin, Cell, Cells, Database, Dialect, Driver, Failure, Leased, Session};
+use super::{Answer, Begin, Cell, Cells, Database, Dialect, Driver, Failure, Leased, Session, Shape};
 use crate::kind::{ConnectionKind, OpenContext, SystemIs};
 
 /// A MySQL or MariaDB database. Where it is stands in `url`, in the single settings, or in both: a single setting overrides its part of the
@@ -278,6 +280,14 @@ impl Session for MySqlSession {
             }
         }
         Ok(cells)
+    }
+
+    async fn shape(&mut self, sql: &str) -> Result<Shape, Failure> {
+        let connection = self.0.get()?;
+        let prepared = connection.prepare(AssertSqlSafe(sql.to_owned()).into_sql_str()).await?;
+        let column = |one: &MySqlColumn| (one.name().to_owned(), one.type_info().name().to_owned());
+        let columns = prepared.columns().iter().map(column).collect();
+        Ok(Shape::counted(columns, prepared.parameters()))
     }
 
     async fn script(&mut self, sql: &str) -> Result<(), Failure> {

@@ -16,13 +16,13 @@ use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgSslMode, Postgres};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Either, Executor as _, Row as _};
 
-use super::postgres_values::{Bound, bind, decoded, plan_of};
+use super::postgres_values::{Bound, bind, decoded, plan_of, shape_of};
 use super::scan::Statement;
 use super::server::{
     Parts, SslFiles, SslMode, default_connect_timeout, default_lock_timeout, default_max_connections,
     described,
 };
-use super::{Answer, Begin, Cell, Cells, Database, Dialect, Driver, Failure, Fate, Leased, Session};
+use super::{Answer, Begin, Cell, Cells, Database, Dialect, Driver, Failure, Fate, Leased, Session, Shape};
 use crate::kind::{ConnectionKind, OpenContext, SystemIs};
 
 /// A PostgreSQL database. Where it is stands in `url`, in the single settings, or in both: a single setting overrides its part of the URL.
@@ -347,6 +347,10 @@ impl Session for PgSession {
             }
         }
         Ok(cells)
+    }
+
+    async fn shape(&mut self, sql: &str) -> Result<Shape, Failure> {
+        shape_of(self.0.get()?, sql).await
     }
 
     async fn script(&mut self, sql: &str) -> Result<(), Failure> {

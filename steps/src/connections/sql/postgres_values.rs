@@ -10,9 +10,9 @@ use sqlx::postgres::{PgArgumentBuffer, PgConnection, PgRow, PgTypeInfo, Postgres
 use sqlx::{AssertSqlSafe, Column as _, Either, Executor as _, Row as _, SqlSafeStr as _, Statement as _};
 use sqlx::{Type, TypeInfo as _, ValueRef as _};
 
-use super::Failure;
 use super::postgres::Parameters;
 use super::scan::Statement;
+use super::{Failure, Shape};
 
 /// A statement as it is sent, and what it takes and gives.
 pub(super) struct Plan {
@@ -70,6 +70,26 @@ pub(super) async fn plan_of(
     });
     let sql = format!("with q({names}) as (\n{}\n) select {values} from q", statement.text);
     Ok(Plan { sql, columns, parameters, shown })
+}
+
+/// What a statement gives and takes, with the types by their names.
+pub(super) async fn shape_of(connection: &mut PgConnection, sql: &str) -> Result<Shape, Failure> {
+    let prepared = connection.prepare(AssertSqlSafe(sql.to_owned()).into_sql_str()).await?;
+    let of = |one: &PgTypeInfo| one.oid().unwrap_or(TEXT);
+    let columns: Vec<(String, Oid)> =
+        prepared.columns().iter().map(|one| (one.name().to_owned(), of(one.type_info()))).collect();
+    let parameters: Vec<Oid> = match prepared.parameters() {
+        Some(Either::Left(types)) => types.iter().map(of).collect(),
+        _ => Vec::new(),
+    };
+    let all = columns.iter().map(|(_, oid)| oid).chain(&parameters);
+    let all: Vec<i64> = all.map(|oid| i64::from(oid.0)).collect();
+    let names = "select format_type(one::oid, -1) from unnest($1::int8[]) with ordinality as all_of(one, at) order by at";
+    let rows = connection.fetch_all(sqlx::query(names).persistent(false).bind(all)).await?;
+    let names: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, sqlx::Error>>()?;
+    let (given, taken) = names.split_at(columns.len().min(names.len()));
+    let columns = columns.into_iter().map(|(name, _)| name).zip(given.iter().cloned()).collect();
+    Ok(Shape { columns, parameters: taken.to_vec() })
 }
 
 /// A parameter in the bytes of its type.

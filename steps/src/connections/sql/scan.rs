@@ -134,6 +134,47 @@ impl Statement<'_> {
     }
 }
 
+/// Whether a text is one statement that only reads, whichever database it is for.
+pub fn only_reads(sql: &str) -> bool {
+    [Dialect::Postgres, Dialect::MySql, Dialect::Sqlite].into_iter().all(|dialect| {
+        let found = statements(sql, dialect);
+        found.len() == 1 && found.iter().all(Statement::reads)
+    })
+}
+
+/// The place of a parameter in a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Where it begins, in bytes.
+    pub start: usize,
+    /// Where it ends.
+    pub end: usize,
+    /// Its number, where it has one.
+    pub number: Option<usize>,
+}
+
+/// The places of the parameters of a text, in order: `$1` in PostgreSQL, and `?` or `?1` in the others.
+pub fn places(sql: &str, dialect: Dialect) -> Vec<Place> {
+    let mut scan = Scan { sql, bytes: sql.as_bytes(), dialect, at: 0 };
+    let sign = if dialect == Dialect::Postgres { b'$' } else { b'?' };
+    let mut found = Vec::new();
+    while scan.at < scan.bytes.len() {
+        let start = scan.at;
+        let is_place = scan.peek(0) == sign;
+        scan.next();
+        if !is_place || scan.at != start + 1 {
+            continue;
+        }
+        let digits = sql[scan.at..].bytes().take_while(u8::is_ascii_digit).count();
+        scan.at += digits;
+        let number = sql[start + 1..scan.at].parse().ok();
+        if number.is_some() || sign == b'?' {
+            found.push(Place { start, end: scan.at, number });
+        }
+    }
+    found
+}
+
 /// The statements of a text, in order. One whose body holds statements of its own (a trigger, a procedure) is one.
 pub fn statements(sql: &str, dialect: Dialect) -> Vec<Statement<'_>> {
     let mut scan = Scan { sql, bytes: sql.as_bytes(), dialect, at: 0 };
@@ -350,6 +391,17 @@ mod tests {
         assert_eq!(texts("select [;] ; /* ; ", Dialect::Sqlite), ["select [;]"]);
         assert!(texts(" ; -- nothing\n", Dialect::Postgres).is_empty());
         assert_eq!(texts("select 'open ;", Dialect::Postgres), ["select 'open ;"]);
+    }
+
+    #[test]
+    fn parameters_stand_outside_of_quotes_and_comments() {
+        let texts = |sql: &'static str, dialect| {
+            places(sql, dialect).iter().map(|place| &sql[place.start..place.end]).collect::<Vec<_>>()
+        };
+        let sql = "select '$1', \"$2\", $tag$ $3 $tag$, a$4, -- $5\n $6 /* $7 */ + $12";
+        assert_eq!(texts(sql, Dialect::Postgres), ["$6", "$12"]);
+        assert_eq!(texts("select '?', `?`, ? # ?\n, ?", Dialect::MySql), ["?", "?"]);
+        assert_eq!(texts("select [?], ?, ?2", Dialect::Sqlite), ["?", "?2"]);
     }
 
     #[test]

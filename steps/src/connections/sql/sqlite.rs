@@ -23,7 +23,7 @@ use sqlx::{
 use super::scan::Statement;
 use super::server::{default_connect_timeout, default_lock_timeout, default_max_connections};
 use super::{
-    Answer, Begin, Cell, Cells, Database, Dialect, Driver, Failure, Fate, Leased, Session, shown_bytes,
+    Answer, Begin, Cell, Cells, Database, Dialect, Driver, Failure, Fate, Leased, Session, Shape, shown_bytes,
 };
 use crate::connections::directory::whereabouts;
 use crate::digest::sha256;
@@ -300,6 +300,13 @@ impl Session for SqliteSession {
             }
         }
         Ok(cells)
+    }
+
+    async fn shape(&mut self, sql: &str) -> Result<Shape, Failure> {
+        let connection = self.leased.get()?;
+        let prepared = connection.prepare(AssertSqlSafe(sql.to_owned()).into_sql_str()).await?;
+        let columns = prepared.columns().iter().map(|one| (one.name().to_owned(), String::new())).collect();
+        Ok(Shape::counted(columns, prepared.parameters()))
     }
 
     async fn script(&mut self, sql: &str) -> Result<(), Failure> {
