@@ -20,12 +20,14 @@ pub struct Patience {
     wait: Duration,
 }
 
-impl Patience {
+impl Default for Patience {
     /// All of it: three tries.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self { tries: TRIES, wait: FIRST_WAIT }
     }
+}
 
+impl Patience {
     /// Waits after a try that failed so, as long as the server asked for when it did. False, at once, when it is not to be tried again: the
     /// failure is none that passes, the tries are used up, or the server asked for more than half a minute.
     pub async fn allows(&mut self, failure: &StepError) -> bool {
@@ -45,7 +47,7 @@ impl Patience {
 pub async fn patiently<T, F: Future<Output = Result<T, StepError>>>(
     mut call: impl FnMut() -> F,
 ) -> Result<T, StepError> {
-    let mut patience = Patience::new();
+    let mut patience = Patience::default();
     loop {
         match call().await {
             Err(error) if patience.allows(&error).await => {}

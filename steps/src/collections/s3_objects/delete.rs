@@ -27,7 +27,7 @@ impl S3Objects {
     /// Deletes these keys; one outcome per key, in their order. A store that is too busy, for all of them or for some, is asked again for
     /// those after a while.
     pub(super) async fn delete_all(&self, keys: &[Doomed]) -> Result<Vec<KeyOutcome>, StepError> {
-        let mut patience = Patience::new();
+        let mut patience = Patience::default();
         let mut ends: Vec<Option<KeyOutcome>> = vec![None; keys.len()];
         loop {
             let open: Vec<usize> =
