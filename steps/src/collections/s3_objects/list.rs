@@ -19,6 +19,8 @@ pub(super) struct Listed {
     modified_at: Option<String>,
     /// Whether it is a delete marker.
     pub(super) marker: bool,
+    /// Whether it is the current one of its key.
+    latest: bool,
 }
 
 impl Listed {
@@ -146,6 +148,7 @@ impl S3Objects {
                 etag: etag(one.e_tag()),
                 modified_at: moment(one.last_modified()),
                 marker: false,
+                latest: true,
             });
         }
         let next = page.next_continuation_token().filter(|_| page.is_truncated() == Some(true));
@@ -169,7 +172,9 @@ impl S3Objects {
             })?;
         let mut objects: Vec<Listed> = page.versions().iter().filter_map(of_version).collect();
         objects.extend(page.delete_markers().iter().filter_map(of_marker));
-        objects.sort_by(|a, b| (&a.name.key, &b.modified_at).cmp(&(&b.name.key, &a.modified_at)));
+        // What came last stands first; of two in one second the one that is current.
+        let newest = |one: &Listed| (one.modified_at.clone(), one.latest);
+        objects.sort_by(|a, b| a.name.key.cmp(&b.name.key).then_with(|| newest(b).cmp(&newest(a))));
         let next = page.next_key_marker().filter(|_| page.is_truncated() == Some(true));
         let next = next.map(|key| {
             json!(Cursor { at: key.to_owned(), version: page.next_version_id_marker().map(str::to_owned) })
@@ -190,6 +195,7 @@ fn of_version(one: &ObjectVersion) -> Option<Listed> {
         etag: etag(one.e_tag()),
         modified_at: moment(modified_at),
         marker: false,
+        latest: one.is_latest() == Some(true),
     })
 }
 
@@ -200,5 +206,6 @@ fn of_marker(one: &DeleteMarkerEntry) -> Option<Listed> {
         etag: String::new(),
         modified_at: moment(one.last_modified()),
         marker: true,
+        latest: one.is_latest() == Some(true),
     })
 }
