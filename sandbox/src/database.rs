@@ -36,15 +36,22 @@ pub struct DatabaseServer {
     kind: Kind,
     port: u16,
     folder: tempfile::TempDir,
+    options: Vec<String>,
     child: Option<Child>,
 }
 
 impl DatabaseServer {
     /// Starts a server.
     pub async fn start(kind: Kind) -> Result<Self> {
+        Self::start_with(kind, &[]).await
+    }
+
+    /// Starts a server with these further options of its command line.
+    pub async fn start_with(kind: Kind, options: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("runbook-database-").tempdir()?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let mut server = Self { kind, port, folder, child: None };
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        let mut server = Self { kind, port, folder, options, child: None };
         server.initialize()?;
         server.run().await?;
         let create = "create database app";
@@ -177,6 +184,7 @@ impl DatabaseServer {
                 command
             }
         };
+        command.args(&self.options);
         let log = fs::File::create(self.folder.path().join("log"))?;
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
         self.child = Some(child.with_context(|| missing(self.kind))?);

@@ -2,11 +2,13 @@
 
 mod backup;
 mod branch_protection;
+mod certificates;
 mod chatkit;
 mod collections;
 mod command;
 #[path = "../common/mod.rs"]
 mod common;
+mod database_tls;
 mod databases;
 mod delete_batch;
 mod driven;

@@ -1,6 +1,5 @@
 //! Connections of type `redis` and collections of type `redis-keys`, on a real server.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use runbook_steps::connections::redis::{Redis, RedisConnection};
 use runbook_steps::kind::ConnectionKind as _;
 use serde_json::{Value, json};
 
+use crate::certificates::certificates;
 use crate::collections::{doomed, every, keys, open};
 use crate::common::Bench;
 
@@ -282,17 +282,6 @@ async fn what_can_not_work_is_told_apart() {
     let node = RedisServer::start_with(&["--cluster-enabled", "yes"]).await.unwrap();
     let error = fails(json!({ "url": node.url() })).await;
     assert!(error.kind == ErrorKind::Refused && error.message.contains("a node of a cluster"), "{error}");
-}
-
-/// A certificate of an authority of our own for 127.0.0.1: the files of the authority, the certificate and the key.
-fn certificates(folder: &std::path::Path) -> [String; 3] {
-    let script = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=authority \
-        && openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out req.pem -subj /CN=redis \
-        && printf 'subjectAltName=IP:127.0.0.1\\n' > ext \
-        && openssl x509 -req -in req.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out cert.pem";
-    let made = Command::new("sh").args(["-c", script]).current_dir(folder).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    ["ca.pem", "cert.pem", "key.pem"].map(|name| folder.join(name).display().to_string())
 }
 
 #[tokio::test]

@@ -52,6 +52,12 @@ impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::Database(database) => of_database(&**database),
+            // It is only looked at when a connection is made, and will be the same the next time.
+            sqlx::Error::Io(io) if io.to_string().contains("certificate") => Self::plain(
+                StepError::refused(format!("the database is not known by its certificate: {io}")).with_help(
+                    "look at `ssl_root_cert` of the connection, and at the name in the server's certificate",
+                ),
+            ),
             sqlx::Error::Io(io) => lost(format!("the connection to the database failed: {io}")),
             sqlx::Error::WorkerCrashed | sqlx::Error::PoolClosed | sqlx::Error::BeginFailed => {
                 lost(error.to_string())
