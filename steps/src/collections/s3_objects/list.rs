@@ -155,6 +155,30 @@ impl S3Objects {
         Ok(Listing { objects, next: next.map(|token| json!({ "at": token })) })
     }
 
+    /// The delete marker of this name, if there is one. None can be looked at: AWS refuses to, other stores say that it is not there, and only a
+    /// listing tells of it.
+    pub(super) async fn marker(&self, name: &Name) -> Result<Option<Item>, StepError> {
+        if name.version.is_none() {
+            return Ok(None);
+        }
+        let client = self.bucket.client().await;
+        let (mut at, mut version) = (None, None);
+        loop {
+            let request = client.list_object_versions().bucket(self.bucket.bucket()).prefix(&name.key);
+            let page = request.set_key_marker(at).set_version_id_marker(version).send().await;
+            let page = page.map_err(|error| failed(&format!("looking for `{name}`"), &error))?;
+            let found = page.delete_markers().iter().filter_map(of_marker).find(|one| one.name == *name);
+            // Of the keys that begin so the key itself is the first one.
+            let further =
+                page.is_truncated() == Some(true) && page.next_key_marker() == Some(name.key.as_str());
+            if found.is_some() || !further {
+                return Ok(found.map(|one| one.item()));
+            }
+            at = page.next_key_marker().map(str::to_owned);
+            version = page.next_version_id_marker().map(str::to_owned);
+        }
+    }
+
     async fn list_versions(&self, cursor: Option<Cursor>, limit: i32) -> Result<Listing, StepError> {
         let client = self.bucket.client().await;
         let (at, version) = cursor.map_or((None, None), |cursor| (Some(cursor.at), cursor.version));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use aws_sdk_s3::config::http::HttpResponse;
-use aws_sdk_s3::error::SdkError;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::put_object::PutObjectError;
 use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat};
@@ -72,7 +72,7 @@ impl S3Objects {
                 let record = record_of(name, bytes, etag, moment(found.last_modified()).as_deref());
                 Ok(Some(item(name, record, bytes, etag)))
             }
-            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) if has_nothing(&error) => self.marker(name).await,
             Err(error) => Err(failed(&format!("looking at `{name}`"), &error)),
         }
     }
@@ -83,7 +83,7 @@ impl S3Objects {
         let request = client.get_object().bucket(self.bucket.bucket()).key(&name.key);
         let mut found = match request.set_version_id(name.version.clone()).send().await {
             Ok(found) => found,
-            Err(error) if is_missing(&error) => return Ok(None),
+            Err(error) if has_nothing(&error) => return self.marker(name).await,
             Err(error) => return Err(failed(&format!("reading `{name}`"), &error)),
         };
         let length = found.content_length().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
@@ -175,6 +175,11 @@ impl S3Objects {
         }
         request.send().await.map(drop)
     }
+}
+
+/// Whether there is nothing to look at: no object, or a delete marker.
+fn has_nothing<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    is_missing(error) || error.raw_response().is_some_and(|response| response.status().as_u16() == 405)
 }
 
 fn item(name: &Name, record: Value, bytes: u64, etag: &str) -> Item {
