@@ -34,7 +34,7 @@ fn wrong() -> Vec<(&'static str, Value, &'static str)> {
         (
             "freeze",
             json!({ "max_hold": "1h" }),
-            "Missing : exactly one of `env_file`, `command`, `http` is needed, and none is there",
+            "Missing : exactly one of `env_file`, `command`, `http`, `kubernetes` is needed, and none is there",
         ),
         ("assert", json!({ "message": "m" }), "Missing : at least one of `that`, `window` is needed"),
         ("http", post, "Key /json: `json` can not stand beside `form`"),
