@@ -15,6 +15,9 @@ use crate::{Bench, LATER, ORIGINAL, PHRASE, STAGED, id};
 /// How often each half, the search and the marking, is killed.
 const KILLS: u32 = 3;
 
+/// How many pages of a listing are one batch.
+const PAGES: u64 = 100;
+
 /// Rows and objects, one for each row but where one is planted to be lost.
 async fn plant(bench: &Bench, count: u64) {
     bench.execute(LATER).await;
@@ -52,20 +55,24 @@ async fn plant(bench: &Bench, count: u64) {
     }
 }
 
-/// What became of a command: its exit code, or none when it was killed first; what it said; the most memory it held, in KiB.
+/// What became of a command: its exit code, or none when it was killed first; what it said; the most memory it held, in KiB; how often
+/// it looked for an object, and listed.
 struct Ran {
     code: Option<i32>,
     said: String,
     peak: u64,
+    asked: (u64, u64),
 }
 
-/// Runs `runbook`, and kills it after so long unless it ended.
-async fn run(bench: &Bench, arguments: &[&str], kill: Option<Duration>) -> Ran {
+/// Runs `runbook`, and kills it after so many requests to the store unless it ended.
+async fn run(bench: &Bench, arguments: &[&str], kill: Option<u64>) -> Ran {
+    bench.proxy.counted();
+    let mut asked = (0, 0);
     let (out, err) = (bench.folder.path().join("out"), bench.folder.path().join("err"));
     let [stdout, stderr] = [&out, &err].map(|path| Stdio::from(std::fs::File::create(path).unwrap()));
     let mut child = bench.command(arguments).stdout(stdout).stderr(stderr).spawn().unwrap();
     let status_of = format!("/proc/{}/status", child.id().unwrap());
-    let (begun, mut peak) = (Instant::now(), 0);
+    let mut peak = 0;
     let code = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status.code();
@@ -74,14 +81,18 @@ async fn run(bench: &Bench, arguments: &[&str], kill: Option<Duration>) -> Ran {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let held = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
         peak = peak.max(held.unwrap_or(0));
-        if kill.is_some_and(|after| begun.elapsed() >= after) {
+        let (looks, lists) = bench.proxy.counted();
+        asked = (asked.0 + looks, asked.1 + lists);
+        if kill.is_some_and(|after| asked.0 + asked.1 >= after) {
             child.kill().await.unwrap();
             break None;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
     };
+    let (looks, lists) = bench.proxy.counted();
+    asked = (asked.0 + looks, asked.1 + lists);
     let said = [out, err].map(|path| std::fs::read_to_string(path).unwrap());
-    Ran { code, said: said.concat(), peak }
+    Ran { code, said: said.concat(), peak, asked }
 }
 
 /// The status and the text that each image has to end with.
@@ -123,35 +134,32 @@ async fn images_are_found_and_marked_once_however_often_the_process_is_killed() 
     }
 
     // Undisturbed, for how long it takes and how often it asks the store.
-    bench.proxy.counted();
     let begun = Instant::now();
     let whole = run(&bench, &exec, None).await;
     let took = begun.elapsed();
     assert_eq!(whole.code, Some(0), "{}", whole.said);
-    let undisturbed = bench.proxy.counted();
+    let undisturbed = whole.asked;
 
     // The search, killed on its way.
     exec[3] = "mode=apply";
-    let (mut next, mut peak) = (exec.clone(), whole.peak);
+    let (mut next, mut peak, mut killed, mut again) = (exec.clone(), whole.peak, 0, (0, 0));
     let begun = Instant::now();
-    let (mut killed, mut ran);
-    killed = 0;
-    loop {
-        let kill = (killed < KILLS).then(|| took.mul_f64(0.3));
-        ran = run(&bench, &next, kill).await;
+    let ran = loop {
+        let kill = (killed < KILLS).then(|| (undisturbed.0 + undisturbed.1) / 6);
+        let ran = run(&bench, &next, kill).await;
         peak = peak.max(ran.peak);
+        again = (again.0 + ran.asked.0, again.1 + ran.asked.1);
         if ran.code.is_some() {
-            break;
+            break ran;
         }
-        killed += 1;
-        next = vec!["resume"];
-    }
+        (killed, next) = (killed + 1, vec!["resume"]);
+    };
     assert_eq!((ran.code, killed), (Some(5), KILLS), "{}", ran.said);
-    let again = bench.proxy.counted();
     let searched = begun.elapsed();
-    // What was listed is not listed again, but for the page in flight and what is counted first.
+    // What was listed is not listed again, but for the batch in flight of each of the two passes.
     let more = again.1.saturating_sub(undisturbed.1);
-    assert!(more <= u64::from(KILLS) * 2 + 2, "{undisturbed:?} undisturbed, {again:?} killed");
+    let most = u64::from(KILLS) * (PAGES.min(undisturbed.1) + 2);
+    assert!(more <= most, "{undisturbed:?} undisturbed, {again:?} killed");
 
     // Some change while the question is open. Then the marking, killed on its way.
     let touched: Vec<u64> = all(count, |one| one == Planted::OriginalLost).step_by(5).collect();
@@ -159,19 +167,17 @@ async fn images_are_found_and_marked_once_however_often_the_process_is_killed() 
     bench.execute(&format!("update images set cost_usd = 3 where n in ({})", numbers.join(","))).await;
     let marking = Instant::now();
     let run_id = crate::run_in(&ran.said);
-    let mut next = vec!["answer", &run_id, PHRASE];
-    let mut kills = 0;
-    loop {
-        let kill =
-            (kills < KILLS).then(|| Duration::from_millis(150) + took.mul_f64(0.02 * f64::from(kills)));
-        ran = run(&bench, &next, kill).await;
+    let (mut next, mut kills) = (vec!["answer", &run_id, PHRASE], 0);
+    let lost = expected(count, &touched).values().filter(|(status, _)| status == "error").count() as u64;
+    let ran = loop {
+        let ran = run(&bench, &next, (kills < KILLS).then_some(lost / 6)).await;
         peak = peak.max(ran.peak);
         match ran.code {
             None => (kills, next) = (kills + 1, vec!["resume", &run_id]),
             Some(5) => next = vec!["answer", &run_id, PHRASE],
-            Some(_) => break,
+            Some(_) => break ran,
         }
-    }
+    };
     assert!(ran.code == Some(0) && kills > 0, "{kills} kills, {}", ran.said);
     let marked = bench.images().await;
     let expected = expected(count, &touched);
