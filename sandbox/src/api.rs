@@ -20,7 +20,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// Starts the server of this name (`chat-api`, `hub-api`, `github`) with nothing in its environment but this.
+    /// Starts the server of this name (`chat-api`, `hub-api`, `image-api`) with nothing in its environment but this.
     ///
     /// # Errors
     /// When it can not be started or ends before it listens: with what it said.
