@@ -1,6 +1,5 @@
 //! One environment: the chat API, the Prometheus that measures it, and their bucket.
 
-use std::process::Stdio;
 use std::sync::Arc;
 
 use aws_sdk_s3::types::{
@@ -8,14 +7,12 @@ use aws_sdk_s3::types::{
 };
 use runbook_engine::redact::Redactor;
 use runbook_sandbox::prometheus::PrometheusServer;
-use runbook_sandbox::sandbox_binary;
 use runbook_sandbox::weed::{ACCESS_KEY, SECRET_KEY};
+use runbook_sandbox::{Api, sandbox_binary};
 use runbook_steps::connections::s3::S3;
 use runbook_steps::kind::{NoVault, Vault};
 use runbook_steps::resources::Resources;
 use serde_json::{Map, Value};
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, Command};
 
 use crate::{Bench, JWT_SECRET};
 
@@ -28,8 +25,7 @@ pub struct Site {
     prometheus: String,
     /// The bucket as a person sees it.
     pub store: Arc<S3>,
-    _api: Child,
-    _rest: Lines<BufReader<ChildStderr>>,
+    _api: Api,
     _server: PrometheusServer,
 }
 
@@ -41,36 +37,29 @@ impl Site {
             _ => bench.names.call(&format!("{what}.{environment}.example"), url),
         };
         let s3 = named("s3", &bench.weed.url);
-        let mut command = Command::new(sandbox_binary().unwrap());
-        command.args(["chat-api", "--port", "0"]).env_clear();
-        command.envs([("JWT_SECRET", JWT_SECRET), ("CHAT_ATTACHMENT_STORAGE_BACKEND", "s3")]);
-        command.envs([("S3_ENDPOINT", s3.as_str()), ("S3_BUCKET", bucket), ("APP_ENV", environment)]);
-        command.envs([("S3_ACCESS_KEY", ACCESS_KEY), ("S3_SECRET_KEY", SECRET_KEY)]);
-        command.envs([("HTTP_PROXY", bench.names.url.as_str()), ("NO_PROXY", "127.0.0.1")]);
-        command.envs(settings.iter().copied());
-        command.stdin(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut api = command.spawn().unwrap();
-        let mut lines = BufReader::new(api.stderr.take().unwrap()).lines();
-        let mut said = String::new();
-        let port = loop {
-            let line =
-                lines.next_line().await.unwrap().unwrap_or_else(|| panic!("it does not listen: {said}"));
-            said.push_str(&line);
-            let line: Value = serde_json::from_str(&line).unwrap_or_default();
-            if line["evt"] == "listening" {
-                break line["port"].clone();
-            }
-        };
-        let server = PrometheusServer::start(&[("gotong-api", &format!("127.0.0.1:{port}"))]).await.unwrap();
+        let own = [
+            ("JWT_SECRET", JWT_SECRET),
+            ("CHAT_ATTACHMENT_STORAGE_BACKEND", "s3"),
+            ("S3_ENDPOINT", s3.as_str()),
+            ("S3_BUCKET", bucket),
+            ("APP_ENV", environment),
+            ("S3_ACCESS_KEY", ACCESS_KEY),
+            ("S3_SECRET_KEY", SECRET_KEY),
+            ("HTTP_PROXY", bench.names.url.as_str()),
+            ("NO_PROXY", "127.0.0.1"),
+        ];
+        let api =
+            Api::start(&sandbox_binary().unwrap(), "chat-api", &[&own, settings].concat()).await.unwrap();
+        let address = api.url.trim_start_matches("http://");
+        let server = PrometheusServer::start(&[("gotong-api", address)]).await.unwrap();
         Self {
             environment: environment.to_owned(),
             bucket: bucket.to_owned(),
-            app: named("app", &format!("http://127.0.0.1:{port}")),
+            app: named("app", &api.url),
             s3,
             prometheus: named("prometheus", &server.url()),
             store: store(bench.weed.bucket(bucket)),
             _api: api,
-            _rest: lines,
             _server: server,
         }
     }
