@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::database::mortal;
+use crate::installed::installed;
 
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -44,9 +45,7 @@ pub fn prometheus_rules() -> Value {
 
 /// Where tests/kubernetes puts the program that it builds.
 fn program() -> PathBuf {
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home).unwrap_or_default();
-    cache.join("runbook/kubernetes-1.20.2/bin/kube-apiserver")
+    installed("kubernetes-1.20.2").join("bin/kube-apiserver")
 }
 
 fn port() -> Result<u16> {

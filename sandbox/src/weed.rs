@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::crypto;
 use crate::database::mortal;
+use crate::installed::installed;
 use crate::presign::Bucket;
 
 /// The keys that the store knows.
@@ -44,11 +45,9 @@ fn port() -> u16 {
     }
 }
 
-/// Where the program is: on the PATH, or where tests/run puts it.
+/// Where the program is: where tests/run puts it, or on the PATH.
 fn program() -> PathBuf {
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home).unwrap_or_default();
-    let installed = cache.join("runbook/seaweedfs-4.48/bin/weed");
+    let installed = installed("seaweedfs-4.48").join("bin/weed");
     if installed.exists() { installed } else { PathBuf::from("weed") }
 }
 

@@ -24,6 +24,7 @@ mod plan_files;
 mod planned;
 mod poisoned;
 mod promised;
+mod protected;
 mod races;
 mod records;
 mod resume_table;

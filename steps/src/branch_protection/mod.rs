@@ -22,7 +22,8 @@ use crate::text::in_brief;
 /// where it is the job of a workflow.
 ///
 /// A branch that is not protected fails the step. A repository or branch that is not there, a token that may not look, and a server in
-/// trouble say nothing about the branch: they are errors, and not that.
+/// trouble say nothing about the branch: they are errors, and not that. Of a server that knows of no rulesets, as older ones of GitHub
+/// Enterprise do not, only the protection counts.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BranchProtection {

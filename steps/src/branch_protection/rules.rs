@@ -37,6 +37,13 @@ struct Protection {
     required_status_checks: Option<StatusChecks>,
 }
 
+/// A branch, as everybody is told of it who may read the repository.
+#[derive(Deserialize)]
+struct Branch {
+    /// Whether it has a protection of its own, or a ruleset that is active for it.
+    protected: bool,
+}
+
 #[derive(Deserialize)]
 struct StatusChecks {
     #[serde(default)]
@@ -71,7 +78,7 @@ impl Rules {
         let mut rules = Self::default();
         let branch = segment(branch);
         let what = format!("asking {} what protects the branch", github.describe());
-        let path = format!("/repos/{repository}/branches/{branch}/protection");
+        let path = format!("/repos/{repository}/branches/{branch}");
         if let Some(protection) = patiently(|| protection(github, &what, &path)).await? {
             rules.protected = true;
             if let Some(checks) = protection.required_status_checks {
@@ -103,24 +110,39 @@ async fn get(github: &Github, what: &str, path: &str) -> Result<Response, StepEr
     request.send().await.map_err(|error| transport_error(what, error))
 }
 
-/// The protection of the branch; none when it has none.
+/// The protection of the branch at `path`; none when it has none.
 async fn protection(github: &Github, what: &str, path: &str) -> Result<Option<Protection>, StepError> {
-    let response = get(github, what, path).await?;
+    let response = get(github, what, &format!("{path}/protection")).await?;
     if response.status() != StatusCode::NOT_FOUND {
         let response = check_status(what, response).await.map_err(helped)?;
         return read_json(what, response, ANSWER).await.map(Some);
     }
     let said: Value = read_json(what, response, ANSWER).await?;
-    match said["message"].as_str() {
-        Some(NOT_PROTECTED) => Ok(None),
-        message => {
-            let message = message.unwrap_or("Not Found");
-            Err(helped(StepError::refused(format!("{what}: status 404 Not Found: {message}"))))
-        }
+    let message = match said["message"].as_str() {
+        Some(NOT_PROTECTED) => return Ok(None),
+        message => message.unwrap_or("Not Found"),
+    };
+    // It may be the repository, the branch or the right to look that is not there, and servers are worded in their own way. The branch itself
+    // says to everybody who may read it whether there is anything to look at.
+    if is_open(github, what, path).await? {
+        return Ok(None);
     }
+    Err(helped(StepError::refused(format!("{what}: status 404 Not Found: {message}"))))
 }
 
-/// A page of the rules of rulesets; none where the server knows of no rulesets. That the branch is there is known before.
+/// Whether the branch at `path` is there, and nothing protects it.
+async fn is_open(github: &Github, what: &str, path: &str) -> Result<bool, StepError> {
+    let response = get(github, what, path).await?;
+    if response.status() == StatusCode::NOT_FOUND {
+        return Ok(false);
+    }
+    let response = check_status(what, response).await.map_err(helped)?;
+    let branch: Branch = read_json(what, response, ANSWER).await?;
+    Ok(!branch.protected)
+}
+
+/// A page of the rules of rulesets; none where the server knows of no rulesets. That the branch is there is known before. Nothing passes by
+/// what is not there: only a check that the protection requires is required then.
 async fn ruleset(github: &Github, what: &str, path: &str) -> Result<Option<Vec<Rule>>, StepError> {
     let response = get(github, what, path).await?;
     if response.status() == StatusCode::NOT_FOUND {

@@ -119,6 +119,21 @@ async fn what_says_nothing_about_the_branch_is_an_error_and_not_a_missing_protec
         Router::new().fallback(get(async || (StatusCode::NOT_FOUND, "<html>Branch not protected</html>")));
     let github = Github(Server::start(page).await);
     assert_eq!(github.look(json!({})).await.unwrap_err().kind, ErrorKind::Refused);
+    // Who may not look is told as little of what protects a branch as of what is not there.
+    let guarded = |branch: Value| {
+        let hidden = || async { (StatusCode::NOT_FOUND, r#"{"message":"Not Found"}"#) };
+        Router::new()
+            .route("/repos/gotong/royong/branches/main", get(async move || branch.to_string()))
+            .fallback(get(hidden))
+    };
+    let github = Github(Server::start(guarded(json!({ "protected": true }))).await);
+    let error = github.look(json!({})).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Refused);
+    assert!(error.message.contains("404 Not Found: Not Found"), "{}", error.message);
+    let github = Github(Server::start(guarded(json!({ "name": "main" }))).await);
+    assert_eq!(github.look(json!({})).await.unwrap_err().kind, ErrorKind::Refused);
+    let github = Github(Server::start(guarded(json!({ "protected": false }))).await);
+    github.gate("is not protected").await;
     // A server without rulesets has none.
     let old = Router::new().route(
         "/repos/gotong/royong/branches/main/protection",
