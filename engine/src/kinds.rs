@@ -112,6 +112,8 @@ pub struct StepKindInfo {
     pub effect: fn(&Value) -> Effect,
     /// Whether it tells the limits how many items it destroys; with false, what it destroys counts as one. From `with` as authored.
     pub counts: fn(&Value) -> bool,
+    /// Whether it sets fields of the items of its collection. From `with` as authored.
+    pub updates: fn(&Value) -> bool,
     /// Checks `with` as authored; a string that holds an expression fits any type. All mistakes, not only the first.
     pub check: fn(&Value) -> Vec<SettingProblem>,
     /// A small example of the step, YAML.
@@ -133,6 +135,10 @@ pub struct ResourceKindInfo {
     pub code_fields: &'static [&'static str],
     /// Of a collection whose items can not be deleted: what to write where that is wanted. From its settings as authored.
     pub only_read: fn(&Value) -> Option<&'static str>,
+    /// Of a collection of whose items no field can be set: what to write where that is wanted. From its settings as authored.
+    pub not_updated: fn(&Value) -> Option<&'static str>,
+    /// Of a collection, the most keys that it deletes or changes at once.
+    pub max_batch: usize,
     /// Checks its settings (without `type`) as authored.
     pub check: fn(&Value) -> Vec<SettingProblem>,
 }

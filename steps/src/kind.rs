@@ -91,6 +91,12 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + Sized + 'static {
         true
     }
 
+    /// Whether it sets fields of the items of its `collection`. From `with` as authored.
+    fn updates(with: &Value) -> bool {
+        let _ = with;
+        false
+    }
+
     /// One attempt. Between batches it calls `cx.checkpoint()?`; it may be dropped at any await point and entered again.
     async fn run(self, cx: &Context) -> Result<End<Self::Outputs>, StepError>;
 
@@ -152,6 +158,7 @@ pub const fn step<T: Step>() -> StepEntry {
             fleeting_outputs: T::FLEETING_OUTPUTS,
             effect: T::effect,
             counts: T::counts,
+            updates: T::updates,
             check: check_kind::<T>,
             example: T::EXAMPLE,
         },
@@ -368,6 +375,8 @@ pub const fn connection<T: ConnectionKind>() -> ConnectionEntry {
             secret_fields: T::SECRET_FIELDS,
             code_fields: &[],
             only_read: |_| None,
+            not_updated: |_| None,
+            max_batch: usize::MAX,
             check: check_kind::<T>,
         },
         open: |settings, cx| Ok(Arc::new(decode::<T>(settings)?.open(cx)?)),
@@ -391,6 +400,9 @@ pub trait CollectionKind: DeserializeOwned + JsonSchema + Sized + 'static {
     /// JSON pointers in the settings that are code of another language.
     const CODE_FIELDS: &'static [&'static str] = &[];
 
+    /// The most keys that it deletes, puts or changes at once.
+    const MAX_BATCH: usize;
+
     /// What is wrong with settings as authored beyond what their types say.
     fn problems(settings: &Value) -> Vec<SettingProblem> {
         let _ = settings;
@@ -401,6 +413,12 @@ pub trait CollectionKind: DeserializeOwned + JsonSchema + Sized + 'static {
     fn only_read(settings: &Value) -> Option<&'static str> {
         let _ = settings;
         None
+    }
+
+    /// Where no field of its items can be set: what to write instead. From its settings as authored.
+    fn not_updated(settings: &Value) -> Option<&'static str> {
+        let _ = settings;
+        Some("only rows of a `table` of a collection of type `sql-rows` can be changed")
     }
 
     /// Makes the collection on its connection. No I/O happens here.
@@ -432,6 +450,8 @@ pub const fn collection<T: CollectionKind>() -> CollectionEntry {
             secret_fields: &[],
             code_fields: T::CODE_FIELDS,
             only_read: T::only_read,
+            not_updated: T::not_updated,
+            max_batch: T::MAX_BATCH,
             check: check_collection::<T>,
         },
         open: |settings, name, resources| decode::<T>(settings)?.open(name, resources),

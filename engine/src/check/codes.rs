@@ -117,7 +117,7 @@ codes! {
     HELD = "RB0509";
     /// An `unfreeze` of something that was not frozen before.
     UNFREEZE_WHAT = "RB0510";
-    /// Items are destroyed of a collection that can only be read.
+    /// Items are destroyed or changed of a collection where that can not be done.
     ONLY_READ = "RB0511";
 }
 

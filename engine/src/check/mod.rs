@@ -2,6 +2,7 @@
 
 pub mod codes;
 
+mod batch_size;
 mod comparisons;
 mod confirm_first;
 mod connections;
@@ -66,6 +67,7 @@ const RULES: &[Rule] = &[
     comparisons::check,
     connections::check,
     only_read::check,
+    batch_size::check,
     unused::check,
 ];
 

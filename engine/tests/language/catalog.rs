@@ -68,6 +68,7 @@ const fn step<T: DeserializeOwned + JsonSchema + 'static, O: JsonSchema>(
         fleeting_outputs: &[],
         effect,
         counts: |with| with.get("effect").is_none_or(|effect| effect.get("items").is_some()),
+        updates: |_| false,
         check: check::<T>,
         example: "",
     }
@@ -84,6 +85,8 @@ const fn resource<T: DeserializeOwned + JsonSchema + 'static>(
         secret_fields,
         code_fields: &[],
         only_read: |_| None,
+        not_updated: |_| None,
+        max_batch: 100,
         check: check::<T>,
     }
 }

@@ -32,6 +32,7 @@ pub struct FilesCollection {
 impl CollectionKind for FilesCollection {
     const NAME: &'static str = "files";
     const SUMMARY: &'static str = "The files of a directory";
+    const MAX_BATCH: usize = MAX_BATCH;
 
     fn open(self, _: &str, resources: &Resources) -> Result<Arc<dyn Collection>, StepError> {
         let directory = resources.connection::<Directory>(&self.connection)?;

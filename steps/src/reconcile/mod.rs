@@ -219,6 +219,10 @@ with:
         }
     }
 
+    fn updates(with: &Value) -> bool {
+        matches!(with.get("action").and_then(Value::as_str), Some("mark" | "undo"))
+    }
+
     async fn foresee(self, effect: Effect, cx: &Context) -> Result<Foresight, StepError> {
         self.check()?;
         if effect.class == Class::Read {

@@ -85,6 +85,7 @@ pub enum Encoding {
 impl CollectionKind for FountainStoreDocuments {
     const NAME: &'static str = "fountainstore-documents";
     const SUMMARY: &'static str = "The documents of one collection of a corpus in a FountainStore";
+    const MAX_BATCH: usize = MAX_BATCH;
 
     fn open(self, _: &str, resources: &Resources) -> Result<Arc<dyn Collection>, StepError> {
         let store = resources.connection::<FountainStore>(&self.connection)?;

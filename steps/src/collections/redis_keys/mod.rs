@@ -46,6 +46,7 @@ fn every_key() -> String {
 impl CollectionKind for RedisKeysCollection {
     const NAME: &'static str = "redis-keys";
     const SUMMARY: &'static str = "The keys of a Redis database whose names fit a pattern";
+    const MAX_BATCH: usize = MAX_BATCH;
 
     fn open(self, _: &str, resources: &Resources) -> Result<Arc<dyn Collection>, StepError> {
         let redis = resources.connection::<Redis>(&self.connection)?;

@@ -59,6 +59,7 @@ fn yes() -> bool {
 impl CollectionKind for S3ObjectsCollection {
     const NAME: &'static str = "s3-objects";
     const SUMMARY: &'static str = "The objects of an S3 bucket below a prefix";
+    const MAX_BATCH: usize = MAX_BATCH;
 
     fn open(self, _: &str, resources: &Resources) -> Result<Arc<dyn Collection>, StepError> {
         let bucket = resources.connection::<S3>(&self.connection)?;

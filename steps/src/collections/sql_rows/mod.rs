@@ -79,6 +79,7 @@ pub struct SqlRows {
 impl CollectionKind for SqlRows {
     const NAME: &'static str = "sql-rows";
     const SUMMARY: &'static str = "The rows of a table of a SQL database, or of a query";
+    const MAX_BATCH: usize = MAX_BATCH;
     const CODE_FIELDS: &'static [&'static str] = &["/query"];
 
     fn problems(settings: &Value) -> Vec<SettingProblem> {
@@ -94,6 +95,10 @@ impl CollectionKind for SqlRows {
 
     fn only_read(settings: &Value) -> Option<&'static str> {
         settings.get("query").filter(|query| !query.is_null()).map(|_| NAME_THE_TABLE)
+    }
+
+    fn not_updated(settings: &Value) -> Option<&'static str> {
+        Self::only_read(settings)
     }
 
     fn open(self, _: &str, resources: &Resources) -> Result<Arc<dyn Collection>, StepError> {
