@@ -29,7 +29,7 @@ impl Listed {
         if self.marker {
             record["delete_marker"] = json!(true);
         }
-        // A version never changes, and a marker has no ETag.
+        // A marker has no ETag.
         let version = if self.marker { json!({ "marker": true }) } else { json!({ "etag": self.etag }) };
         Item { key: self.name.to_string(), record, bytes: Some(self.bytes), version: Some(Version(version)) }
     }
@@ -64,7 +64,7 @@ impl Keeps {
                 "the bucket keeps versions: each delete leaves a delete marker, and what was there stays as an older version"
             }
             Self::Older => {
-                "the bucket kept versions before: a delete leaves a delete marker, and what is older than that stays"
+                "the bucket kept versions before: each delete leaves a delete marker, in the place of what was written while it kept none; versions with an id stay"
             }
             Self::Untold => {
                 "whether the bucket keeps versions, and with them what is deleted, can not be told: AccessDenied"
@@ -155,8 +155,7 @@ impl S3Objects {
         Ok(Listing { objects, next: next.map(|token| json!({ "at": token })) })
     }
 
-    /// The delete marker of this name, if there is one. None can be looked at: AWS refuses to, other stores say that it is not there, and only a
-    /// listing tells of it.
+    /// The delete marker of this name, if there is one: only a listing tells of it.
     pub(super) async fn marker(&self, name: &Name) -> Result<Option<Item>, StepError> {
         if name.version.is_none() {
             return Ok(None);

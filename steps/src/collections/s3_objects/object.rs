@@ -72,8 +72,9 @@ impl S3Objects {
                 let record = record_of(name, bytes, etag, moment(found.last_modified()).as_deref());
                 Ok(Some(item(name, record, bytes, etag)))
             }
-            Err(error) if has_nothing(&error) => self.marker(name).await,
-            Err(error) => Err(failed(&format!("looking at `{name}`"), &error)),
+            Err(error) => {
+                self.absent(name, failed(&format!("looking at `{name}`"), &error), Why::of(&error)).await
+            }
         }
     }
 
@@ -83,8 +84,10 @@ impl S3Objects {
         let request = client.get_object().bucket(self.bucket.bucket()).key(&name.key);
         let mut found = match request.set_version_id(name.version.clone()).send().await {
             Ok(found) => found,
-            Err(error) if has_nothing(&error) => return self.marker(name).await,
-            Err(error) => return Err(failed(&format!("reading `{name}`"), &error)),
+            Err(error) => {
+                let failure = failed(&format!("reading `{name}`"), &error);
+                return self.absent(name, failure, Why::of(&error)).await;
+            }
         };
         let length = found.content_length().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
         if length > LARGEST {
@@ -105,6 +108,17 @@ impl S3Objects {
         }
         record["content"] = json!(STANDARD.encode(&content));
         Ok(Some(item(name, record, bytes, &etag)))
+    }
+
+    /// What there is of a name that could not be looked at: nothing, or a delete marker.
+    async fn absent(&self, name: &Name, failure: StepError, why: Why) -> Result<Option<Item>, StepError> {
+        if why == Why::Other {
+            return Err(failure);
+        }
+        match self.marker(name).await? {
+            None if why == Why::Refused => Err(failure),
+            found => Ok(found),
+        }
     }
 
     async fn tags(&self, name: &Name) -> Result<BTreeMap<String, String>, StepError> {
@@ -177,9 +191,30 @@ impl S3Objects {
     }
 }
 
-/// Whether there is nothing to look at: no object, or a delete marker.
-fn has_nothing<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
-    is_missing(error) || error.raw_response().is_some_and(|response| response.status().as_u16() == 405)
+/// Why there was nothing to look at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// There is no object.
+    Missing,
+    /// The store does not do this. It is how AWS answers of a delete marker that is asked for by its id; but so does whoever allows no such
+    /// request at all, which says nothing of the object.
+    Refused,
+    /// Something else.
+    Other,
+}
+
+impl Why {
+    fn of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Self {
+        let response = error.raw_response();
+        let marked = response.and_then(|response| response.headers().get("x-amz-delete-marker"));
+        if is_missing(error) || marked == Some("true") {
+            return Self::Missing;
+        }
+        match response.map(|response| response.status().as_u16()) {
+            Some(405) => Self::Refused,
+            _ => Self::Other,
+        }
+    }
 }
 
 fn item(name: &Name, record: Value, bytes: u64, etag: &str) -> Item {

@@ -129,7 +129,7 @@ fn asked(body: &[u8]) -> Vec<Asked> {
     text.split("<Object>").skip(1).map(one).collect()
 }
 
-fn xml(status: u16, body: &str) -> Response<Body> {
+pub fn xml(status: u16, body: &str) -> Response<Body> {
     let answer = Response::builder().status(status).header("content-type", "application/xml");
     let body = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>{body}");
     answer.body(Body::from(body)).unwrap()

@@ -185,7 +185,7 @@ async fn a_store_that_makes_sure_of_etags_is_asked_to_and_nothing_is_looked_at_b
 }
 
 /// What a bucket holds in all, as `key` or `key marker`.
-async fn kept(s3: &S3) -> Vec<String> {
+pub async fn kept(s3: &S3) -> Vec<String> {
     let found = s3.client().await.list_object_versions().bucket(s3.bucket()).send().await.unwrap();
     let versions = found.versions().iter().map(|one| one.key().unwrap().to_owned());
     let markers = found.delete_markers().iter().map(|one| format!("{} marker", one.key().unwrap()));

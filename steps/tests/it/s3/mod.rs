@@ -5,6 +5,7 @@ mod deleting;
 mod inventory;
 mod lifecycle;
 pub mod proxy;
+mod suspended;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -46,7 +47,11 @@ pub async fn make(weed: &Weed, bucket: &str) -> Arc<S3> {
 
 /// From now on the bucket keeps versions.
 pub async fn keep_versions(s3: &S3) {
-    let versioned = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+    set_versioning(s3, BucketVersioningStatus::Enabled).await;
+}
+
+async fn set_versioning(s3: &S3, status: BucketVersioningStatus) {
+    let versioned = VersioningConfiguration::builder().status(status).build();
     let request = s3.client().await.put_bucket_versioning().bucket(s3.bucket());
     request.versioning_configuration(versioned).send().await.unwrap();
 }
