@@ -20,6 +20,9 @@ async fn bench(more: Value) -> Bench {
         ],
     });
     with.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    if with["expect"] == json!([]) {
+        with.as_object_mut().unwrap().remove("expect");
+    }
     let mut plan = (*bench.plan).clone();
     plan.steps = vec![planned("watch", "watch-log", with)];
     bench.plan = plan.into();
@@ -182,4 +185,81 @@ async fn what_a_program_prints_of_secrets_is_not_kept() {
     let outputs = bench.enter("watch").await.unwrap();
     let kept = bench.text(&outputs["matched"]);
     assert!(kept.contains("client_secret=") && !kept.contains("s3cr3t"), "{kept}");
+}
+
+const FALLBACK: &str = "falling back to local chat attachment storage";
+
+/// What must not be there, and nothing that is waited for.
+fn forbidding(more: Value) -> Value {
+    let mut with =
+        json!({ "expect": [], "forbid": [{ "contains": FALLBACK }, { "match": { "level": "ERROR" } }] });
+    with.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    with
+}
+
+#[tokio::test]
+async fn what_is_forbidden_fails_it_at_once_and_is_shown() {
+    let record = format!("{{\"level\":\"WARN\",\"fields\":{{\"message\":\"{FALLBACK} (set it)\"}}}}\n");
+    for line in [
+        record.as_str(),
+        "{\"level\":\"ERROR\",\"path\":\"/a?key=s3cr3t%2Bvalue\"}\n",
+        "x WARN falling back to local chat attachment storage\n",
+    ] {
+        for more in [json!({ "timeout": "1h" }), forbidding(json!({}))] {
+            let mut more = more;
+            more["forbid"] = forbidding(json!({}))["forbid"].clone();
+            let bench = bench(more).await;
+            bench.redactor.learn("s3cr3t+value");
+            append(&bench, &format!("{UP}{line}{DOWN}"));
+            let error = bench.enter("watch").await.unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Gate, "{error}");
+            let told = error.message.strip_prefix("the log shows what must not be there: ").unwrap();
+            assert!(!told.is_empty() && line.starts_with(&told[..10]) && !told.contains("s3cr3t"), "{told}");
+        }
+    }
+    // A program that would go on is ended.
+    let script = format!("{PIDS}; echo \"$UP\"; echo '{FALLBACK}'; wait");
+    let bench = printed(&script, forbidding(json!({ "timeout": "1h" }))).await;
+    let error = bench.enter("watch").await.unwrap_err();
+    assert!(error.message.ends_with(FALLBACK), "{error}");
+    crate::driven::until(|| alive(&bench) == 0).await;
+}
+
+#[tokio::test]
+async fn with_nothing_to_wait_for_a_log_is_read_to_its_end() {
+    let bench = bench(forbidding(json!({ "since": "2026-02-01T12:00:00Z", "timeout": "1h" }))).await;
+    let old = UP.replace("2026", "2025").replace("Succeeded", FALLBACK);
+    append(&bench, &format!("{old}{UP}"));
+    let outputs = bench.enter("watch").await.unwrap();
+    assert_eq!(
+        (&outputs["lines_read"], &outputs["too_old"], &outputs["counts"]),
+        (&json!(2), &json!(1), &json!([]))
+    );
+    let script = "echo \"$UP\"; echo 'a line of text'";
+    let outputs = printed(script, forbidding(json!({}))).await.enter("watch").await.unwrap();
+    assert_eq!((&outputs["lines_read"], &outputs["non_json"]), (&json!(2), &json!(1)));
+}
+
+#[tokio::test]
+async fn a_log_that_says_nothing_or_does_not_end_proves_nothing() {
+    let nothing = "no line counts, and a log that says nothing proves nothing";
+    let old = bench(forbidding(json!({ "since": "2027-01-01T00:00:00Z" }))).await;
+    append(&old, UP);
+    let error = old.enter("watch").await.unwrap_err();
+    assert!(
+        error.message.contains(nothing) && error.help.unwrap().contains("1 too old"),
+        "{}",
+        error.message
+    );
+    for (script, told) in [
+        ("true", nothing),
+        ("echo \"$UP\"; exit 1", "`sh` exited with 1 before the end of the log"),
+        (
+            "echo \"$UP\"; sleep 60",
+            "`sh` did not end within 300ms, and without `expect` a log is read to its end",
+        ),
+    ] {
+        let error = printed(script, forbidding(json!({}))).await.enter("watch").await.unwrap_err();
+        assert!(error.message.contains(told), "{error}");
+    }
 }
