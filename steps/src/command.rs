@@ -37,6 +37,8 @@ use crate::text::{Text, in_brief};
 /// Of a program that destroys, the limits are asked before it starts, for as many items as `effect.items` says. An attempt that
 /// failed, or of which nobody knows what it did, has been charged already: its repetition is not charged again. One whose success was
 /// recorded before runbook was killed is not run again.
+///
+/// With `check` the step may be entered again after any crash: a second program tells whether the first one had its effect.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("not" = {"required": ["parse", "output"]}))]
@@ -67,12 +69,29 @@ pub struct Command {
     /// whether it ran, a person is asked.
     #[serde(default)]
     effect: Option<Declared>,
+    /// A look that tells whether it has had its effect. It is taken when an attempt was cut short, and the program is not run again
+    /// when the effect is there. Outputs that the cut-short attempt would have had are then those of the check.
+    #[serde(default)]
+    check: Option<Check>,
     /// What its standard output is. Default: `none`.
     #[serde(default)]
     parse: Parse,
     /// What becomes of what it prints. Default: `kept`. It does not go with `parse`, which makes outputs of it.
     #[serde(default)]
     output: Printed,
+}
+
+/// A program that only looks: exit code 0 says that the effect is there, 1 that it is not. With any other nothing is known, and the
+/// step fails.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// The program and its arguments, one item each. It gets the folder and the limits of time of the step.
+    #[schemars(length(min = 1))]
+    argv: Vec<Text>,
+    /// Variables in addition to `env` of the step. Secrets may be used here.
+    #[serde(default)]
+    env: BTreeMap<String, Text>,
 }
 
 /// What becomes of what a program prints.
@@ -138,12 +157,16 @@ impl Step for Command {
     timeout: 10m
     effect: { class: write, repeat: repeatable }
 ";
-    const SECRET_FIELDS: &'static [&'static str] = &["/env/*"];
+    const SECRET_FIELDS: &'static [&'static str] = &["/env/*", "/check/env/*"];
     const SHOWN_FIELDS: &'static [&'static str] = &["/argv", "/env"];
     type Outputs = CommandOutputs;
 
     fn effect(with: &Value) -> Effect {
-        declared(with).unwrap_or(Effect::UNDETERMINED)
+        let effect = declared(with).unwrap_or(Effect::UNDETERMINED);
+        match with.get("check") {
+            Some(check) if !check.is_null() => Effect { repeat: Repeat::Repeatable, ..effect },
+            _ => effect,
+        }
     }
 
     fn counts(with: &Value) -> bool {
@@ -168,15 +191,7 @@ impl Step for Command {
 
     async fn run(self, cx: &Context) -> Result<End<CommandOutputs>, StepError> {
         cx.checkpoint()?;
-        let process = Process {
-            argv: self.argv.iter().map(|word| word.0.clone()).collect(),
-            env: self.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect(),
-            cwd: self.cwd.clone(),
-            timeout: self.timeout.map(|timeout| timeout.0),
-            grace: self.grace.0,
-            quiet: self.output == Printed::Hidden,
-            if_orphaned: IfOrphaned::End,
-        };
+        let process = self.process(&self.argv, &self.env);
         let announced = match self.enter(cx).await? {
             Entered::Had(outputs) => return Ok(End::Done(*outputs)),
             Entered::Announced(announced) => Some(announced),
@@ -195,15 +210,15 @@ impl Step for Command {
 
 /// What a program that is about to run is to the ledger.
 enum Entered {
-    /// It ran, and its success was recorded: this is what it came to.
+    /// It ran, and its success was recorded or seen: this is what it came to.
     Had(Box<CommandOutputs>),
-    /// It destroys, and is announced.
+    /// It destroys, or can be looked for, and is announced.
     Announced(Announced),
-    /// It destroys nothing.
+    /// It destroys nothing, and nothing tells whether it ran.
     Uncounted,
 }
 
-/// A program that destroys and is about to run.
+/// A program that is about to run.
 struct Announced {
     batch: u64,
     items: u64,
@@ -233,30 +248,86 @@ impl Announced {
 }
 
 impl Command {
-    /// Asks the limits for what a program that destroys will destroy, and records that it is about to start.
+    fn process(&self, argv: &[Text], env: &BTreeMap<String, Text>) -> Process {
+        Process {
+            argv: argv.iter().map(|word| word.0.clone()).collect(),
+            env: env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect(),
+            cwd: self.cwd.clone(),
+            timeout: self.timeout.map(|timeout| timeout.0),
+            grace: self.grace.0,
+            quiet: self.output == Printed::Hidden,
+            if_orphaned: IfOrphaned::End,
+        }
+    }
+
+    /// Asks the limits for what a program that destroys will destroy, and records that it is about to start. Of an attempt that was
+    /// cut short the check is asked.
     async fn enter(&self, cx: &Context) -> Result<Entered, StepError> {
-        let Some(effect) = self.effect.filter(|effect| effect.class == Class::Destroy) else {
+        let items = self.effect.map_or(0, Declared::destroyed);
+        let destroys = self.effect.is_some_and(|effect| effect.class == Class::Destroy);
+        if !destroys && self.check.is_none() {
             return Ok(Entered::Uncounted);
-        };
-        let (items, series) = (effect.destroyed(), had::series(cx).await?);
+        }
+        let series = had::series(cx).await?;
         let view = cx.ledger.view().await?;
         if let Some(outputs) = had::outputs(&view, series) {
             return Ok(Entered::Had(Box::new(outputs)));
         }
+        let seen = match &self.check {
+            Some(check) if !view.unsettled.is_empty() => self.look(check, cx).await?,
+            _ => None,
+        };
+        let settlement = match &seen {
+            Some(outputs) => {
+                Settlement { already: items, ..had::settlement(outputs, series, json!({ "seen": true }))? }
+            }
+            None => Settlement { outcome: json!({ "unknown": true }), ..Settlement::default() },
+        };
         for batch in view.unsettled {
-            let outcome = json!({ "unknown": true });
-            cx.ledger.settle(batch.number, Settlement { outcome, ..Settlement::default() }).await?;
+            cx.ledger.settle(batch.number, settlement.clone()).await?;
         }
-        let charged_items = uncharged(items, cx).await?;
+        if let Some(outputs) = seen {
+            cx.live.say("it has had its effect already, and is not run again");
+            return Ok(Entered::Had(Box::new(outputs)));
+        }
+        let charged_items = if items == 0 { 0 } else { uncharged(items, cx).await? };
         let what = json!({ "program": self.argv.first().map(|word| &word.0) });
         let intent = Intent { what: cx.redactor.value(&what), items, charged_items, charged_bytes: 0 };
         let batch = cx.ledger.intend(intent).await?.number;
         Ok(Entered::Announced(Announced { batch, items, series }))
     }
 
+    /// What the check printed, when it says that the effect is there.
+    async fn look(&self, check: &Check, cx: &Context) -> Result<Option<CommandOutputs>, StepError> {
+        let env = self.env.iter().chain(&check.env);
+        let env = env.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let process = self.process(&check.argv, &env);
+        let finished = process.run(&cx.engine, &cx.stop).await?;
+        match (finished.ended, finished.code()) {
+            (Ended::Exited, Some(0)) => Ok(Some(CommandOutputs {
+                exit_code: 0,
+                stdout: self.kept(&finished.stdout.text),
+                json: None,
+                lines: None,
+                duration_ms: u64::try_from(finished.took.as_millis()).unwrap_or(u64::MAX),
+            })),
+            (Ended::Exited, Some(1)) => Ok(None),
+            (Ended::Stopped, _) => Err(StepError::interrupted()),
+            _ => {
+                let told = format!("the check `{}` {}", process.program(), finished.how());
+                let error = StepError::refused(format!(
+                    "{told}: nobody knows whether `{}` took effect",
+                    self.argv[0].0
+                ));
+                Err(self.with_last_line(error, &finished))
+            }
+        }
+    }
+
     fn judge(&self, process: &Process, finished: &Finished) -> Result<CommandOutputs, StepError> {
         let program = process.program();
-        let once = self.effect.map_or(Effect::UNDETERMINED, Declared::effect).repeat == Repeat::Once;
+        let effect = self.effect.map_or(Effect::UNDETERMINED, Declared::effect);
+        let once = effect.repeat == Repeat::Once || self.check.is_some();
         let ended_early = |kind, message: String| {
             let error = StepError::new(kind, message);
             if once { error.unknown() } else { error }
@@ -328,5 +399,16 @@ mod tests {
         assert_eq!(Command::effect(&read), Effect::READ);
         let unreadable = json!({"argv": ["x"], "effect": "${{ inputs.effect }}"});
         assert_eq!(Command::effect(&unreadable), Effect::UNDETERMINED);
+    }
+
+    #[test]
+    fn a_check_makes_it_repeatable() {
+        let once =
+            json!({"argv": ["x"], "effect": {"class": "write", "repeat": "once"}, "check": {"argv": ["y"]}});
+        assert_eq!(Command::effect(&once), Effect::WRITE);
+        assert_eq!(
+            Command::effect(&json!({"argv": ["x"], "check": {"argv": ["y"]}})).class,
+            Class::Undetermined
+        );
     }
 }

@@ -210,3 +210,50 @@ async fn a_repetition_is_not_charged_again() {
     let state = driven.ended("r", Purpose::Resume).await;
     assert_eq!((lines(), error(&state, "x").kind), (5, ErrorKind::Limit));
 }
+
+#[tokio::test]
+async fn after_a_crash_the_check_tells_whether_it_is_to_be_run_again() {
+    // What the check says of an attempt that was cut short, and how often the program ran in the end.
+    for (check, runs, stdout) in [("echo it is; exit 0", 1, "it is\n"), ("exit 1", 2, "")] {
+        let driven = driven();
+        let log = driven.path("log");
+        let script = format!("echo x >> {0}; [ $(wc -l < {0}) -gt 1 ] || sleep 30", log.display());
+        let looked = format!(
+            "echo x >> {}; test $OURS = 1 && test $MORE = 2 || exit 9; {check}",
+            driven.path("looked").display()
+        );
+        let with = json!({
+            "env": { "OURS": "1" },
+            "effect": { "class": "write", "repeat": "once" },
+            "check": { "argv": ["sh", "-c", looked], "env": { "MORE": "2" } },
+        });
+        driven.create("r", vec![step("x", "command", shell(&script, with))]).await;
+        driven.crash("r", Purpose::GoOn, || !text(&log).is_empty()).await;
+        assert_eq!(text(&driven.path("looked")), "", "nothing is looked for before it has run");
+        let state = driven.ended("r", Purpose::GoOn).await;
+        assert_eq!((text(&log).lines().count(), text(&driven.path("looked")).as_str()), (runs, "x\n"));
+        assert_eq!(outputs(&state, "x")["stdout"], stdout, "{check}");
+        assert!(driven.store.ledger("r", "x").await.unwrap().unsettled.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_check_that_knows_nothing_fails_the_step_and_is_asked_again() {
+    let driven = driven();
+    let (log, says) = (driven.path("log"), driven.path("says"));
+    std::fs::write(&says, "3").unwrap();
+    let script = format!("echo x >> {}; sleep 30", log.display());
+    let look = format!("echo no route >&2; exit $(cat {})", says.display());
+    let with = json!({ "effect": { "class": "write", "repeat": "once" }, "timeout": "300ms", "check": { "argv": ["sh", "-c", look] } });
+    driven.create("r", vec![step("x", "command", shell(&script, with))]).await;
+    // It takes too long: nobody knows what came of it.
+    let state = driven.ended("r", Purpose::GoOn).await;
+    assert_eq!(error(&state, "x").kind, ErrorKind::Timeout);
+    let state = driven.ended("r", Purpose::Resume).await;
+    let told = error(&state, "x");
+    assert_eq!(told.message, "the check `sh` exited with 3: nobody knows whether `sh` took effect");
+    assert_eq!(told.causes, ["no route"]);
+    std::fs::write(&says, "0").unwrap();
+    let state = driven.ended("r", Purpose::Resume).await;
+    assert_eq!((state.status, text(&log).as_str()), (RunStatus::Succeeded, "x\n"));
+}
