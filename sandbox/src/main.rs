@@ -34,6 +34,7 @@ enum Command {
     /// They read their environment files anew. The ports stay the same.
     Restart(remote::Names),
     Status(remote::Status),
+    Log(remote::Log),
     Inside(remote::Inside),
     Set(remote::Set),
     Join(hub::join::Args),
@@ -57,6 +58,7 @@ async fn main() {
         Command::Stop(names) => remote::order("stop", names).await,
         Command::Restart(names) => remote::order("restart", names).await,
         Command::Status(args) => remote::status(args).await,
+        Command::Log(args) => remote::log(args).await,
         Command::Inside(args) => remote::inside(args).await,
         Command::Set(args) => remote::set(args).await,
         Command::Join(args) => hub::join::run(args).await,

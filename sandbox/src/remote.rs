@@ -35,7 +35,21 @@ pub struct Names {
 pub struct Status {
     #[command(flatten)]
     control: Control,
+    /// Print when it was started, RFC 3339, and nothing when it does not run
+    #[arg(long)]
+    since: bool,
     /// The service, such as `hub-api`
+    service: String,
+}
+
+/// Print what a service of a running sandbox has logged since it was started.
+///
+/// Also when it ended at its start. As `kubectl logs` does.
+#[derive(Debug, clap::Args)]
+pub struct Log {
+    #[command(flatten)]
+    control: Control,
+    /// The service, such as `chat-api`
     service: String,
 }
 
@@ -46,6 +60,9 @@ pub struct Status {
 pub struct Inside {
     #[command(flatten)]
     control: Control,
+    /// Take the environment that it is started with the next time, as `docker compose run` does
+    #[arg(long)]
+    next: bool,
     /// The service, such as `hub-api`
     service: String,
     /// The program, with its arguments
@@ -104,7 +121,26 @@ pub async fn status(args: Status) -> anyhow::Result<u8> {
     let state: Value = args.control.send(Method::GET, "state", None).await?.json().await?;
     let service =
         state.get(&args.service).with_context(|| format!("the sandbox has no service {}", args.service))?;
-    println!("{}", if service["up"] == true { "running" } else { "stopped" });
+    let up = service["up"] == true;
+    if args.since {
+        let started = service["started"].as_str().context("it is not known when it was started")?;
+        if up {
+            println!("{started}");
+        }
+    } else {
+        println!("{}", if up { "running" } else { "stopped" });
+    }
+    Ok(0)
+}
+
+/// Prints what a service has logged since it was started.
+///
+/// # Errors
+/// When the sandbox does not answer, or the service keeps no log.
+pub async fn log(args: Log) -> anyhow::Result<u8> {
+    let log: String =
+        args.control.send(Method::GET, &format!("log/{}", args.service), None).await?.json().await?;
+    print!("{log}");
     Ok(0)
 }
 
@@ -113,7 +149,7 @@ pub async fn status(args: Status) -> anyhow::Result<u8> {
 /// # Errors
 /// When the service does not run, or there is no such program.
 pub async fn inside(args: Inside) -> anyhow::Result<u8> {
-    let path = format!("environment/{}", args.service);
+    let path = format!("{}/{}", if args.next { "configured" } else { "environment" }, args.service);
     let variables: BTreeMap<String, String> =
         args.control.send(Method::GET, &path, None).await?.json().await?;
     let (program, arguments) = args.program.split_first().context("no program")?;

@@ -13,7 +13,7 @@ use axum::{
     Json, Router, middleware,
     routing::{get, post},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{instrument::instrument, presign::Bucket, serve, time};
 use failure::Failure;
@@ -29,7 +29,7 @@ pub use link::token;
 /// The environment is read once, at the start, with the defaults of the real API: APP_ENV (development), JWT_SECRET (no default),
 /// CHAT_ATTACHMENT_STORAGE_BACKEND (auto, local or s3), CHAT_ATTACHMENT_S3_PREFIX (chat-attachments), S3_ENDPOINT, S3_BUCKET, S3_REGION,
 /// S3_ACCESS_KEY, S3_SECRET_KEY. As in the real one, `auto` falls back to local storage when S3 does not answer, but not in production.
-/// `GET /metrics` counts requests and failures.
+/// `GET /metrics` counts requests and failures. Standard error is the log: JSON records of where attachments are kept, and why.
 ///
 /// Admin routes: POST|DELETE /__sandbox/faults, GET /__sandbox/requests.
 #[derive(Debug, clap::Args)]
@@ -53,7 +53,10 @@ struct Chat {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let var = |name: &str| std::env::var(name).ok().filter(|text| !text.trim().is_empty());
     let secret = var("JWT_SECRET").context("JWT_SECRET is not set")?;
-    let chat = Arc::new(Chat { secret, storage: storage(&var).await?, metrics: Metrics::default() });
+    let storage = storage(&var).await?;
+    let backend = if matches!(storage, Storage::S3 { .. }) { "s3" } else { "local" };
+    log("INFO", json!({ "message": "chat attachment storage is ready", "backend": backend }));
+    let chat = Arc::new(Chat { secret, storage, metrics: Metrics::default() });
     let listener = serve::bind(args.port).await?;
     serve::announce(&listener)?;
     serve::until_released(listener, instrument(router(chat))).await
@@ -83,16 +86,23 @@ async fn storage(var: &impl Fn(&str) -> Option<String>) -> anyhow::Result<Storag
     match Storage::s3(bucket, format!("{prefix}/{environment}")).await {
         Ok(storage) => Ok(storage),
         Err(error) if wanted == "s3" || environment == "production" => {
-            bail!("failed to initialize S3 chat attachment storage: {error:#}")
+            let told = format!("failed to initialize S3 chat attachment storage: {error:#}");
+            log("ERROR", json!({ "message": told }));
+            bail!(told)
         }
         Err(error) => {
-            let told = format!(
-                "falling back to local chat attachment storage (set CHAT_ATTACHMENT_STORAGE_BACKEND=s3 to fail hard): {error:#}"
-            );
-            eprintln!("{}", json!({ "ts": time::now(), "level": "WARN", "message": told }));
+            let told = "falling back to local chat attachment storage (set CHAT_ATTACHMENT_STORAGE_BACKEND=s3 to fail hard)";
+            log("WARN", json!({ "message": told, "error": format!("{error:#}") }));
             Ok(Storage::local())
         }
     }
+}
+
+/// Writes a line of the log, as the `tracing` of the real API formats it as JSON.
+#[expect(clippy::needless_pass_by_value, reason = "made for it")]
+fn log(level: &str, fields: Value) {
+    let target = "gotong_api::state";
+    eprintln!("{}", json!({ "timestamp": time::now(), "level": level, "fields": fields, "target": target }));
 }
 
 fn router(chat: Arc<Chat>) -> Router {

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::{
     chat, crypto,
     prometheus::PrometheusServer,
-    supervisor::{Common, Environment, Scene, Stage, stand},
+    supervisor::{Common, Environment, Scene, Service, Spec, Stage, stand},
     weed::{ACCESS_KEY, SECRET_KEY, Weed},
 };
 
@@ -27,16 +27,16 @@ const GATE: &str = "CI / surreal-release-gates";
 /// Start a chat API with its attachments in an S3 store, a Prometheus and a GitHub, and run COMMAND beside them.
 ///
 /// COMMAND gets, in its environment: SANDBOX_DIR, SANDBOX_CONTROL_URL, CHAT_API_URL, CHAT_API_TOKEN, S3_ENDPOINT, S3_BUCKET,
-/// S3_REGION, S3_ACCESS_KEY, S3_SECRET_KEY, PROMETHEUS_URL, GITHUB_API_URL, GITHUB_TOKEN, RUNBOOK_INPUTS (an inputs file for the
-/// runbook chat-attachment-lifecycle). The sandbox stops when COMMAND ends, and exits with its code (128 + the signal that
-/// killed it).
+/// S3_REGION, S3_ACCESS_KEY, S3_SECRET_KEY, PROMETHEUS_URL, GITHUB_API_URL, GITHUB_TOKEN, CHAT_ENV_FILE, RUNBOOK_INPUTS (an inputs
+/// file for the runbook chat-attachment-lifecycle). The service `chat-api` is told what to do with `sandbox stop`, `start`, `restart`,
+/// `status`, `inside`, `log` and `set`. The sandbox stops when COMMAND ends, and exits with its code (128 + the signal that killed it).
 ///
 /// Without COMMAND, one JSON line with that environment goes to standard output, and the sandbox runs until
 /// SIGTERM, SIGINT, or the end of standard input. However it ends, its servers end with it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Let the API fall back to its own disk, as it does when nobody says otherwise and the store was away when it started
+    /// Let the API fall back to its own disk: nobody has said where attachments belong, and the bucket was not there when it started
     #[arg(long)]
     fallen_back: bool,
     /// Leave the branch without the protection that the runbook looks for
@@ -56,7 +56,9 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
 
 async fn scene(args: &Args, stage: &Stage) -> anyhow::Result<Scene> {
     let weed = Weed::start().await?;
-    weed.make_bucket(BUCKET).await?;
+    if !args.fallen_back {
+        weed.make_bucket(BUCKET).await?;
+    }
     let secret = crypto::hex(&crypto::random::<24>());
     let store = [
         ("S3_ENDPOINT", weed.url.clone()),
@@ -65,14 +67,24 @@ async fn scene(args: &Args, stage: &Stage) -> anyhow::Result<Scene> {
         ("S3_ACCESS_KEY", ACCESS_KEY.to_owned()),
         ("S3_SECRET_KEY", SECRET_KEY.to_owned()),
     ];
-    let backend = if args.fallen_back { "local" } else { "s3" };
-    let mut settings: Vec<(String, String)> = vec![
-        ("JWT_SECRET".into(), secret.clone()),
-        ("APP_ENV".into(), "sandbox".into()),
-        ("CHAT_ATTACHMENT_STORAGE_BACKEND".into(), backend.into()),
-    ];
-    settings.extend(store.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-    let api = super::service(stage, "chat-api", Vec::new(), settings).await?;
+    let mut settings = format!("JWT_SECRET={secret}\nAPP_ENV=sandbox\n");
+    if !args.fallen_back {
+        settings.push_str("CHAT_ATTACHMENT_STORAGE_BACKEND=s3\n");
+    }
+    settings.extend(store.iter().map(|(name, value)| format!("{name}={value}\n")));
+    std::fs::write(stage.path("chat.env"), settings).context("cannot write chat.env")?;
+    let api = Service::start(Spec {
+        name: "chat-api",
+        args: Vec::new(),
+        env: Vec::new(),
+        env_file: Some(stage.path("chat.env")),
+        stdout: stage.path("chat-api.out"),
+        stderr: stage.path("chat-api.log"),
+    })
+    .await?;
+    if args.fallen_back {
+        weed.make_bucket(BUCKET).await?;
+    }
     let branch = vec!["--branch".into(), format!("{REPOSITORY}:main").into()];
     let github = super::service(stage, "github-api", branch, Vec::new()).await?;
     if !args.unprotected {
@@ -89,6 +101,7 @@ async fn scene(args: &Args, stage: &Stage) -> anyhow::Result<Scene> {
         ("PROMETHEUS_URL", prometheus.url()),
         ("GITHUB_API_URL", github.url()),
         ("GITHUB_TOKEN", crypto::hex(&crypto::random::<12>())),
+        ("CHAT_ENV_FILE", stage.text("chat.env")),
         ("RUNBOOK_INPUTS", stage.text("inputs.yaml")),
     ]);
     write_inputs(stage, &environment)?;
@@ -110,6 +123,13 @@ async fn protect(url: &str) -> anyhow::Result<()> {
 
 /// The inputs file for the runbook, as this sandbox would have it filled in.
 fn write_inputs(stage: &Stage, environment: &Environment) -> anyhow::Result<()> {
+    let program = std::env::current_exe()?.to_string_lossy().into_owned();
+    let control = &environment["SANDBOX_CONTROL_URL"];
+    let sandbox = |verb: &str, more: &[&str]| {
+        let words = [&[program.as_str(), verb, "--control", control.as_str()], more].concat();
+        words.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let told = ["sh", "-c", "for name; do echo \"$name=$(printenv \"$name\")\"; done", "sh"];
     let inputs = json!({
         "environment": "sandbox",
         "app_url": environment["CHAT_API_URL"],
@@ -122,6 +142,13 @@ fn write_inputs(stage: &Stage, environment: &Environment) -> anyhow::Result<()> 
         "github_url": environment["GITHUB_API_URL"],
         "repository": REPOSITORY,
         "evidence_dir": stage.text("evidence"),
+        "configured_command": sandbox("inside", &[&["--next", "chat-api"], &told[..]].concat()),
+        "running_command": sandbox("inside", &[&["chat-api"], &told[..]].concat()),
+        "instance_command": sandbox("status", &["--since", "chat-api"]),
+        "set_backend_command": sandbox("set", &["chat-api", "CHAT_ATTACHMENT_STORAGE_BACKEND", "s3"]),
+        "restart_command": sandbox("restart", &["chat-api"]),
+        "rollout_command": [],
+        "log_command": sandbox("log", &["chat-api"]),
     });
     std::fs::write(stage.path("inputs.yaml"), serde_yaml::to_string(&inputs)?)
         .context("cannot write inputs.yaml")

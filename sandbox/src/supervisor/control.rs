@@ -22,6 +22,8 @@ pub(super) fn router(services: Arc<Vec<Box<dyn Controlled>>>) -> Router {
         .route("/state", get(state))
         .route("/{verb}/{service}", post(order))
         .route("/environment/{service}", get(environment))
+        .route("/configured/{service}", get(configured))
+        .route("/log/{service}", get(log))
         .route("/environment/{service}/{variable}", put(set).delete(unset))
         .with_state(services)
 }
@@ -50,12 +52,27 @@ async fn order(State(services): Services, Path((verb, name)): Path<(String, Stri
 
 async fn environment(State(services): Services, Path(name): Path<String>) -> Response {
     match find(&services, &name) {
-        Ok(service) => {
-            let variables = service.environment().await;
-            outcome(variables.map(|variables| json!(variables.into_iter().collect::<BTreeMap<_, _>>())))
-        }
+        Ok(service) => outcome(service.environment().await.map(by_name)),
         Err(unknown) => unknown,
     }
+}
+
+async fn configured(State(services): Services, Path(name): Path<String>) -> Response {
+    match find(&services, &name) {
+        Ok(service) => outcome(service.configured().map(by_name)),
+        Err(unknown) => unknown,
+    }
+}
+
+async fn log(State(services): Services, Path(name): Path<String>) -> Response {
+    match find(&services, &name) {
+        Ok(service) => outcome(service.log().await.map(Value::from)),
+        Err(unknown) => unknown,
+    }
+}
+
+fn by_name(variables: Vec<(String, String)>) -> Value {
+    json!(variables.into_iter().collect::<BTreeMap<_, _>>())
 }
 
 async fn set(services: Services, Path(names): Path<(String, String)>, value: String) -> Response {

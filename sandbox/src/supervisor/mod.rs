@@ -63,13 +63,24 @@ pub(crate) trait Controlled: Send + Sync {
     /// Does what it is told.
     fn order(&self, verb: Verb) -> BoxFuture<'_, anyhow::Result<()>>;
 
-    /// Whether it is `up`, and how many `restarts` there were.
+    /// Whether it is `up`, and how many `restarts` there were; of a program also when it was `started`.
     fn describe(&self) -> BoxFuture<'_, Value>;
 
     /// The environment that it runs in, when it is a program with one.
     fn environment(&self) -> BoxFuture<'_, anyhow::Result<Vec<(String, String)>>> {
         let name = self.name();
         ready(Err(anyhow!("{name} has no environment of its own"))).boxed()
+    }
+
+    /// The environment that it is started with the next time.
+    fn configured(&self) -> anyhow::Result<Vec<(String, String)>> {
+        bail!("{} has no environment of its own", self.name())
+    }
+
+    /// What it has logged since it was started, or since the start that failed.
+    fn log(&self) -> BoxFuture<'_, anyhow::Result<String>> {
+        let name = self.name();
+        ready(Err(anyhow!("{name} keeps no log"))).boxed()
     }
 
     /// Sets a variable of the environment that it is started with the next time, or takes it out.

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{Controlled, Verb, env_file};
-use crate::crypto;
+use crate::{crypto, time};
 
 /// How long a child may take to end by itself before it is killed.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -58,6 +58,10 @@ struct Running {
     restarts: u64,
     /// What it was started with.
     variables: Vec<(String, String)>,
+    /// When it was started, RFC 3339.
+    started: String,
+    /// Where what it wrote to its standard error since then begins, in bytes.
+    log_from: u64,
 }
 
 impl Running {
@@ -89,17 +93,16 @@ impl Service {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(self.spec.name).args(["--port", &self.port.to_string()]).args(&self.spec.args);
         // Only what is meant for the server: a variable removed from the file must be gone after a restart.
-        let mut variables = match &self.spec.env_file {
-            Some(file) => env_file::parse(&read(file)?),
-            None => Vec::new(),
-        };
-        variables.extend(self.spec.env.iter().cloned());
+        let variables = self.configured()?;
         command.env_clear().envs(variables.iter().map(|(name, value)| (name, value)));
         running.variables = variables;
         // A group of its own, so that Ctrl-C in a terminal reaches the command but not the servers. The pipe
         // ends when this process does, even by SIGKILL, and the server with it.
         command.process_group(0).stdin(Stdio::piped()).kill_on_drop(true);
-        command.stdout(append(&self.spec.stdout)?).stderr(append(&self.spec.stderr)?);
+        let stderr = append(&self.spec.stderr)?;
+        running.log_from = stderr.metadata()?.len();
+        running.started = time::now();
+        command.stdout(append(&self.spec.stdout)?).stderr(stderr);
         let child = command.spawn().with_context(|| format!("cannot start the {}", self.spec.name))?;
         let child = running.child.insert(child);
         self.wait_until_healthy(child).await
@@ -155,7 +158,7 @@ impl Controlled for Service {
         async move {
             let mut running = self.state.lock().await;
             let pid = running.pid();
-            json!({ "pid": pid, "up": pid.is_some(), "restarts": running.restarts })
+            json!({ "pid": pid, "up": pid.is_some(), "restarts": running.restarts, "started": running.started })
         }
         .boxed()
     }
@@ -167,6 +170,26 @@ impl Controlled for Service {
                 bail!("the {} is not running", self.spec.name);
             }
             Ok(running.variables.clone())
+        }
+        .boxed()
+    }
+
+    fn configured(&self) -> anyhow::Result<Vec<(String, String)>> {
+        let mut variables = match &self.spec.env_file {
+            Some(file) => env_file::parse(&read(file)?),
+            None => Vec::new(),
+        };
+        variables.extend(self.spec.env.iter().cloned());
+        Ok(variables)
+    }
+
+    fn log(&self) -> BoxFuture<'_, anyhow::Result<String>> {
+        async move {
+            let from = self.state.lock().await.log_from;
+            let whole = std::fs::read(&self.spec.stderr)
+                .with_context(|| format!("cannot read {}", self.spec.stderr.display()))?;
+            let since = whole.get(usize::try_from(from)?..).unwrap_or_default();
+            Ok(String::from_utf8_lossy(since).into_owned())
         }
         .boxed()
     }
