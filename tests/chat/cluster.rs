@@ -1,6 +1,7 @@
 //! The cluster whose Prometheus gets the alerts, and what an application brings for it.
 
 use std::fs;
+use std::sync::Arc;
 
 use runbook_sandbox::kubernetes::KubernetesServer;
 use serde_json::{Value, json};
@@ -29,7 +30,8 @@ spec:
 
 /// A cluster with a namespace for each environment.
 pub struct Cluster {
-    server: KubernetesServer,
+    /// Its API.
+    pub server: Arc<KubernetesServer>,
 }
 
 impl Cluster {
@@ -44,12 +46,16 @@ impl Cluster {
             let body = json!({ "metadata": { "name": namespace(environment) } });
             server.call("POST", "/api/v1/namespaces", Some(&body)).await.unwrap();
         }
-        Some(Self { server })
+        Some(Self { server: Arc::new(server) })
     }
 
     /// Writes what leads to it, and the alerts.
     pub fn introduce(&self, bench: &Bench) {
-        fs::write(bench.path("kubeconfig"), self.server.kubeconfig(&["staging", "production"])).unwrap();
+        let kubeconfig = self.server.kubeconfig(&["staging", "production"]);
+        let mut kubeconfig: Value = serde_json::from_str(&kubeconfig).unwrap();
+        // What a person worked with last.
+        kubeconfig["current-context"] = json!("production");
+        fs::write(bench.path("kubeconfig"), kubeconfig.to_string()).unwrap();
         fs::create_dir_all(bench.path(MANIFEST).parent().unwrap()).unwrap();
         fs::write(bench.path(MANIFEST), ALERTS).unwrap();
     }

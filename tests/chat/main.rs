@@ -1,7 +1,9 @@
 //! `runbooks/chat-attachment-lifecycle.yaml`, run by the built binary against a real S3 store, a real Prometheus, a real Kubernetes API server
 //! and stand-ins of the chat API and of GitHub, with what the prose and the scripts get wrong set on purpose.
 
+mod backend;
 mod cluster;
+mod kubectl;
 mod names;
 mod planned;
 mod site;

@@ -1,7 +1,11 @@
 #!/bin/sh
 # The recipes of the application, in the place of its `just`: they write the reports that its scripts write.
 set -eu
-printf '%s %s %s %s %s\n' "$*" "${APP_ENV:-}" "${S3_ENDPOINT:-}" "${S3_BUCKET:-}" "${EXPIRE_DAYS:-}" >>called
+# What kubectl takes as the current context: the first file of the list that names one says so.
+first=${KUBECONFIG:-/dev/null}
+first=${first%%:*}
+context=$(sed -n 's/^current-context: //p' "$first")
+printf '%s %s %s %s %s current-context=%s\n' "$*" "${APP_ENV:-}" "${S3_ENDPOINT:-}" "${S3_BUCKET:-}" "${EXPIRE_DAYS:-}" "$context" >>called
 how=$(cat how 2>/dev/null || echo right)
 now=$(date -u +%Y-%m-%dT%H:%M:%SZ)
 mkdir -p docs/research
@@ -34,6 +38,11 @@ hot-path-rollout)
     mode=live word=PASS
     [ "$how" = dry-run ] && mode=dry-run
     [ "$how" = hold ] && word=FAIL
+    # As its kubectl would see it, when there is one.
+    if command -v kubectl >/dev/null; then
+        printf 'kubectl: %s of %s\n' "$(kubectl config current-context)" "$(kubectl config get-contexts --output=name | tr '\n' ' ')" >>called
+    fi
+    printf 'first: %s\n' "$first" >>called
     # Its own changes of alerts and lifecycle, which are not asked for.
     [ "$6$7" = falsefalse ]
     {

@@ -82,6 +82,9 @@ impl Site {
             format!("github_url={github}"),
             "repository=gotong/royong".to_owned(),
             format!("evidence_dir={}", bench.path("evidence").display()),
+            // It runs in no cluster.
+            "running_command=[]".to_owned(),
+            "log_command=[]".to_owned(),
         ];
         if !sandbox {
             inputs.push(format!("app_dir={}", bench.path("app").display()));

@@ -1,11 +1,10 @@
 //! From an empty bucket to production.
 
 use std::fs;
-use std::process::Command;
 
-use runbook_sandbox::sandbox_binary;
 use serde_json::json;
 
+use crate::backend::beside;
 use crate::{Bench, run_in};
 
 #[tokio::test]
@@ -64,6 +63,13 @@ async fn production_comes_after_staging_has_passed_and_somebody_else_has_approve
     let wanted = "hot-path-rollout monitoring-staging http://prometheus.staging.example 60s false false false true true \
                   staging http://s3.staging.example evidence-staging 45";
     assert!(called.contains(wanted), "{called}");
+    // The kubeconfig says production; the recipes see the context of the inputs, by a file that is gone afterwards.
+    let seen = called.lines().find(|line| line.starts_with("hot-path-rollout")).unwrap();
+    assert!(seen.ends_with("current-context=\"staging\""), "{called}");
+    let by_kubectl = called.lines().filter(|line| line.starts_with("kubectl: ")).collect::<Vec<_>>();
+    assert!(by_kubectl.iter().all(|line| *line == "kubectl: staging of production staging "), "{called}");
+    let first = called.lines().find_map(|line| line.strip_prefix("first: ")).unwrap();
+    assert!(!first.is_empty() && !fs::exists(first).unwrap(), "{first} is left");
 
     let proof = format!("staging_report={}", proof.display());
     let said = bench.exec(&production, 5, &[&proof, "approvers=bob"]).await;
@@ -103,33 +109,18 @@ async fn production_comes_after_staging_has_passed_and_somebody_else_has_approve
 
 #[test]
 fn beside_the_sandbox_a_reviewed_plan_is_applied_as_it_is() {
-    let folder = tempfile::tempdir().unwrap();
     let script = "set -e
         runbook plan chat-attachment-lifecycle --inputs \"$RUNBOOK_INPUTS\" -o \"$SANDBOX_DIR/plan.json\"
         test ! -e \"$SANDBOX_DIR/evidence\"
         runbook exec --plan \"$SANDBOX_DIR/plan.json\" --confirm 'confirm=EXPIRE ATTACHMENTS'
         grep -l '\"verdict\": \"PASS\"' \"$SANDBOX_DIR\"/evidence/*.json";
-    let run = |flag: &[&str]| {
-        let runbook = std::path::Path::new(env!("CARGO_BIN_EXE_runbook")).parent().unwrap();
-        let path = format!("{}:{}", runbook.display(), std::env::var("PATH").unwrap_or_default());
-        let mut command = Command::new(sandbox_binary().unwrap());
-        command.arg("chat").args(flag).args(["--", "sh", "-c", script]).env("PATH", path);
-        command.env("RUNBOOK_STATE", format!("sqlite:{}", folder.path().join("state.db").display()));
-        let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
-        let said =
-            [output.stdout, output.stderr].map(|part| String::from_utf8_lossy(&part).into_owned()).concat();
-        (output.status.code(), said)
-    };
-    let (code, said) = run(&[]);
+    let (code, said) = beside(&[], script);
     assert_eq!(code, Some(0), "{said}");
     assert!(
         said.contains("expire objects below chat-attachments/sandbox/") && said.contains("asks 1 question"),
         "{said}"
     );
-    let (code, said) = run(&["--fallen-back"]);
-    assert_eq!(code, Some(4), "{said}");
-    assert!(said.contains("hands it out itself, where 307"), "{said}");
-    let (code, said) = run(&["--unprotected"]);
+    let (code, said) = beside(&["--unprotected"], script);
     assert_ne!(code, Some(0), "{said}");
     assert!(said.contains("main of gotong/royong") && said.contains("is not protected"), "{said}");
 }
