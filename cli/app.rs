@@ -24,6 +24,8 @@ pub struct State {
     pub location: Location,
     /// The store.
     pub store: Arc<dyn Store>,
+    /// Whether a run that the store does not have may still hold something, by its log.
+    pub lost: bool,
 }
 
 impl App {
@@ -56,8 +58,8 @@ impl App {
     async fn opened(location: Location, store: Outcome<Arc<dyn Store>>) -> Outcome<State> {
         match store {
             Ok(store) => {
-                lost::tell(&location, &*store).await;
-                Ok(State { location, store })
+                let lost = lost::tell(&location, &*store).await;
+                Ok(State { location, store, lost })
             }
             Err(failure) if failure.exit == Exit::Store => Err(trouble::unopened(&location, failure).await),
             Err(failure) => Err(failure),

@@ -207,15 +207,25 @@ pub struct Answer {
 /// End a run without going on, and put back everything it changed for its own time.
 ///
 /// A process that works on the run is told and waited for; otherwise this one does it. What somebody else changed meanwhile is left
-/// alone and said (exit 4).
+/// alone and said (exit 4). A run whose record can not be read is ended with `--abandon`, which puts nothing back: the run gives up
+/// its lock and what it holds, and its log says who wanted that (exit 4 when it held something).
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   runbook cancel            the only unfinished run
-  runbook cancel x7k2       the run whose id ends like this")]
+  runbook cancel x7k2       the run whose id ends like this
+  runbook cancel reset-20261121-0226-x7k2 --abandon")]
 pub struct Cancel {
     /// The run: its id, or 4 characters or more of its beginning or end. Without it, the only unfinished run.
     pub run: Option<String>,
+
+    /// Give up a run whose record can not be read. Asks for its id as a phrase.
+    #[arg(long, requires = "run")]
+    pub abandon: bool,
+
+    /// The id of the run that is given up, where there is no terminal to ask on.
+    #[arg(long, value_name = "RUN", requires = "abandon")]
+    pub confirm: Option<String>,
 }
 
 /// List the runs, newest first.

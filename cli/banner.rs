@@ -10,29 +10,48 @@ use crate::session;
 
 /// Says on stderr what is held, except by `own`, the run this command is about to work on.
 pub async fn show(state: &State, own: Option<&str>) {
+    tell(state, own, "runbook reconcile").await;
+}
+
+/// The same after what is overdue was to be put back: what is still held could not be.
+pub async fn after_reconcile(state: &State) {
+    tell(state, None, "put right what is said above, then  runbook reconcile").await;
+}
+
+async fn tell(state: &State, own: Option<&str>, overdue: &str) {
     // A command must not fail for its banner; a store that is broken says so by itself.
     let Ok(open) = state.store.obligations().await else { return };
     let now = Timestamp::now();
     for one in open.iter().filter(|one| own != Some(one.run.as_str())) {
-        eprintln!("{}", paint(&line(one, &next(state, &one.run).await, now)));
+        let overdue = Some(overdue).filter(|_| one.hold_until <= now);
+        eprintln!("{}", paint(&line(one, &next(state, &one.run, overdue).await, now)));
     }
 }
 
-/// What is done about what the run holds, or what a person can type.
-async fn next(state: &State, run: &str) -> String {
+/// What is done about what the run holds, or what a person can type; `overdue` is for what nobody is putting back although it is.
+async fn next(state: &State, run: &str, overdue: Option<&str>) -> String {
     let row = state.store.run(run).await.ok().flatten();
-    if row.as_ref().is_some_and(|row| session::live_owner(state, row).is_some()) {
-        return "a process is working on it".to_owned();
+    let Some(row) = row else { return format!("runbook show {run}   says what is wrong with its record") };
+    if let Some(stalled) = session::stalled(state, &row) {
+        return format!("{}: {}", stalled.says(), stalled.way());
     }
-    let cancelling = match &row {
-        Some(row) => session::load(state, row).await.is_ok_and(|(_, stands)| stands.cancel.is_some()),
-        None => false,
+    if let Some((owner, _)) = session::live_owner(state, &row) {
+        return match overdue {
+            Some(_) => {
+                format!("{owner} is working on it; if it is stuck, end it (kill -9), then  runbook reconcile")
+            }
+            None => "a process is working on it".to_owned(),
+        };
+    }
+    let stands = match session::load(state, &row).await {
+        Ok((_, stands)) => stands,
+        Err(_) => return format!("runbook show {run}   says what is wrong with its record"),
     };
-    // Who asked for the end gets no further by going on.
-    if cancelling {
-        format!("runbook cancel {run}")
-    } else {
-        format!("runbook resume {run} | runbook cancel {run}")
+    match overdue {
+        Some(overdue) => overdue.to_owned(),
+        // Who asked for the end gets no further by going on.
+        None if stands.cancel.is_some() => format!("runbook cancel {run}"),
+        None => format!("runbook resume {run} | runbook cancel {run}"),
     }
 }
 
@@ -42,11 +61,9 @@ fn paint(line: &str) -> String {
 
 fn line(one: &OpenObligation, next: &str, now: Timestamp) -> String {
     let since = format!("{} ({})", format::clock(one.opened_at, now), format::ago(one.opened_at, now));
-    let (until, next) = if one.hold_until <= now {
-        (format!("OVERDUE since {}", format::clock(one.hold_until, now)), "runbook reconcile")
-    } else {
-        (format!("until {} at most", format::clock(one.hold_until, now)), next)
-    };
+    let at = format::clock(one.hold_until, now);
+    let until =
+        if one.hold_until <= now { format!("OVERDUE since {at}") } else { format!("until {at} at most") };
     format!("HELD {} by {}, since {since}, {until}: {next}", one.obligation.label, one.run)
 }
 
@@ -84,7 +101,7 @@ mod tests {
         assert!(text.contains("uploads of the gateway by reset-1"), "{text}");
         assert!(text.contains("10m00s ago"), "{text}");
         assert!(text.ends_with(": runbook cancel reset-1"), "{text}");
-        let text = line(&held(Duration::from_secs(60)), "runbook cancel reset-1", now);
+        let text = line(&held(Duration::from_secs(60)), "runbook reconcile", now);
         assert!(text.contains("OVERDUE") && text.ends_with("runbook reconcile"), "{text}");
     }
 }

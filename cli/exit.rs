@@ -88,6 +88,8 @@ pub struct Failure {
     pub moved: Vec<Moved>,
     /// What to do about it, one line each.
     pub help: Vec<String>,
+    /// The run whose record can not be read, if that is what is wrong.
+    pub unreadable: Option<String>,
 }
 
 /// What a command comes to.
@@ -96,7 +98,7 @@ pub type Outcome<T = Exit> = Result<T, Failure>;
 impl Failure {
     /// A failure that is told like this.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), moved: Vec::new(), help: Vec::new() }
+        Self { exit, message: message.into(), moved: Vec::new(), help: Vec::new(), unreadable: None }
     }
 
     /// Wrong flags, arguments or inputs.
@@ -158,10 +160,12 @@ impl From<StoreError> for Failure {
             StoreError::Address(_) => Self::usage(message),
             StoreError::NoSuchRun(_) => Self::usage(message).help("`runbook runs` lists the runs"),
             StoreError::Later { .. } => Self::new(Exit::Invalid, message).help("nothing was done"),
-            StoreError::Conflict
-            | StoreError::Limit { .. }
-            | StoreError::Corrupt { .. }
-            | StoreError::Io(_) => Self::new(Exit::Store, message),
+            StoreError::Corrupt { run, .. } => {
+                Self { unreadable: Some(run), ..Self::new(Exit::Store, message) }
+            }
+            StoreError::Conflict | StoreError::Limit { .. } | StoreError::Io(_) => {
+                Self::new(Exit::Store, message)
+            }
         }
     }
 }

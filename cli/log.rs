@@ -49,7 +49,8 @@ impl Record {
 
 /// A log that is being written.
 pub struct RunLog {
-    file: File,
+    /// Absent when it can not be opened and the run goes on without one.
+    file: Option<File>,
     redactor: Redactor,
     last_seq: u64,
 }
@@ -62,7 +63,12 @@ impl RunLog {
         if torn(&mut file)? {
             file.write_all(b"\n")?;
         }
-        Ok(Self { file, redactor, last_seq })
+        Ok(Self { file: Some(file), redactor, last_seq })
+    }
+
+    /// One that keeps nothing, for what must be done although there is no log.
+    pub fn nowhere() -> Self {
+        Self { file: None, redactor: Redactor::default(), last_seq: 0 }
     }
 
     /// Adds an event, unless it is there already.
@@ -79,10 +85,18 @@ impl RunLog {
         self.write(&Record::line(line))
     }
 
+    /// Adds what this program has to say of the run as a whole, and waits until it is on the disk.
+    pub fn note(&mut self, text: &str) -> io::Result<()> {
+        let (at, text) = (Timestamp::now(), Some(text.to_owned()));
+        self.write(&Record { at, seq: None, what: None, step: None, text })?;
+        self.file.as_ref().map_or(Ok(()), File::sync_data)
+    }
+
     fn write(&mut self, record: &Record) -> io::Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
         let value = self.redactor.value(&serde_json::to_value(record)?);
         // One write a line, so that a crash leaves whole lines and at most one torn one.
-        self.file.write_all(format!("{value}\n").as_bytes())
+        file.write_all(format!("{value}\n").as_bytes())
     }
 }
 

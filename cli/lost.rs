@@ -24,19 +24,19 @@ struct Lost {
     held: Vec<Obligation>,
 }
 
-/// Says on stderr which runs have a log and are not in the store; nothing when all are.
-pub async fn tell(location: &Location, store: &dyn Store) {
+/// Says on stderr which runs have a log and are not in the store; nothing when all are. Whether one of them may still hold something.
+pub async fn tell(location: &Location, store: &dyn Store) -> bool {
     // The folders are looked at first: the row of a run is there before its log.
     let logged = logged(location);
     if logged.is_empty() {
-        return;
+        return false;
     }
     // A command must not fail for this; a store that is broken says so by itself.
-    let Ok(rows) = store.runs(usize::MAX).await else { return };
+    let Ok(rows) = store.runs(usize::MAX).await else { return false };
     let known: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
     let lost: Vec<String> = logged.into_iter().filter(|run| !known.contains(run.as_str())).collect();
     if lost.is_empty() {
-        return;
+        return false;
     }
     format::warn(&format!(
         "{} does not have {} that {} here: it is new, was exchanged, or lost what was in it",
@@ -50,11 +50,18 @@ pub async fn tell(location: &Location, store: &dyn Store) {
         "  put the right database back; or, when nothing is left to do for a run, move its folder out of {}",
         folder.display()
     );
+    lost.iter().any(|run| !read(location, run).held.is_empty())
 }
 
 /// What the logs say of every run that has one, for when the database says nothing.
 pub fn of_all(location: &Location) -> Vec<String> {
     lines(location, &logged(location))
+}
+
+/// What a run holds, as far as its log knows, and the log; none when it has none that can be read.
+pub fn held(location: &Location, run: &str) -> Option<(PathBuf, Vec<Obligation>)> {
+    let log = location.log(run);
+    log.is_file().then(|| (log, read(location, run).held))
 }
 
 /// The runs that have a log, in the order of their names.

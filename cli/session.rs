@@ -2,10 +2,10 @@
 
 mod bound;
 mod checks;
+mod ownership;
 mod recorder;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use runbook_engine::drive::{DriveError, Driver, Finish, Halt, LiveHub, Purpose, 
 use runbook_engine::plan::Plan;
 use runbook_engine::redact::Redactor;
 use runbook_engine::state::RunState;
-use runbook_engine::store::{Fence, RunRow, StoreError, Write, decode_plan, load_state};
+use runbook_engine::store::{RunRow, StoreError, decode_plan, load_state};
 use runbook_steps::executor::CatalogExecutor;
 use runbook_steps::kind::Vault;
 use runbook_steps::process::end_orphans;
@@ -38,6 +38,7 @@ use crate::trouble;
 
 pub use self::bound::in_time;
 pub use self::checks::decodes;
+pub use self::ownership::{Stalled, busy, gone, live_owner, owner, person, stalled, take};
 
 /// Whether everything a run needs must be there before it is entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,59 +139,6 @@ fn complain(needs: Needs, exit: Exit, message: &str, lines: Vec<String>) -> Outc
     Err(lines.into_iter().fold(Failure::new(exit, message), Failure::help))
 }
 
-/// Who this process is: user, host, process id.
-pub fn owner() -> String {
-    format!("{}:{}", person(), std::process::id())
-}
-
-/// Who uses it: user and host.
-pub fn person() -> String {
-    let user = ["USER", "LOGNAME"]
-        .into_iter()
-        .filter_map(|name| std::env::var(name).ok())
-        .find(|user| !user.is_empty());
-    let user = user.unwrap_or_else(|| format!("uid-{}", rustix::process::getuid().as_raw()));
-    format!("{user}@{}", host())
-}
-
-fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// Which process works on the run, and until when its lease lasts. One of this machine that has died is found out at once, without
-/// waiting for its lease to end. Every command asks this, so that all tell the same; nothing is changed.
-pub fn live_owner(state: &State, row: &RunRow) -> Option<(String, Timestamp)> {
-    let (owner, until) = row.live_owner(Timestamp::now())?;
-    let died = is_here(owner) && matches!(state.location.is_held(&row.id), Ok(false));
-    (!died).then(|| (owner.to_owned(), until))
-}
-
-fn is_here(owner: &str) -> bool {
-    let at = owner.rsplit_once(':').and_then(|(who, _)| who.rsplit_once('@')).map(|(_, at)| at);
-    at == Some(&*host())
-}
-
-/// Makes a process of this machine that has died leave the run, so that its lease is in nobody's way. Only whoever holds the run's mark
-/// may say that it has died.
-async fn dismiss(state: &State, run: &str) -> Outcome<()> {
-    let row = state.store.run(run).await?.ok_or_else(|| StoreError::NoSuchRun(run.to_owned()))?;
-    if row.live_owner(Timestamp::now()).is_none_or(|(owner, _)| !is_here(owner)) {
-        return Ok(());
-    }
-    match state.store.commit(run, Fence::Owner(row.epoch), vec![Write::Leave]).await {
-        Ok(()) | Err(StoreError::Fenced) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// The refusal while another process works on the run.
-pub fn busy(run: &str, owner: &str, until: Timestamp) -> Failure {
-    Failure::new(Exit::Busy, format!("run {run} is owned by {owner} until {}", format::utc(until)))
-        .help("the time is extended while that process lives; then the run can be taken over")
-        .help(format!("runbook logs {run} -f   to watch it"))
-        .help(format!("runbook cancel {run}    to end it"))
-}
-
 /// The plan and the state of a stored run.
 pub async fn load(state: &State, row: &RunRow) -> Outcome<(Plan, RunState)> {
     let plan = decode_plan(row)?;
@@ -220,8 +168,7 @@ async fn work(
 ) -> Outcome {
     let run = row.id.clone();
     let Prepared { systems, vault, confirmed } = prepared;
-    let held = hold(state, row).await?;
-    dismiss(state, &run).await?;
+    let held = take(state, &run).await?;
     if purpose == Purpose::GoOn
         && let Some(exit) = over(state, &run, &systems.plan).await?
     {
@@ -230,7 +177,7 @@ async fn work(
     let scratch = state.location.run_folder(&run).map_err(|error| folder_failed(&run, &error))?;
     let artifacts = state.location.artifacts_of(&run, &systems.redactor);
     let artifacts = artifacts.map_err(|error| folder_failed(&run, &error))?;
-    let log = open_log(state, &run, &systems.redactor).await?;
+    let log = open_log(state, &run, &systems.redactor, &purpose).await?;
     let live = LiveHub::new(systems.redactor.clone());
     let subject =
         Subject { run: run.clone(), plan: Arc::clone(&systems.plan), seed: row.seed, live: live.clone() };
@@ -305,36 +252,32 @@ fn folder_failed(run: &str, error: &io::Error) -> Failure {
     Failure::new(Exit::Store, format!("the folder of run {run}: {error}"))
 }
 
-/// How long another process may hold the mark of a run only to look at it, in tenths of a second.
-const GLANCE: u32 = 20;
-
-/// Marks the run as this process's own. A process that lives holds it to its end, even one that was stopped and let its lease lapse:
-/// it may wake up in the middle of an effect, so nobody works beside it.
-async fn hold(state: &State, row: &RunRow) -> Outcome<File> {
-    for _ in 0..GLANCE {
-        let held = state.location.hold(&row.id).map_err(|error| folder_failed(&row.id, &error))?;
-        if let Some(held) = held {
-            return Ok(held);
+/// The run's log, with every event that is not in it yet. What puts back goes on without one that can not be written: it is kept for
+/// people, and the store has the events.
+async fn open_log(
+    state: &State,
+    run: &str,
+    redactor: &Redactor,
+    purpose: &Purpose,
+) -> Outcome<Arc<Mutex<RunLog>>> {
+    let (path, events) = (state.location.log(run), state.store.events(run, 0).await?);
+    let opened = RunLog::open(&path, redactor.clone()).and_then(|mut log| {
+        events.iter().try_for_each(|event| log.event(event))?;
+        Ok(log)
+    });
+    let log = match opened {
+        Ok(log) => log,
+        Err(error) if matches!(purpose, Purpose::GoOn | Purpose::Resume) => {
+            let failure =
+                Failure::new(Exit::Store, format!("the log of run {run}, {}: {error}", path.display()));
+            return Err(failure
+                .help("move away what is there, or make it writable; without a log the run is only put back and ended"));
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    let owner = row.owner.as_deref().unwrap_or("a process of this machine");
-    Err(Failure::new(Exit::Busy, format!("run {} is held by {owner}, which is alive or stopped", row.id))
-        .help("let that process go on, or end it for good (kill -9), and try again"))
-}
-
-/// Succeeds when the process that worked on the run has ended, and was not only stopped until its lease lapsed.
-pub async fn gone(state: &State, row: &RunRow) -> Outcome<()> {
-    hold(state, row).await.map(drop)
-}
-
-/// The run's log, with every event that is not in it yet.
-async fn open_log(state: &State, run: &str, redactor: &Redactor) -> Outcome<Arc<Mutex<RunLog>>> {
-    let failed = |error| Failure::new(Exit::Store, format!("the log of run {run}: {error}"));
-    let mut log = RunLog::open(&state.location.log(run), redactor.clone()).map_err(failed)?;
-    for event in state.store.events(run, 0).await? {
-        log.event(&event).map_err(failed)?;
-    }
+        Err(error) => {
+            format::warn(&format!("the log of run {run}, {}, is not written: {error}", path.display()));
+            RunLog::nowhere()
+        }
+    };
     Ok(Arc::new(Mutex::new(log)))
 }
 
@@ -375,6 +318,7 @@ pub async fn tell(state: &State, run: &str, plan: &Plan, stands: &RunState) -> O
         source: &row.source_name,
         location: &state.location,
         owned: false,
+        stalled: None,
         now: Timestamp::now(),
         partly: summary::partly(&*state.store, run, stands).await?,
         width: format::width(),

@@ -47,6 +47,7 @@ impl Location {
                     .map_err(|error| Failure::usage(format!("the state path `{path}`: {error}")))?
             }
         };
+        let database = really(database);
         let folder = database.parent().unwrap_or(Path::new("/")).to_owned();
         Ok(Self { database, folder })
     }
@@ -141,28 +142,74 @@ impl Location {
 
     /// Marks this process as the one that works on the run, until it ends in any way. None while another process of this machine
     /// does.
-    pub fn hold(&self, run: &str) -> io::Result<Option<fs::File>> {
+    pub fn hold(&self, run: &str) -> io::Result<Option<Held>> {
         let path = self.run_folder(run)?.join(OWNER);
-        let file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        let mut open = fs::OpenOptions::new();
+        open.append(true).mode(0o600);
+        let (file, made) = match open.open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (open.create(true).open(&path)?, true),
+            other => (other?, false),
+        };
         match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
+            Ok(()) => Ok(Some(Held { file, made })),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
     }
 
+    /// Takes the run's mark away; only for whoever has just made it.
+    pub fn unmark(&self, run: &str) -> io::Result<()> {
+        fs::remove_file(self.folder.join("runs").join(run).join(OWNER))
+    }
+
     /// Whether a process of this machine works on the run. Looking takes a share of the mark for a moment: those who look are not in
     /// each other's way, and `hold` waits for them.
-    pub fn is_held(&self, run: &str) -> io::Result<bool> {
+    pub fn mark(&self, run: &str) -> io::Result<Mark> {
         match fs::File::open(self.folder.join("runs").join(run).join(OWNER)) {
             Ok(file) => match file.try_lock_shared() {
-                Ok(()) => Ok(false),
-                Err(fs::TryLockError::WouldBlock) => Ok(true),
+                Ok(()) => Ok(Mark::Free),
+                Err(fs::TryLockError::WouldBlock) => Ok(Mark::Held),
                 Err(fs::TryLockError::Error(error)) => Err(error),
             },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Mark::Missing),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// A run's mark in the hands of this process.
+#[derive(Debug)]
+pub struct Held {
+    /// The mark, which is let go with it.
+    pub file: fs::File,
+    /// Whether there was none before, so that nothing can be told of whoever had the run.
+    pub made: bool,
+}
+
+/// What a run's mark says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// A process of this machine has it.
+    Held,
+    /// Nobody has it: whoever had it has ended.
+    Free,
+    /// There is none: nobody of this machine ever worked on the run, or the mark was taken away.
+    Missing,
+}
+
+/// How many links of a file are followed.
+const LINKS: usize = 40;
+
+/// The database without links on the way: who comes by another name finds the same folder beside it, with the marks of the same runs.
+fn really(mut database: PathBuf) -> PathBuf {
+    for _ in 0..LINKS {
+        let Ok(target) = fs::read_link(&database) else { break };
+        database = database.parent().unwrap_or(Path::new("/")).join(target);
+    }
+    let folder = database.parent().and_then(|folder| folder.canonicalize().ok());
+    match (folder, database.file_name()) {
+        (Some(folder), Some(name)) => folder.join(name),
+        _ => database,
     }
 }
 
@@ -270,6 +317,19 @@ pub fn stands(row: &RunRow, owned: bool) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_database_behind_links_has_one_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        fs::create_dir(folder.join("a")).unwrap();
+        std::os::unix::fs::symlink("a", folder.join("b")).unwrap();
+        std::os::unix::fs::symlink("b/state.db", folder.join("c.db")).unwrap();
+        for name in ["a/state.db", "b/state.db", "c.db"] {
+            let location = Location::of(Some(&format!("sqlite:{}/{name}", folder.display()))).unwrap();
+            assert_eq!(location.database, folder.join("a/state.db"), "{name}");
+        }
+    }
 
     #[test]
     fn a_state_url_names_a_file_and_the_folder_around_it() {

@@ -1,9 +1,10 @@
 //! When the state store fails: what is recorded, what is not safe, and what to type once the store can be written again.
 
 use jiff::Timestamp;
+use runbook_engine::event::Obligation;
 use runbook_engine::plan::Plan;
 use runbook_engine::state::RunState;
-use runbook_engine::store::{self, RunRow, load_state};
+use runbook_engine::store::{self, RunRow, Store, load_state};
 use runbook_steps::freeze;
 
 use crate::app::State;
@@ -27,6 +28,7 @@ pub async fn during(state: &State, row: &RunRow, plan: &Plan, last: RunState, fa
         source: &row.source_name,
         location: &state.location,
         owned: false,
+        stalled: None,
         now: Timestamp::now(),
         partly: summary::partly(&*state.store, run, &stands).await.unwrap_or_default(),
         width: format::width(),
@@ -74,4 +76,58 @@ pub async fn unopened(location: &Location, failure: Failure) -> Failure {
             lines.into_iter().fold(failure.help("what the logs say of the runs:"), Failure::help)
         }
     }
+}
+
+/// The same failure; of a run whose record can not be read with what is known of it all the same: what it holds, from the rows and from
+/// its log, and how a person gets out of it.
+pub async fn unreadable(location: &Location, failure: Failure) -> Failure {
+    let Some(run) = failure.unreadable.clone() else { return failure };
+    let Ok((store, _)) = store::open_to_read(location.database()).await else { return failure };
+    let row = store.run(&run).await.ok().flatten();
+    let failure = failure.help("the others are not touched by this, and nothing was done");
+    if row.as_ref().is_some_and(|row| row.status.is_final()) {
+        return failure
+            .help(format!("run {run} has ended, and holds nothing; its log, {}", logged(location, &run)));
+    }
+    let failure = holdings(location, &*store, &run).await.into_iter().fold(failure, Failure::help);
+    let failure = match row.and_then(|row| row.lock) {
+        Some(key) => failure.help(format!("it keeps the lock `{key}`")),
+        None => failure,
+    };
+    failure
+        .help(format!("its log, {}", logged(location, &run)))
+        .help("look at what it did, and put right by hand what has to be; then")
+        .help(format!(
+            "runbook cancel {run} --abandon   makes it give up what it holds and its lock, and ends it"
+        ))
+}
+
+fn logged(location: &Location, run: &str) -> String {
+    let path = location.log(run);
+    if path.is_file() {
+        format!("to be read: {}", path.display())
+    } else {
+        format!("{}, is missing", path.display())
+    }
+}
+
+/// What a run holds, by the row of each obligation and by its log, which may know what the row does not.
+pub async fn holdings(location: &Location, store: &dyn Store, run: &str) -> Vec<String> {
+    let mut rows = store.obligations().await.unwrap_or_default();
+    rows.retain(|one| one.run == run);
+    let logged = lost::held(location, run).map(|(_, held)| held).unwrap_or_default();
+    let told = |held: &Obligation| {
+        format!("NOT SAFE: {}; its original value is {}", held.label, freeze::original_text(held))
+    };
+    let mut lines: Vec<String> = rows.iter().map(|one| told(&one.obligation)).collect();
+    for held in logged {
+        let line = told(&held);
+        if !lines.contains(&line) {
+            lines.push(format!("its log says: {line}"));
+        }
+    }
+    if lines.is_empty() {
+        lines.push(format!("run {run} holds nothing"));
+    }
+    lines
 }

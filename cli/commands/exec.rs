@@ -143,7 +143,15 @@ async fn create(
 /// Another unfinished run has the lock: which, how it stands, and what to type.
 async fn locked(state: &State, key: &str, run: &str) -> Failure {
     let failure = Failure::new(Exit::Busy, format!("run {run} holds the lock `{key}`; nothing was done"));
-    let Ok(Some(row)) = state.store.run(run).await else { return failure };
+    let unreadable = |failure| Failure { unreadable: Some(run.to_owned()), ..failure };
+    let row = match state.store.run(run).await {
+        Ok(Some(row)) => row,
+        Ok(None) => return failure,
+        Err(_) => return unreadable(failure),
+    };
+    if let Err(Failure { unreadable: Some(_), message, .. }) = session::load(state, &row).await {
+        return unreadable(failure.help(message));
+    }
     if let Some((owner, _)) = session::live_owner(state, &row) {
         return failure
             .help(format!("it is running, by {owner}"))

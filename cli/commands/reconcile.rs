@@ -1,5 +1,7 @@
 //! `runbook reconcile`.
 
+use std::time::{Duration, Instant};
+
 use jiff::Timestamp;
 use runbook_engine::drive::Purpose;
 use runbook_engine::event::Closed;
@@ -12,6 +14,13 @@ use crate::banner;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::format;
 use crate::session::{self, Needs, Prepared};
+use crate::trouble;
+
+/// How long a process may take to put back what has just become overdue.
+const MOMENT: Duration = Duration::from_secs(10);
+
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Puts back what is overdue; one run that can not be dealt with does not stop the others.
 pub async fn run(app: &App) -> Outcome {
@@ -22,26 +31,64 @@ pub async fn run(app: &App) -> Outcome {
     overdue.sort_by(|a, b| a.run.cmp(&b.run));
     let (mut worst, mut told) = (Exit::Succeeded, Vec::new());
     for of_run in overdue.chunk_by(|a, b| a.run == b.run) {
-        let failure = release(&state, &of_run[0].run).await.err();
+        let failure = match release(&state, &of_run[0].run).await.err() {
+            Some(failure) if failure.exit == Exit::Busy => waited(&state, of_run, failure).await,
+            other => other,
+        };
         for one in of_run {
             let (outcome, back) = outcome(&state, one, failure.as_ref()).await;
-            // Its own process puts back what is held by a run that somebody works on.
             let busy = failure.as_ref().is_some_and(|failure| failure.exit == Exit::Busy);
-            worst = if back || busy { worst } else { Exit::Failed };
+            worst = match worst {
+                worst if back => worst,
+                Exit::Succeeded if busy => Exit::Busy,
+                Exit::Busy if busy => Exit::Busy,
+                _ => Exit::Failed,
+            };
             told.push(outcome);
         }
         if let Some(failure) = failure {
-            format::failure(&failure);
+            format::failure(&trouble::unreadable(&state.location, failure).await);
         }
     }
-    banner::show(&state, None).await;
-    if told.is_empty() {
+    banner::after_reconcile(&state).await;
+    if state.lost {
+        eprintln!(
+            "what the runs above may still hold that the database does not have is for a person to put back"
+        );
+        worst = Exit::Failed;
+    } else if told.is_empty() {
         eprintln!("nothing is overdue");
     }
     if app.json {
         super::print_json(&Value::Array(told))?;
     }
     Ok(worst)
+}
+
+/// The process that works on the run puts back what is overdue by itself, and is given a moment for it: what is in the way when it has
+/// not by then.
+async fn waited(state: &State, of_run: &[OpenObligation], failure: Failure) -> Option<Failure> {
+    let begun = Instant::now();
+    loop {
+        let open = state.store.obligations().await.ok()?;
+        if !of_run.iter().any(|one| open.iter().any(|other| (&other.run, &other.id) == (&one.run, &one.id))) {
+            return None;
+        }
+        let row = state.store.run(&of_run[0].run).await.ok().flatten()?;
+        if let Some(stalled) = session::stalled(state, &row) {
+            let message = format!("run {}: {}, and what it holds is overdue", row.id, stalled.says());
+            let ways = stalled.ways().into_iter();
+            let failure = ways.fold(Failure::new(Exit::Busy, message), |failure, (command, about)| {
+                failure.help(format!("{command}   {about}"))
+            });
+            return Some(failure.help("then  runbook reconcile"));
+        }
+        if begun.elapsed() >= MOMENT {
+            let help = "what it holds is overdue: if that process is stuck, end it (kill -9), then  runbook reconcile";
+            return Some(failure.help(help));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// Takes the run up only to put back what is overdue in it. What it says goes to stderr: stdout carries one document.

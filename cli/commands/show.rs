@@ -47,12 +47,14 @@ pub async fn run(app: &App, args: &Show) -> Outcome {
         source: &row.source_name,
         location: &state.location,
         owned,
+        stalled: session::stalled(&state, &row),
         now,
         partly,
         width,
     };
+    let stands_so = if facts.stalled.is_some() { "stalled" } else { state::stands(&row, owned) };
     let mut lines = vec![
-        format!("{}  {}", row.id, state::stands(&row, owned)),
+        format!("{}  {stands_so}", row.id),
         format!("created {} by {}, from {}", format::ago(row.created_at, now), stands.by, row.source_name),
     ];
     if let Some(reviewed) = &plan.reviewed {

@@ -17,6 +17,7 @@ use runbook_engine::store::{Store, StoreError};
 
 use super::describe;
 use crate::format;
+use crate::session::Stalled;
 use crate::state::Location;
 
 /// What is summed up.
@@ -33,6 +34,8 @@ pub struct Facts<'a> {
     pub location: &'a Location,
     /// Whether a process works on it.
     pub owned: bool,
+    /// The process that holds it and does not go on.
+    pub stalled: Option<Stalled>,
     /// The time.
     pub now: Timestamp,
     /// What the steps that have not ended well did so far, by step.
@@ -94,6 +97,9 @@ fn verdict(facts: &Facts<'_>) -> Vec<String> {
             ("Cancelled, and not everything is back", Style::new().red().bold())
         }
         RunStatus::Cancelled => ("Cancelled", Style::new().yellow().bold()),
+        RunStatus::Running if facts.stalled.is_some() => {
+            ("Held by a process that does not go on", Style::new().red().bold())
+        }
         RunStatus::Running if facts.owned => ("Running", Style::new().cyan().bold()),
         RunStatus::Running if asking(facts).next().is_none() => {
             ("Stopped before its end", Style::new().yellow().bold())

@@ -31,4 +31,5 @@ mod resume_table;
 mod scale;
 mod scaled;
 mod stopping;
+mod stuck;
 mod terminal;

@@ -15,6 +15,13 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
     if state.status.is_final() {
         return;
     }
+    if let Some(stalled) = &facts.stalled {
+        let mut ways = stalled.ways();
+        let word = if state.cancel.is_some() { "cancel" } else { "resume" };
+        ways.push((format!("runbook {word} {run}"), "once that process has ended"));
+        commands(facts, lines, &ways);
+        return;
+    }
     if facts.owned {
         commands(facts, lines, &[(format!("runbook logs {run} -f"), "watch it")]);
         return;

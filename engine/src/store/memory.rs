@@ -197,6 +197,15 @@ impl Data {
                 run.row.owner = None;
                 run.row.lease_until = None;
             }
+            Write::Abandon => {
+                undo.push(restore_row(&run.row));
+                run.row.status = crate::state::RunStatus::Cancelled;
+                (run.row.owner, run.row.lease_until) = (None, None);
+                let (locks, held) = (self.locks.clone(), self.obligations.clone());
+                self.locks.retain(|_, holder| holder != id);
+                self.obligations.retain(|one| one.run != id);
+                undo.push(Box::new(|data| (data.locks, data.obligations) = (locks, held)));
+            }
             Write::Unlock => {
                 let Some(key) = run.row.lock.clone() else { return Ok(()) };
                 if self.locks.get(&key).is_some_and(|holder| holder == id) {

@@ -158,6 +158,9 @@ pub enum Write {
     Leave,
     /// Gives the lock key back.
     Unlock,
+    /// Ends a run whose record can not be read, in its row alone: it is cancelled, and its open obligations, its lock key and its
+    /// ownership are given up.
+    Abandon,
 }
 
 /// An amount on a counter of the run, with the most it may reach.

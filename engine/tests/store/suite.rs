@@ -32,6 +32,7 @@ on_every_store!(
     keeps_all_or_none,
     holds_a_lock_until_it_is_given_back,
     lets_a_saved_plan_be_applied_once,
+    gives_up_what_an_abandoned_run_has,
     takes_a_lock_over_from_a_run_that_ended,
     takes_the_lock_again_with_a_claim,
     holds_a_target_once_among_all_runs,
@@ -574,4 +575,27 @@ async fn lets_a_saved_plan_be_applied_once(kind: &Kind) {
     // Runs without a plan do not meet.
     store.create(new_run("d", None)).await.unwrap();
     store.create(new_run("e", None)).await.unwrap();
+}
+
+async fn gives_up_what_an_abandoned_run_has(kind: &Kind) {
+    let fresh = fresh(kind).await;
+    let store = &*fresh.store;
+    store.create(new_run("a", Some("key"))).await.unwrap();
+    store.create(new_run("b", Some("other"))).await.unwrap();
+    let a = Fence::Owner(store.claim("a", "me", at(0), at(9)).await.unwrap());
+    let b = Fence::Owner(store.claim("b", "me", at(0), at(9)).await.unwrap());
+    commit(store, "a", a, vec![open_obligation("o1", "T1"), open_obligation("o2", "T2")]).await.unwrap();
+    commit(store, "b", b, vec![open_obligation("o1", "T3")]).await.unwrap();
+    assert_eq!(commit(store, "a", Fence::Foreign, vec![Write::Abandon]).await, Err(StoreError::Fenced));
+    let before = picture(store).await;
+    let conflict = commit(store, "a", a, vec![Write::Abandon, append(7, RunStatus::Failed)]).await;
+    assert_eq!(conflict, Err(StoreError::Conflict));
+    assert_eq!(picture(store).await, before, "all or none");
+    commit(store, "a", a, vec![Write::Abandon]).await.unwrap();
+    let row = store.run("a").await.unwrap().unwrap();
+    assert_eq!((row.status, row.owner, row.lease_until), (RunStatus::Cancelled, None, None));
+    let open = store.obligations().await.unwrap();
+    assert_eq!(open.iter().map(|one| one.run.as_str()).collect::<Vec<_>>(), ["b"], "only its own");
+    store.create(new_run("c", Some("key"))).await.unwrap();
+    assert!(matches!(store.create(new_run("d", Some("other"))).await, Err(StoreError::Locked { .. })));
 }

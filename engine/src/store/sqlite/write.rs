@@ -118,6 +118,7 @@ fn point(write: &Write) -> Option<&'static str> {
         Write::Renew { .. } => return None,
         Write::Leave => "store: leave",
         Write::Unlock => "store: unlock",
+        Write::Abandon => "store: abandon",
     })
 }
 
@@ -164,6 +165,7 @@ async fn apply(
         .bind(step)
         .bind(name)
         .bind(json(value)?),
+        Write::Abandon => return abandon(connection, run).await,
         // A lease without an owner would say nothing.
         Write::Renew { until } => {
             sqlx::query("update runs set lease_until = ? where id = ? and owner is not null")
@@ -284,6 +286,17 @@ async fn charge(connection: &mut SqliteConnection, run: &str, charge: &Charge) -
     .await
     .map(drop)
     .map_err(|error| failed(&error))
+}
+
+async fn abandon(connection: &mut SqliteConnection, run: &str) -> Result<(), StoreError> {
+    let ended = "update runs set status = ?, owner = null, lease_until = null where id = ?";
+    let ended = sqlx::query(ended).bind(RunStatus::Cancelled.name()).bind(run);
+    let held = sqlx::query("delete from obligations where run = ?").bind(run);
+    let locked = sqlx::query("delete from locks where run = ?").bind(run);
+    for statement in [ended, held, locked] {
+        statement.execute(&mut *connection).await.map_err(|error| failed(&error))?;
+    }
+    Ok(())
 }
 
 /// Refused when another run holds the key and has not ended for good. A status that can not be read counts as not ended.

@@ -1,0 +1,95 @@
+//! `runbook cancel --abandon`: the way out of a run whose record can not be read.
+
+use jiff::Timestamp;
+use runbook_engine::drive::LEASE;
+use runbook_engine::event::Question;
+use runbook_engine::redact::Redactor;
+use runbook_engine::store::{Fence, RunRow, Write};
+
+use crate::app::State;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::format;
+use crate::log::RunLog;
+use crate::prompt::{self, Reply};
+use crate::session;
+use crate::state::{self, Prefer};
+use crate::trouble;
+
+/// Ends the run in its row alone, after a person has typed its id. Refused for a run that can be read: its own cancel puts things back.
+pub async fn run(state: &State, named: &str, confirm: Option<&str>) -> Outcome {
+    let (run, row) = found(state, named).await?;
+    if let Some(row) = &row {
+        unreadable(state, row).await?;
+    }
+    let held = trouble::holdings(&state.location, &*state.store, &run).await;
+    let holds = state.store.obligations().await?.iter().any(|one| one.run == run);
+    held.iter().for_each(|line| eprintln!("{line}"));
+    if !confirmed(&run, held.clone(), confirm)? {
+        eprintln!("nothing was done");
+        return Ok(Exit::Usage);
+    }
+    let _held = session::take(state, &run).await?;
+    let by = session::person();
+    note(state, &run, &format!("{by} gives this run up, whose record can not be read: {}", held.join("; ")));
+    let now = Timestamp::now();
+    let epoch = state.store.claim(&run, &session::owner(), now, LEASE.after(now)).await?;
+    state.store.commit(&run, Fence::Owner(epoch), vec![Write::Abandon]).await?;
+    eprintln!("run {run} has ended: it gave up its lock and what it held, and put nothing back");
+    Ok(if holds { Exit::Failed } else { Exit::Cancelled })
+}
+
+/// The run, and its row if that can be read.
+async fn found(state: &State, named: &str) -> Outcome<(String, Option<RunRow>)> {
+    match state::run_named(state, named, Prefer::Unfinished).await {
+        Ok(row) => Ok((row.id.clone(), Some(row))),
+        Err(Failure { unreadable: Some(run), .. }) => Ok((run, None)),
+        Err(failure) => Err(failure),
+    }
+}
+
+async fn unreadable(state: &State, row: &RunRow) -> Outcome<()> {
+    if row.status.is_final() {
+        return Err(Failure::usage(format!("run {} {} already", row.id, row.status.said())));
+    }
+    if let Some((owner, until)) = session::live_owner(state, row) {
+        return Err(session::busy(&row.id, &owner, until));
+    }
+    match session::load(state, row).await {
+        Err(Failure { unreadable: Some(_), .. }) => Ok(()),
+        Err(failure) => Err(failure),
+        Ok(_) => Err(Failure::usage(format!("run {} can be read: it is not given up", row.id)).help(
+            format!("runbook cancel {}   puts back what it changed for its own time, and ends it", row.id),
+        )),
+    }
+}
+
+/// Whether a person has typed the run's id.
+fn confirmed(run: &str, facts: Vec<String>, given: Option<&str>) -> Outcome<bool> {
+    if let Some(given) = given {
+        return if given == run {
+            Ok(true)
+        } else {
+            Err(Failure::usage(format!("`--confirm {given}` is not the run's id; nothing was done"))
+                .help(format!("it is  {run}")))
+        };
+    }
+    if !prompt::attended() {
+        return Err(Failure::usage("there is no terminal to ask on; nothing was done")
+            .help(format!("runbook cancel {run} --abandon --confirm {run}")));
+    }
+    let question = Question::Phrase {
+        message: "Nothing is put back: what the run holds is given up as it is.".to_owned(),
+        phrase: run.to_owned(),
+        facts: facts.into_iter().map(|line| ("Holds".to_owned(), line)).collect(),
+    };
+    Ok(matches!(prompt::ask("abandon", &question), Reply::Text(text) if text == run))
+}
+
+/// Says in the log who gave the run up. One that can not be written is in nobody's way.
+fn note(state: &State, run: &str, text: &str) {
+    let noted =
+        RunLog::open(&state.location.log(run), Redactor::default()).and_then(|mut log| log.note(text));
+    if let Err(error) = noted {
+        format::warn(&format!("the log of run {run} can not be written: {error}"));
+    }
+}
