@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use runbook_engine::drive::{DriveError, Driver, Finish, Halt, LiveHub, Purpose, SystemClock};
-use runbook_engine::plan::Plan;
+use runbook_engine::plan::{Place, Plan};
 use runbook_engine::redact::Redactor;
 use runbook_engine::state::RunState;
 use runbook_engine::store::{RunRow, StoreError, decode_plan, load_state};
@@ -62,9 +62,15 @@ impl Prepared {
     pub async fn new(state: &State, run: &str, plan: Plan, needs: Needs) -> Outcome<Self> {
         let vault = Arc::new(SealedVault::for_run(state.location.folder(), run));
         let shared: Arc<dyn Vault> = Arc::clone(&vault) as _;
-        let systems = Systems::open(plan, needs, &shared)?;
+        let mut systems = Systems::open(plan, needs, &shared)?;
+        bound::same_places(run, &mut systems, needs)?;
         bound::same_systems(run, &systems, needs).await?;
         Ok(Self { systems, vault, confirmed: Confirmed::default() })
+    }
+
+    /// Where the connections lead, for a run that is created.
+    pub fn places(&self, run: &str) -> BTreeMap<String, Place> {
+        self.systems.places(run)
     }
 
     /// The same, with answers that were given beforehand.
@@ -105,6 +111,11 @@ impl Systems {
         redacted_panic::protect(&redactor);
         let resources = checks::resources(&plan, &values, needs, &redactor, vault)?;
         Ok(Self { plan: Arc::new(plan), secrets: values, redactor, resources })
+    }
+
+    fn places(&self, run: &str) -> BTreeMap<String, Place> {
+        let all = self.resources.places().into_iter();
+        all.map(|(name, place)| (name, Place::new(run, &place, &self.redactor))).collect()
     }
 }
 

@@ -6,11 +6,44 @@ use runbook_engine::saved;
 use runbook_engine::state::{RunState, StepState};
 use runbook_engine::store::RunRow;
 use runbook_steps::resources::in_words;
+use serde_json::Value;
 
 use super::{Needs, Systems, complain};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::format;
 use crate::reviewed;
+
+/// Refuses to work elsewhere than where the run began: what a person has confirmed was about that. What leads elsewhere is an environment variable or
+/// a file, out of which a secret is read. To put things back is not refused, but it does without these connections: elsewhere nothing is to be put
+/// back, and what is not there would be taken for put back already.
+pub(super) fn same_places(run: &str, systems: &mut Systems, needs: Needs) -> Outcome<()> {
+    let moved = saved::places(&systems.plan.places, &systems.places(run));
+    if moved.is_empty() {
+        return Ok(());
+    }
+    let message = format!("run {run} would work elsewhere than where it began");
+    if needs == Needs::WhatThereIs {
+        let mut lines: Vec<String> = moved.iter().map(reviewed::line).collect();
+        lines.push(
+            "what was changed there stays as it is until the secrets of these connections are as they were"
+                .to_owned(),
+        );
+        let elsewhere: Vec<&str> = moved.iter().map(|one| one.name.as_str()).collect();
+        let of = |settings: &Value| {
+            settings.get("connection").and_then(Value::as_str).is_some_and(|name| elsewhere.contains(&name))
+        };
+        let collections = systems.plan.collections.iter().filter(|(_, settings)| of(settings));
+        let collections: Vec<&str> = collections.map(|(name, _)| name.as_str()).collect();
+        systems.resources.leave_out(&elsewhere, &collections);
+        return complain(needs, Exit::Drift, &message, lines);
+    }
+    Err(Failure::new(Exit::Drift, message)
+        .moved(moved)
+        .help(
+            "nothing was done; set the secrets of these connections as they were and type the same again, or",
+        )
+        .help(format!("runbook cancel {run}   to end the run, with the secrets as they were")))
+}
 
 /// Refuses to work on other systems than those that were looked at. To put things back is not refused: each finds out by itself whether what
 /// it changed is there.

@@ -93,6 +93,7 @@ impl Runbook {
             max_parallel,
             drift,
             reviewed: None,
+            places: BTreeMap::new(),
             steps,
             finally,
         })

@@ -8,11 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::artifact::Artifact;
 use crate::duration::Duration;
 use crate::error::ErrorKind;
 use crate::kinds::Effect;
+use crate::redact::Redactor;
 
 /// The id of a step, `snake_case`, unique in its runbook.
 pub type StepId = String;
@@ -58,10 +60,32 @@ pub struct Plan {
     /// The reviewed plan that the run was started with, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reviewed: Option<Reviewed>,
+    /// Where each connection led when the run was created, by its name. Settings that are secrets are read anew by every process.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub places: BTreeMap<String, Place>,
     /// The steps in topological order, file order among equals.
     pub steps: Vec<PlannedStep>,
     /// The steps that run when the others have ended, however they ended, in order.
     pub finally: Vec<PlannedStep>,
+}
+
+/// Where a connection leads, so that it can be compared and told, and no secret is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// In words, without secrets.
+    pub words: String,
+    /// SHA-256 of the place and of the run, 64 lower-case hex digits: what differs in what the words leave out differs in it.
+    pub mark: String,
+}
+
+impl Place {
+    /// The place of a connection in a run.
+    pub fn new(run: &str, place: &str, redactor: &Redactor) -> Self {
+        let digest = Sha256::new().chain_update(run).chain_update([0]).chain_update(place).finalize();
+        let mark = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { words: redactor.text(place), mark }
+    }
 }
 
 /// What it means when the world is not what a reviewed plan says.

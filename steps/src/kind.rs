@@ -248,6 +248,9 @@ pub trait ConnectionKind: DeserializeOwned + JsonSchema + Send + Sync + Sized + 
     /// No secrets.
     async fn identity(client: &Self::Client) -> Result<SystemIs, StepError>;
 
+    /// Where it leads by its settings alone: the address and what is named there. The same as long as the settings lead there, whoever signs in. No secrets.
+    fn place(client: &Self::Client) -> String;
+
     /// What tells it, beside its identity, from another one in its place, in words: read when a plan is made and when it is applied, and not
     /// compared in the run, whose own work may change it. No secrets.
     async fn content(client: &Self::Client) -> Result<Option<String>, StepError> {
@@ -338,6 +341,8 @@ pub struct ConnectionEntry {
     pub open: fn(Value, &OpenContext<'_>) -> Opened<dyn Any + Send + Sync>,
     /// Which system a client leads to.
     pub identity: Identity,
+    /// Where a client leads, by its settings.
+    pub place: fn(&Arc<dyn Any + Send + Sync>) -> String,
     /// What is in the system.
     pub content: fn(Arc<dyn Any + Send + Sync>) -> Running<Option<String>>,
     /// Makes a client one that only reads.
@@ -381,6 +386,7 @@ pub const fn connection<T: ConnectionKind>() -> ConnectionEntry {
         },
         open: |settings, cx| Ok(Arc::new(decode::<T>(settings)?.open(cx)?)),
         identity: identity::<T>,
+        place: |client| client.downcast_ref::<T::Client>().map(T::place).unwrap_or_default(),
         content: content::<T>,
         only_read: |client| {
             if let Some(client) = client.downcast_ref::<T::Client>() {

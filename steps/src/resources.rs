@@ -66,6 +66,12 @@ impl Resources {
         })
     }
 
+    /// Where each connection leads by its settings, by their names; nothing is reached.
+    pub fn places(&self) -> BTreeMap<String, String> {
+        let one = |(name, one): (&String, &Connection)| (name.clone(), (one.entry.place)(&one.client));
+        self.connections.iter().map(one).collect()
+    }
+
     /// Which system each connection leads to, and what each collection is, by their names.
     pub async fn identities(&self) -> Result<BTreeMap<String, SystemIs>, StepError> {
         let mut all = BTreeMap::new();
@@ -93,6 +99,12 @@ impl Resources {
             all.insert(name.clone(), who.holding(holds));
         }
         Ok(all)
+    }
+
+    /// Takes these away: whoever asks for one is told that there is none.
+    pub fn leave_out(&mut self, connections: &[&str], collections: &[&str]) {
+        self.connections.retain(|name, _| !connections.contains(&name.as_str()));
+        self.collections.retain(|name, _| !collections.contains(&name.as_str()));
     }
 
     /// From now on nothing is changed by reaching any of them.

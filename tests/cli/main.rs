@@ -10,6 +10,7 @@ mod changed;
 mod control;
 mod deaf;
 mod disk;
+mod elsewhere;
 mod examples;
 mod foreseen;
 mod holds;

@@ -8,7 +8,7 @@ use super::{Foreseen, SavedPlan, Standing};
 use crate::event::Question;
 use crate::expr;
 use crate::kinds::{Catalog, Class, Effect};
-use crate::plan::{Plan, PlannedStep, SettingsDigest};
+use crate::plan::{Place, Plan, PlannedStep, SettingsDigest};
 use crate::scope::settings_words;
 
 /// How many settings are told that differ, and how much of a value is shown, in characters.
@@ -322,6 +322,20 @@ pub fn systems(before: &BTreeMap<String, String>, after: &BTreeMap<String, Strin
     other
         .map(|(name, then, now)| Moved::new(What::System, name, format!("it was {then} and is {now}")))
         .collect()
+}
+
+/// Which connections lead to other places than when the run was created.
+pub fn places(before: &BTreeMap<String, Place>, after: &BTreeMap<String, Place>) -> Vec<Moved> {
+    let both = before.iter().filter_map(|(name, then)| Some((name, then, after.get(name)?)));
+    let other = both.filter(|(_, then, now)| then.mark != now.mark);
+    let told = |then: &Place, now: &Place| {
+        if then.words == now.words {
+            "it leads elsewhere, which a secret tells".to_owned()
+        } else {
+            format!("it led to {} and leads to {}", then.words, now.words)
+        }
+    };
+    other.map(|(name, then, now)| Moved::new(What::System, name, told(then, now))).collect()
 }
 
 fn settings(before: Option<&SettingsDigest>, after: Option<&SettingsDigest>) -> Option<String> {

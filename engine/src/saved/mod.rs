@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-pub use compare::{Moved, What, definitions, foreseen, systems};
+pub use compare::{Moved, What, definitions, foreseen, places, systems};
 
 use crate::artifact::Artifact;
 use crate::error::StepError;

@@ -68,6 +68,7 @@ pub fn plan(steps: Vec<PlannedStep>) -> Plan {
         max_parallel: 4,
         drift: Drift::Refuse,
         reviewed: None,
+        places: BTreeMap::new(),
         steps,
         finally: Vec::new(),
     }

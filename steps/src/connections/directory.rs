@@ -35,6 +35,10 @@ impl ConnectionKind for DirectoryConnection {
         Directory::new(&self.path)
     }
 
+    fn place(client: &Directory) -> String {
+        client.root().display().to_string()
+    }
+
     async fn identity(client: &Directory) -> Result<SystemIs, StepError> {
         let root = client.root().to_owned();
         blocking(move || Ok(whereabouts(&root))).await

@@ -45,6 +45,10 @@ impl ConnectionKind for FountainStoreConnection {
         Ok(FountainStore { http, capabilities: Mutex::new(None) })
     }
 
+    fn place(client: &FountainStore) -> String {
+        client.describe()
+    }
+
     async fn identity(client: &FountainStore) -> Result<SystemIs, StepError> {
         Ok(SystemIs::There(client.describe()))
     }

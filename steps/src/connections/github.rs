@@ -50,6 +50,10 @@ impl ConnectionKind for GithubConnection {
         Ok(Github { http: Arc::new(Http::new(&self.url, &headers, self.timeout)?) })
     }
 
+    fn place(client: &Github) -> String {
+        client.describe()
+    }
+
     async fn identity(client: &Github) -> Result<SystemIs, StepError> {
         Ok(SystemIs::There(client.describe()))
     }

@@ -64,8 +64,12 @@ impl ConnectionKind for HttpConnection {
         Ok(Http { endpoint, session })
     }
 
+    fn place(client: &Http) -> String {
+        client.base().as_str().trim_end_matches('/').to_owned()
+    }
+
     async fn identity(client: &Http) -> Result<SystemIs, StepError> {
-        Ok(SystemIs::There(client.base().as_str().trim_end_matches('/').to_owned()))
+        Ok(SystemIs::There(Self::place(client)))
     }
 }
 

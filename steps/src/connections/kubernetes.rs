@@ -68,6 +68,10 @@ impl ConnectionKind for KubernetesConnection {
         Ok(Kubernetes { settings: self, client: OnceCell::new() })
     }
 
+    fn place(client: &Kubernetes) -> String {
+        client.describe()
+    }
+
     async fn identity(client: &Kubernetes) -> Result<SystemIs, StepError> {
         // The namespace that every cluster has from its beginning to its end: its id is the cluster's.
         // A run that needs no cluster may be without one; what does need it says why it can not be reached.

@@ -50,6 +50,10 @@ impl ConnectionKind for PrometheusConnection {
         Ok(Prometheus { http, ready: self.ready })
     }
 
+    fn place(client: &Prometheus) -> String {
+        client.describe()
+    }
+
     async fn identity(client: &Prometheus) -> Result<SystemIs, StepError> {
         Ok(SystemIs::There(client.describe()))
     }

@@ -135,6 +135,7 @@ fn plan() -> Plan {
         max_parallel: 1,
         drift: Drift::Refuse,
         reviewed: None,
+        places: BTreeMap::new(),
         steps: (0..STEPS.len()).map(planned).collect(),
         finally: Vec::new(),
     }

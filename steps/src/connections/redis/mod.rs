@@ -113,6 +113,10 @@ impl ConnectionKind for RedisConnection {
         Ok(Redis { settings: self, info, encrypted, place, database, live: Mutex::new(None) })
     }
 
+    fn place(client: &Redis) -> String {
+        format!("Redis at {}", client.place)
+    }
+
     async fn identity(client: &Redis) -> Result<SystemIs, StepError> {
         Ok(SystemIs::There(match client.settings.identity {
             Identity::Address => format!("Redis at {}", client.place),

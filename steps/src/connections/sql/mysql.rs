@@ -97,6 +97,10 @@ impl ConnectionKind for MysqlConnection {
         Ok(Database::new(Server { options, pool, made: OnceLock::new() }))
     }
 
+    fn place(client: &Database) -> String {
+        client.describe()
+    }
+
     async fn identity(client: &Database) -> Result<SystemIs, StepError> {
         client.identity().await
     }

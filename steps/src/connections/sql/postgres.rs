@@ -108,6 +108,10 @@ impl ConnectionKind for PostgresConnection {
         Ok(Database::new(Server { options, environment, pool, made: OnceLock::new() }))
     }
 
+    fn place(client: &Database) -> String {
+        client.describe()
+    }
+
     async fn identity(client: &Database) -> Result<SystemIs, StepError> {
         client.identity().await
     }

@@ -80,6 +80,10 @@ impl ConnectionKind for SqliteConnection {
         }))
     }
 
+    fn place(client: &Database) -> String {
+        client.describe()
+    }
+
     async fn identity(client: &Database) -> Result<SystemIs, StepError> {
         client.identity().await
     }
