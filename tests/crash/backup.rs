@@ -1,4 +1,4 @@
-//! A database that is backed up, held to its backup, and made anew: the backup is whole, one, and of before.
+//! A database that is backed up, held to its backup, and made anew: the backup is whole, one, of before, and has its copy in a bucket.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -6,10 +6,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use runbook_sandbox::database::{DatabaseServer, Kind};
+use runbook_sandbox::weed::Weed;
+use runbook_steps::digest::sha256_file;
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Row as _};
 
+use crate::bucket::Bucket;
 use crate::matrix::{Case, explore};
 use crate::picture::{RUNTIME, files};
 use crate::place::Place;
@@ -18,9 +21,12 @@ use crate::trial::{Recovery, World, run_in};
 /// Where the server of this process is, with a database of its own for every world.
 static SERVER: OnceLock<String> = OnceLock::new();
 static NUMBER: AtomicU64 = AtomicU64::new(0);
+/// The store of the copies.
+static STORE: OnceLock<Value> = OnceLock::new();
 
 struct Saved {
     place: Place,
+    bucket: Bucket,
     url: String,
     name: String,
 }
@@ -41,26 +47,29 @@ fn make() -> Box<dyn World> {
     sql(server, &format!("create database {name}"));
     let url = server.replace("/app?", &format!("/{name}?"));
     sql(&url, "create table items (id integer primary key); insert into items values (1), (2)");
-    let place = Place::new();
+    let (place, bucket) = (Place::new(), Bucket::make(STORE.get().unwrap()));
     place.write("schema.sql", "create table items (id integer primary key)");
     let text = format!(
         r#"connections:
   db: {{ type: postgres, url: "{url}" }}
   scratch: {{ type: postgres, url: "{server}" }}
+  bucket: {}
 limits: {{ max_items: 2, max_errors: 0 }}
 lock: saved
 steps:
-  - {{ id: save, uses: backup, with: {{ connection: db, file: "{file}", probe: scratch }} }}
-  - {{ id: gate, uses: backup, with: {{ connection: db, mode: check, file: "{file}", max_age: 1h }} }}
+  - {{ id: save, uses: backup, with: {{ connection: db, file: "{file}", probe: scratch, copy: {copy} }} }}
+  - {{ id: gate, uses: backup, with: {{ connection: db, mode: check, file: "{file}", max_age: 1h, copy: {copy} }} }}
   - {{ id: confirm, uses: confirm-prompt, with: {{ message: Make it anew?, phrases: [WIPE] }} }}
   - {{ id: wipe, uses: sql-reset, with: {{ connection: db, files: schema.sql, expect: {{ tables: [items] }} }} }}
 finally:
   - {{ id: report, uses: report }}
 "#,
+        bucket.settings,
         file = place.path("before.dump").display(),
+        copy = "{ connection: bucket, key: backups/before.dump }",
     );
     place.runbook("saved", &text);
-    Box::new(Saved { place, url, name })
+    Box::new(Saved { place, bucket, url, name })
 }
 
 impl World for Saved {
@@ -84,6 +93,7 @@ impl World for Saved {
         vec![
             (self.place.path("").display().to_string(), "WORLD/".to_owned()),
             (self.name.clone(), "DATABASE".to_owned()),
+            (self.bucket.name.clone(), "BUCKET".to_owned()),
         ]
     }
 
@@ -98,7 +108,8 @@ impl World for Saved {
             .filter_map(|path| path.file_name()?.to_str().map(str::to_owned))
             .filter(|name| name.contains("dump"))
             .collect();
-        json!({ "rows": sql(&self.url, "select id::text from items"), "dumps": dumps })
+        let copies = RUNTIME.block_on(self.bucket.keys());
+        json!({ "rows": sql(&self.url, "select id::text from items"), "dumps": dumps, "copies": copies })
     }
 
     fn wrong(&self, _: &[String]) -> Vec<String> {
@@ -112,6 +123,11 @@ impl World for Saved {
         if !text.as_ref().is_ok_and(|text| text.contains("\n1\n2\n")) {
             wrong.push(format!("the rows are gone, and the backup holds {text:?}"));
         }
+        let copy = RUNTIME.block_on(self.bucket.s3.digest("backups/before.dump"));
+        let file = sha256_file(&self.place.path("before.dump"));
+        if copy.clone().ok().flatten() != file.as_ref().ok().cloned() {
+            wrong.push(format!("the copy is {copy:?}, and the backup {file:?}"));
+        }
         wrong
     }
 }
@@ -121,6 +137,8 @@ fn what_is_wiped_is_in_one_whole_backup_whatever_crashes() {
     // Started by this thread, with which it ends.
     let server = RUNTIME.block_on(DatabaseServer::start(Kind::Postgres)).unwrap();
     SERVER.get_or_init(|| server.url());
+    let weed = RUNTIME.block_on(Weed::start()).unwrap();
+    STORE.get_or_init(|| weed.bucket("none"));
     explore(&Case { name: "backup", recovery: Recovery::Resume, make, stride: 7, second_stride: 0 });
     let probes = "select datname::text from pg_database where datname like 'runbook_probe_%'";
     assert_eq!(sql(&server.url(), probes), Vec::<String>::new());

@@ -5,6 +5,8 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use runbook_engine::error::StepError;
 
+use super::probe::Table;
+
 /// The list of what is in a dump, as `pg_restore --list` prints it.
 #[derive(Clone, Debug)]
 pub(super) struct Contents {
@@ -35,9 +37,12 @@ impl Contents {
     }
 
     /// Whether the rows of a table are in it.
-    pub(super) fn has(&self, (schema, table): &(String, String)) -> bool {
-        let entry = format!(" TABLE DATA {schema} {table} ");
-        self.text.lines().any(|line| !line.starts_with(';') && line.contains(&entry))
+    pub(super) fn has(&self, Table { schema, name, owner }: &Table) -> bool {
+        let entry = format!(" TABLE DATA {schema} {name} ");
+        let entries = self.text.lines().filter(|line| !line.starts_with(';'));
+        let rest = entries.filter_map(|line| line.split_once(&entry).map(|(_, rest)| rest));
+        // A name may hold spaces: what follows is an owner, and not the rest of another table's name.
+        rest.into_iter().any(|rest| !rest.contains(' ') || rest == owner)
     }
 }
 
@@ -46,7 +51,7 @@ mod tests {
     use super::*;
 
     const LIST: &str = ";\n; Archive created at 2026-11-21 18:50:00 UTC\n;     dbname: app\n;     TOC Entries: 12\n;\n\
-        215; 1259 16385 TABLE public Ring runbook\n3334; 0 16385 TABLE DATA public Ring runbook\n";
+        215; 1259 16385 TABLE public Ring runbook\n3334; 0 16385 TABLE DATA public Ring runbook\n3335; 0 16386 TABLE DATA public a b runbook\n";
 
     #[test]
     fn a_list_is_read() {
@@ -54,10 +59,16 @@ mod tests {
         assert_eq!(contents.database, "app");
         let at = contents.dumped_at.to_zoned(TimeZone::system());
         assert_eq!(at.strftime("%F %T").to_string(), "2026-11-21 18:50:00");
-        let table = |name: &str| ("public".to_owned(), name.to_owned());
-        assert!(
-            contents.has(&table("Ring")) && !contents.has(&table("Rin")) && !contents.has(&table("RingRole"))
-        );
+        let table = |name: &str, owner: &str| Table {
+            schema: "public".to_owned(),
+            name: name.to_owned(),
+            owner: owner.to_owned(),
+        };
+        for other in ["Rin", "RingRole", "a", "a b c"] {
+            assert!(!contents.has(&table(other, "ada")), "{other}");
+        }
+        assert!(contents.has(&table("Ring", "ada")) && contents.has(&table("a b", "ada")));
+        assert!(contents.has(&table("a", "b runbook")), "an owner of two words");
         assert!(Contents::parse("PGDMP".to_owned()).is_err());
     }
 }

@@ -1,7 +1,9 @@
 //! Step kind `backup`: a dump of a PostgreSQL database in a file, of which it is known that it can be restored.
 
+mod copy;
 mod dump;
 mod probe;
+mod restore;
 mod take;
 mod tools;
 
@@ -17,6 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::copy::{Copied, CopyTo};
 use self::take::Work;
 use crate::kind::{Context, End, Step, read_now, would};
 
@@ -24,7 +27,7 @@ use crate::kind::{Context, End, Step, read_now, would};
 /// be read and it holds every table of the database; with `probe`, when it was restored as well.
 ///
 /// `take` counts the rows of every table in the very state that is dumped, and holds a probe to them. The file is for its owner alone, whole or not there, and never
-/// written over what is there. `check` is the gate before something that can not be taken back: it refuses a file that is older than `max_age`, by
+/// written over what is there. With `copy` a second one is in S3, where the loss of this machine does not reach it. `check` is the gate before something that can not be taken back: it refuses a file that is older than `max_age`, by
 /// the time that stands in it, that is of another database, or that lacks a table that the database has now.
 ///
 /// It needs `pg_dump` and `pg_restore` of the server's version or a newer one, and what it says to restore the file needs `psql`.
@@ -45,6 +48,10 @@ pub struct Backup {
     /// afterwards. Its user may create databases. Default: nothing is restored.
     #[serde(default)]
     pub probe: Option<String>,
+    /// Where a copy of the file is kept, in S3. `take` sends the file there when it is whole and probed, in parts where it is large, and reads all of it back;
+    /// `check` reads it too. Default: there is no copy.
+    #[serde(default)]
+    pub copy: Option<CopyTo>,
     /// The folder with `pg_dump` and `pg_restore`. Default: they are looked for in `PATH`.
     #[serde(default)]
     pub programs: Option<PathBuf>,
@@ -83,7 +90,11 @@ pub struct Outputs {
     pub rows: BTreeMap<String, u64>,
     /// Whether it was restored.
     pub probed: bool,
-    /// What to type to have what was dumped in place of what is there, all of it or nothing. The password is asked for, or in `~/.pgpass`.
+    /// Its copy in S3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<Copied>,
+    /// What to type to have what was dumped in place of what is there, all of it or nothing: the database is put aside and made anew. Who is connected to it is
+    /// disconnected; the user has to own it and may create databases. The password is asked for, or in `~/.pgpass`.
     pub restore: String,
 }
 
@@ -121,7 +132,8 @@ with:
             return Ok(would(format!("look at the backup {file} of {place}{probed}")));
         }
         work.is_free().await?;
-        Ok(would(format!("dump {place} into {file}{probed}")))
+        let copied = work.copy_is_free().await?;
+        Ok(would(format!("dump {place} into {file}{probed}{copied}")))
     }
 
     async fn run(self, cx: &Context) -> Result<End<Outputs>, StepError> {

@@ -11,19 +11,36 @@ use crate::connections::sql::{Begin, Cell, Database, Dialect, Failure, Session, 
 use crate::digest::sha256;
 use crate::kind::Context;
 
-/// Every table that holds rows of its own, but for those of the server, as schema and name.
-const TABLES: &str = "select n.nspname::text, c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+/// A table.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    pub(super) schema: String,
+    pub(super) name: String,
+    pub(super) owner: String,
+}
+
+impl Table {
+    /// `schema.table`.
+    pub(super) fn path(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
+}
+
+/// Every table that holds rows of its own, but for those of the server, as schema, name and owner.
+const TABLES: &str = "select n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::text from pg_class c join pg_namespace n on n.oid = c.relnamespace \
     where c.relkind = 'r' and c.relpersistence <> 't' and n.nspname not in ('pg_catalog', 'information_schema') \
     and n.nspname !~ '^pg_toast' and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass \
     and d.objid = c.oid and d.deptype = 'e') order by 1, 2";
 
 /// The tables of a database.
-pub(super) async fn tables(session: &mut dyn Session) -> Result<Vec<(String, String)>, Failure> {
+pub(super) async fn tables(session: &mut dyn Session) -> Result<Vec<Table>, Failure> {
     let rows = session.cells(TABLES, Vec::new()).await?.rows;
     Ok(rows
         .into_iter()
-        .filter_map(|row| match <[Cell; 2]>::try_from(row) {
-            Ok([Cell::Text(schema), Cell::Text(name)]) => Some((schema, name)),
+        .filter_map(|row| match <[Cell; 3]>::try_from(row) {
+            Ok([Cell::Text(schema), Cell::Text(name), Cell::Text(owner)]) => {
+                Some(Table { schema, name, owner })
+            }
             _ => None,
         })
         .collect())
@@ -32,14 +49,15 @@ pub(super) async fn tables(session: &mut dyn Session) -> Result<Vec<(String, Str
 /// How many rows the tables of a database hold, as `schema.table`.
 pub(super) async fn count(session: &mut dyn Session) -> Result<BTreeMap<String, u64>, Failure> {
     let mut counts = BTreeMap::new();
-    for (schema, name) in tables(session).await? {
-        let table = format!("{}.{}", quoted(Dialect::Postgres, &schema), quoted(Dialect::Postgres, &name));
+    for one in tables(session).await? {
+        let [schema, name] = [&one.schema, &one.name].map(|name| quoted(Dialect::Postgres, name));
+        let table = format!("{schema}.{name}");
         let rows = session.cells(&format!("select count(*)::text from {table}"), Vec::new()).await?.rows;
         let number = match rows.first().and_then(|row| row.first()) {
             Some(Cell::Text(text)) => text.parse().unwrap_or_default(),
             _ => 0,
         };
-        counts.insert(format!("{schema}.{name}"), number);
+        counts.insert(one.path(), number);
     }
     Ok(counts)
 }

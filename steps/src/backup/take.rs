@@ -1,6 +1,6 @@
 //! One attempt of `backup`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -14,15 +14,16 @@ use runbook_engine::step::{Intent, Settlement};
 use serde::Deserialize as _;
 use serde_json::json;
 
+use super::copy::Copying;
 use super::dump::Contents;
+use super::probe::Table;
 use super::tools::{environment, run};
-use super::{Backup, Outputs, probe};
-use crate::connections::sql::{Begin, Cell, Database, Dialect, Session, quoted as quoted_name};
+use super::{Backup, Outputs, probe, restore};
+use crate::connections::sql::{Begin, Cell, Database, Session};
 use crate::digest::sha256_file;
 use crate::had;
 use crate::kind::Context;
 use crate::manifest::blocking;
-use crate::process::quoted;
 
 /// How far ahead of ours the clock of whoever made a dump may be.
 const AHEAD: SignedDuration = SignedDuration::from_mins(5);
@@ -61,9 +62,30 @@ impl<'a> Work<'a> {
         .await
     }
 
-    /// Makes a backup.
+    /// The copy that is asked for.
+    fn copying(&self) -> Result<Option<Copying<'_>>, StepError> {
+        self.step.copy.as_ref().map(|to| Copying::begin(to, self.cx)).transpose()
+    }
+
+    /// What a plan says of the copy; refused when something is where it is to be.
+    pub(super) async fn copy_is_free(&self) -> Result<String, StepError> {
+        let Some(copying) = self.copying()? else { return Ok(String::new()) };
+        copying.is_free().await?;
+        Ok(format!(", and copy it to {}", copying.url()))
+    }
+
+    /// Makes a backup, and its copy.
     pub(super) async fn take(&self) -> Result<Outputs, StepError> {
         let series = had::series(self.cx).await?;
+        let copying = self.copying()?;
+        let outputs = self.made(series).await?;
+        match copying {
+            Some(copying) => copying.make(outputs, series).await,
+            None => Ok(outputs),
+        }
+    }
+
+    async fn made(&self, series: u32) -> Result<Outputs, StepError> {
         let view = self.cx.ledger.view().await?;
         let part = self.part()?;
         // What an attempt that was killed left: a backup half written, or a second name of a whole one.
@@ -72,6 +94,10 @@ impl<'a> Work<'a> {
             return self.still_there(outputs).await;
         }
         for batch in view.unsettled {
+            // Of a copy, which comes after the file.
+            if batch.what.get("upload").is_some() {
+                continue;
+            }
             let announced = Outputs::deserialize(&batch.what).map_err(|error| {
                 StepError::new(ErrorKind::Bug, format!("the ledger is unreadable: {error}"))
             })?;
@@ -139,7 +165,7 @@ impl<'a> Work<'a> {
     }
 
     /// Holds a backup that is there to what it must be, by reads alone.
-    pub(super) async fn check(&self) -> Result<(Contents, Vec<(String, String)>), StepError> {
+    pub(super) async fn check(&self) -> Result<(Contents, Vec<Table>), StepError> {
         let file = &self.step.file;
         if !tokio::fs::try_exists(file).await.unwrap_or(false) {
             return Err(StepError::gate(format!("there is no backup {}", file.display()))
@@ -170,6 +196,9 @@ impl<'a> Work<'a> {
             )));
         }
         complete(&contents, &tables)?;
+        if let Some(copying) = self.copying()? {
+            copying.check(&self.digest(file).await?.0).await?;
+        }
         Ok((contents, tables))
     }
 
@@ -178,7 +207,8 @@ impl<'a> Work<'a> {
         let (contents, tables) = self.check().await?;
         let restored = self.probe(&self.step.file, None).await?;
         let outputs = self.known(&self.step.file, &contents, &tables, restored.is_some()).await?;
-        Ok(Outputs { rows: restored.unwrap_or_default(), ..outputs })
+        let copy = self.copying()?.map(|copying| copying.of(&self.step.file));
+        Ok(Outputs { rows: restored.unwrap_or_default(), copy, ..outputs })
     }
 
     /// What the file says is in it, after all of it was read.
@@ -225,47 +255,23 @@ impl<'a> Work<'a> {
         &self,
         file: &Path,
         contents: &Contents,
-        tables: &[(String, String)],
+        tables: &[Table],
         probed: bool,
     ) -> Result<Outputs, StepError> {
         let (sha256, bytes) = self.digest(file).await?;
         let file = self.step.file.clone();
-        let restore = self.restore(&contents.database, tables);
+        let restore = restore::line(&self.env, &contents.database, &file, &sha256);
         Ok(Outputs {
             file,
             sha256,
             bytes,
             dumped_at: contents.dumped_at.to_string(),
-            tables: tables.iter().map(|(schema, name)| format!("{schema}.{name}")).collect(),
+            tables: tables.iter().map(Table::path).collect(),
             rows: BTreeMap::new(),
             probed,
+            copy: None,
             restore,
         })
-    }
-
-    /// What to type to have what was dumped in place of what is there: all of it, or nothing.
-    fn restore(&self, name: &str, tables: &[(String, String)]) -> String {
-        let file = self.step.file.display().to_string();
-        let (script, file) = (quoted(&format!("{file}.sql")), quoted(&file));
-        let at = [("host", "PGHOST"), ("port", "PGPORT"), ("username", "PGUSER")];
-        let at = at.iter().filter_map(|(option, name)| {
-            self.env.get(*name).map(|value| format!(" --{option}={}", quoted(value)))
-        });
-        let at: String = at.collect();
-        // What came later may hang on what was dumped; the script makes every schema but `public`.
-        let schemas: BTreeSet<&str> =
-            tables.iter().map(|(schema, _)| schema.as_str()).chain(["public"]).collect();
-        let drops = schemas.iter().map(|schema| {
-            let statement =
-                format!("drop schema if exists {} cascade", quoted_name(Dialect::Postgres, schema));
-            format!(" --command={}", quoted(&statement))
-        });
-        let drops: String = drops.collect();
-        format!(
-            "umask 077; pg_restore --file={script} {file} && psql{at} --dbname={} --no-psqlrc --quiet --set=ON_ERROR_STOP=1 \
-             --single-transaction{drops} --command='create schema public' --file={script}",
-            quoted(name)
-        )
     }
 
     async fn digest(&self, file: &Path) -> Result<(String, u64), StepError> {
@@ -290,11 +296,11 @@ impl<'a> Work<'a> {
 }
 
 /// Fails unless the rows of all these tables are in a dump.
-fn complete(contents: &Contents, tables: &[(String, String)]) -> Result<(), StepError> {
+fn complete(contents: &Contents, tables: &[Table]) -> Result<(), StepError> {
     let missing: Vec<String> = tables
         .iter()
         .filter(|table| !contents.has(table))
-        .map(|(schema, name)| format!("`{schema}.{name}`"))
+        .map(|table| format!("`{}`", table.path()))
         .collect();
     if missing.is_empty() {
         return Ok(());

@@ -3,16 +3,23 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use runbook_engine::error::{ErrorKind, StepError};
 use runbook_engine::step::Intent;
+use runbook_sandbox::weed::Weed;
 use runbook_steps::catalog;
+use runbook_steps::connections::s3::S3;
 use runbook_steps::digest::sha256;
 use serde_json::{Value, json};
 
 use crate::common::{Bench, planned};
 use crate::databases::Db;
+use crate::s3::make;
+use crate::s3::proxy::{First, Proxy};
 
 const TABLES: &str = "create type mood as enum ('sad', 'ok'); create table \"Ring\" (id integer primary key, name text, m mood); \
     create schema other; create table other.\"two words\" (id integer); create table parts (id integer) partition by range (id); \
@@ -85,8 +92,6 @@ async fn a_backup_is_taken_once_and_brings_everything_back() {
     typed(outputs["restore"].as_str().unwrap());
     let counted = "select (select count(*) from \"Ring\") * 100 + (select count(*) from other.\"two words\") * 10 + (select count(*) from parts) as n";
     assert_eq!(numbers(&db, counted).await, json!(213));
-    let script = folder.path().join("app.dump.sql");
-    assert_eq!(fs::metadata(script).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(numbers(&db, "select count(*) as n from pg_class where relname = 'later'").await, json!(0));
     assert_eq!(
         numbers(&db, "select name as n from names where name like '%root'").await,
@@ -188,4 +193,229 @@ async fn a_plan_dumps_nothing_and_no_message_holds_the_password() {
     }
     let other = Db::sqlite().await;
     assert_eq!(fails(&other, with(&file, json!({}))).await.kind, ErrorKind::Invalid);
+}
+
+/// What a bucket holds: the keys of its objects, and of those that were begun in parts.
+async fn held(s3: &S3) -> (Vec<String>, Vec<String>) {
+    let client = s3.client().await;
+    let objects = client.list_objects_v2().bucket(s3.bucket()).send().await.unwrap();
+    let begun = client.list_multipart_uploads().bucket(s3.bucket()).send().await.unwrap();
+    (
+        objects.contents().iter().filter_map(|one| one.key().map(str::to_owned)).collect(),
+        begun.uploads().iter().filter_map(|one| one.key().map(str::to_owned)).collect(),
+    )
+}
+
+async fn read(s3: &S3, key: &str) -> Vec<u8> {
+    let found = s3.client().await.get_object().bucket(s3.bucket()).key(key).send().await.unwrap();
+    found.body.collect().await.unwrap().to_vec()
+}
+
+/// A database, a folder and a bucket, of which steps know the last by this endpoint.
+struct Kept {
+    db: Db,
+    s3: Arc<S3>,
+    folder: tempfile::TempDir,
+    connections: Value,
+}
+
+impl Kept {
+    async fn start(weed: &Weed, endpoint: &str) -> Self {
+        let db = Db::postgres().await;
+        db.execute(TABLES).await;
+        let s3 = make(weed, "kept").await;
+        let mut connections = db.connections();
+        connections["kept"] = weed.bucket("kept");
+        connections["kept"]["endpoint"] = json!(endpoint);
+        Self { db, s3, folder: tempfile::tempdir().unwrap(), connections }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("app.dump")
+    }
+
+    async fn bench(&self, more: Value) -> Bench {
+        let mut with = with(&self.file(), more);
+        with["copy"] = json!({ "connection": "kept", "key": "backups/app.dump" });
+        Bench::new(vec![planned("save", "backup", with)], self.connections.clone(), json!({})).await
+    }
+
+    /// So many rows of text that no program makes small.
+    async fn fill(&self, rows: u64) {
+        let rows = format!(
+            "create table much as select md5(n::text) || md5((-n)::text) as text from generate_series(1, {rows}) n"
+        );
+        self.db.execute(&rows).await;
+    }
+}
+
+#[tokio::test]
+async fn a_copy_is_made_once_read_back_and_never_over_something() {
+    let weed = Weed::start().await.unwrap();
+    let kept = Kept::start(&weed, &weed.url).await;
+    let bench = kept.bench(json!({})).await;
+    let outputs = bench.run("save", 1).await.unwrap();
+    let bytes = fs::read(kept.file()).unwrap();
+    assert_eq!(read(&kept.s3, "backups/app.dump").await, bytes);
+    assert_eq!(outputs["copy"]["url"], json!("s3://kept/backups/app.dump"));
+    let fetch = outputs["copy"]["fetch"].as_str().unwrap();
+    assert!(fetch.starts_with("aws s3 cp --endpoint-url=") && fetch.ends_with("app.dump"), "{fetch}");
+    assert_eq!(bench.enter("save").await.unwrap(), outputs, "entered again");
+
+    // The gate wants the copy as well, and all of it.
+    let check = kept.bench(json!({ "mode": "check" })).await;
+    assert_eq!(check.enter("save").await.unwrap()["copy"], outputs["copy"]);
+    let mut wrong = bytes.clone();
+    wrong[100] ^= 1;
+    weed.put("kept", "backups/app.dump", wrong).await.unwrap();
+    for bench in [&check, &bench] {
+        assert_eq!(bench.enter("save").await.unwrap_err().kind, ErrorKind::Gate);
+    }
+    let gone = kept.s3.client().await.delete_object().bucket("kept").key("backups/app.dump").send().await;
+    gone.unwrap();
+    let error = check.enter("save").await.unwrap_err();
+    assert!(error.message.contains("there is no copy of the backup at s3://kept/"), "{error}");
+
+    // Something else is there: the backup is made, its copy is not, and the message says both.
+    fs::remove_file(kept.file()).unwrap();
+    weed.put("kept", "backups/app.dump", b"of somebody else".to_vec()).await.unwrap();
+    let again = kept.bench(json!({})).await;
+    let error = again.enter("save").await.unwrap_err();
+    assert!(
+        error.kind == ErrorKind::Refused && error.message.contains("nothing was written over"),
+        "{error}"
+    );
+    assert_eq!(read(&kept.s3, "backups/app.dump").await, b"of somebody else");
+    let entry = catalog::step("backup").unwrap();
+    let planned = with(
+        &kept.folder.path().join("other.dump"),
+        json!({ "copy": { "connection": "kept", "key": "backups/app.dump" } }),
+    );
+    let effect = (entry.info.effect)(&json!({}));
+    let seen = (entry.foresee)(planned, effect, again.context("save")).await;
+    assert!(seen.unwrap_err().message.contains("is there already"));
+    // It goes away, and the same backup is copied.
+    let made = fs::read(kept.file()).unwrap();
+    kept.s3.client().await.delete_object().bucket("kept").key("backups/app.dump").send().await.unwrap();
+    again.enter("save").await.unwrap();
+    assert_eq!(read(&kept.s3, "backups/app.dump").await, made);
+    assert_eq!(fs::read(kept.file()).unwrap(), made);
+}
+
+/// Answers the second part of an upload with an error, so often.
+struct Parts(AtomicU32);
+
+impl First for Parts {
+    fn answer<'a>(
+        &'a self,
+        head: &'a axum::http::request::Parts,
+        _: &'a [u8],
+    ) -> Pin<Box<dyn Future<Output = Option<axum::http::Response<axum::body::Body>>> + Send + 'a>> {
+        let second = head.uri.query().is_some_and(|query| query.contains("partNumber=2"));
+        let left = |left: u32| left.checked_sub(1);
+        let fails = second && self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_ok();
+        let answer = || axum::http::Response::builder().status(503).body(axum::body::Body::empty()).unwrap();
+        Box::pin(async move { fails.then(answer) })
+    }
+}
+
+#[tokio::test]
+async fn what_is_large_is_sent_in_parts_and_no_part_is_left_over() {
+    let weed = Weed::start().await.unwrap();
+    let faults = Arc::new(Parts(AtomicU32::new(3)));
+    let proxy = Proxy::after(Some(faults.clone()), &weed.url).await;
+    let kept = Kept::start(&weed, &proxy.url).await;
+    kept.fill(400_000).await;
+    let bench = kept.bench(json!({})).await;
+    // Three times is as patient as a part is.
+    let error = bench.enter("save").await.unwrap_err();
+    assert!(
+        error.kind == ErrorKind::Transient
+            && error.message.contains("has no copy at s3://kept/backups/app.dump: sending part 2"),
+        "{error:?}"
+    );
+    assert_eq!(held(&kept.s3).await, (Vec::new(), Vec::new()), "nothing is left of it");
+    let file = fs::read(kept.file()).unwrap();
+    assert!(file.len() > 9 * 1024 * 1024, "{}", file.len());
+
+    // A process that is killed leaves its parts, and the next one takes them away.
+    let client = kept.s3.client().await;
+    let begun = client.create_multipart_upload().bucket("kept").key("backups/app.dump").send().await.unwrap();
+    let upload = begun.upload_id().unwrap();
+    let what = json!({ "copy": { "url": "", "fetch": "" }, "sha256": sha256(&file), "upload": upload });
+    let intent = Intent { what, items: 1, charged_items: 0, charged_bytes: 0 };
+    bench.context("save").ledger.intend(intent).await.unwrap();
+    assert_eq!(held(&kept.s3).await.1.len(), 1);
+    let outputs = bench.run("save", 1).await.unwrap();
+    assert_eq!(held(&kept.s3).await, (vec!["backups/app.dump".to_owned()], Vec::new()));
+    assert!(read(&kept.s3, "backups/app.dump").await == file, "the copy is another");
+    assert_eq!(fs::read(kept.file()).unwrap(), file, "the backup is the one of before");
+    assert_eq!(bench.context("save").ledger.view().await.unwrap().unsettled, []);
+
+    // One that was killed after the last part has a copy, and nobody knows: it is found.
+    let again = kept.bench(json!({})).await;
+    let mut first = outputs.clone();
+    first.as_object_mut().unwrap().remove("copy");
+    let intent = Intent { what: first, items: 1, charged_items: 0, charged_bytes: 0 };
+    again.context("save").ledger.intend(intent).await.unwrap();
+    let writes = proxy.writes().len();
+    assert_eq!(again.enter("save").await.unwrap(), outputs);
+    assert_eq!(proxy.writes().len(), writes);
+}
+
+#[tokio::test]
+async fn the_way_back_brings_back_whatever_a_database_holds_with_everybodys_rights() {
+    let db = Db::postgres().await;
+    db.execute(TABLES).await;
+    db.execute(
+        "create role app_user login; grant select on all tables in schema public to app_user; \
+         create schema extensions; create extension pgcrypto schema extensions; \
+         create schema only_types; create type only_types.t as (a integer); \
+         create schema only_functions; create function only_functions.one() returns integer language sql return 1; \
+         create schema only_views; create view only_views.v as select 1 as one; \
+         create schema only_parents; create table only_parents.p (id integer) partition by range (id); \
+         select lo_from_bytea(4711, 'large'); create publication everything for all tables; \
+         create foreign data wrapper nothing; alter database app set work_mem = '5MB'",
+    )
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("app.dump");
+    let outputs = bench(&db, with(&file, json!({ "probe": "db" }))).await.enter("save").await.unwrap();
+    let restore = outputs["restore"].as_str().unwrap();
+    db.execute("drop table \"Ring\" cascade; drop schema other cascade; create table later (id integer)")
+        .await;
+
+    // A file that can not be restored leaves what was there.
+    let whole = fs::read(&file).unwrap();
+    fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    assert!(!Command::new("sh").args(["-c", restore]).status().unwrap().success());
+    assert_eq!(numbers(&db, "select count(*) as n from later").await, json!(0));
+    fs::write(&file, whole).unwrap();
+
+    // Somebody who is connected does not keep it from being done.
+    let held = db.held().await;
+    typed(restore);
+    drop(held);
+    assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(2));
+    for (what, number) in [
+        ("select only_functions.one() as n", 1),
+        ("select one as n from only_views.v", 1),
+        ("select count(*) as n from pg_publication", 1),
+        ("select length(lo_get(4711)) as n", 5),
+        ("select count(*) as n from pg_foreign_data_wrapper", 1),
+        ("select length(extensions.digest('a', 'sha256')) as n", 32),
+        ("select count(*) as n from pg_class where relname = 'later'", 0),
+        (
+            "select (has_table_privilege('app_user', '\"Ring\"', 'select') and has_schema_privilege('app_user', 'public', 'usage'))::int as n",
+            1,
+        ),
+        (
+            "select count(*) as n from pg_namespace where nspname = 'public' and nspowner::regrole::text = 'pg_database_owner'",
+            1,
+        ),
+        ("select (current_setting('work_mem') = '5MB')::int as n", 1),
+        ("select count(*) as n from pg_database where datname like 'app_was_%'", 1),
+    ] {
+        assert_eq!(numbers(&db, what).await, json!(number), "{what}");
+    }
 }

@@ -61,6 +61,13 @@ impl Db {
         server.execute_in("postgres", sql).await.unwrap();
     }
 
+    /// A session of somebody else on PostgreSQL, until it is dropped.
+    pub async fn held(&self) -> sqlx::PgConnection {
+        let Self::Server(server, Dialect::Postgres) = self else { panic!("it is no PostgreSQL") };
+        let options: sqlx::postgres::PgConnectOptions = server.url().parse().unwrap();
+        options.connect().await.unwrap()
+    }
+
     /// Runs statements behind the back of the runbook.
     pub async fn execute(&self, sql: &str) {
         match self {

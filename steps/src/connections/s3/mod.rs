@@ -2,6 +2,7 @@
 
 mod content_md5;
 mod failure;
+mod large;
 mod transport;
 
 use std::fmt;
@@ -27,6 +28,7 @@ use super::http::{BASE_URL, BASE_URL_WANTED, default_timeout};
 use crate::kind::{ConnectionKind, OpenContext, SystemIs};
 
 pub use failure::{code_of, failed, is_missing, is_transient};
+pub use large::Sending;
 
 /// One bucket of an S3 store.
 #[derive(Clone, Deserialize, JsonSchema)]
@@ -102,6 +104,10 @@ impl ConnectionKind for S3Connection {
             .transpose()
             .map_err(|error| StepError::invalid(format!("`endpoint` is no URL: {error}")))?;
         Ok(S3 { settings: self, endpoint, client: OnceCell::new() })
+    }
+
+    fn place(client: &S3) -> String {
+        client.describe()
     }
 
     async fn identity(client: &S3) -> Result<SystemIs, StepError> {
