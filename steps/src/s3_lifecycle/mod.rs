@@ -1,7 +1,9 @@
 //! Step kind `s3-lifecycle`: objects below a prefix expire after a number of days.
 
+mod policy;
 mod rules;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -19,7 +21,9 @@ use crate::bound::{Facts, as_reviewed};
 use crate::connections::s3::{S3, failed, is_missing};
 use crate::kind::{Context, End, Step, read_now, would};
 use crate::one_or_many::OneOrMany;
+use crate::records::blocking;
 use crate::retry::patiently;
+use policy::Kept;
 
 /// Sees to it that the objects below a prefix expire after a number of days, or that they do.
 ///
@@ -43,6 +47,14 @@ pub struct S3Lifecycle {
     /// What the rule is called when one has to be added. Default: `expire-` and the prefix.
     #[serde(default)]
     pub id: Option<String>,
+    /// With `apply`, the file that the rules of the prefix are written to afterwards, as S3 takes them, an absolute path. What is there
+    /// is written over. Default: none.
+    #[serde(default)]
+    pub keep: Option<PathBuf>,
+    /// A file with a lifecycle as S3 takes it, such as the one under version control. Where its rules of the prefix say something else
+    /// than those of the bucket, or with `plan` than those that it would have, that is told. Default: none.
+    #[serde(default)]
+    pub compare: Option<PathBuf>,
 }
 
 /// What was found and done.
@@ -64,6 +76,11 @@ pub struct Outputs {
     pub rules_after: u64,
     /// The rules as they are now, or with `plan` would be: what is worth keeping under version control.
     pub rules: Vec<Value>,
+    /// The file of `keep`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
+    /// Where the file of `compare` says something else.
+    pub discrepancies: Vec<String>,
 }
 
 #[async_trait]
@@ -90,14 +107,25 @@ impl Step for S3Lifecycle {
     }
 
     async fn run(self, cx: &Context) -> Result<End<Outputs>, StepError> {
+        if self.keep.is_some() && self.mode != Mode::Apply {
+            return Err(StepError::invalid("`keep` goes with the mode `apply`"));
+        }
         let bucket = cx.resources.connection::<S3>(&self.connection)?;
         let before = rules(&bucket, cx).await?;
-        match self.mode {
-            Mode::Verify => self.verify(&bucket, &before),
-            Mode::Plan => self.change(&before).map(|(change, _)| self.outputs(&bucket, &before, &change)),
-            Mode::Apply => self.apply(&bucket, &before, cx).await,
-        }
-        .map(End::Done)
+        let change = match self.mode {
+            Mode::Verify => self.verify(&bucket, &before)?,
+            Mode::Plan => self.change(&before)?.0,
+            Mode::Apply => self.apply(&bucket, &before, cx).await?,
+        };
+        let outputs = self.outputs(&bucket, &before, &change);
+        let (keep, compare, prefixes) = (self.keep, self.compare, self.prefix.0);
+        let (kept, discrepancies) = blocking("the file of the rules", move || {
+            let kept = keep.map(|path| policy::keep(&path, &change.rules, &prefixes)).transpose();
+            let compared = compare.map(|path| policy::compare(&path, &change.rules, &prefixes)).transpose();
+            Ok(kept.and_then(|kept| Ok((kept, compared?.unwrap_or_default()))))
+        })
+        .await??;
+        Ok(End::Done(Outputs { kept, discrepancies, ..outputs }))
     }
 
     async fn foresee(self, effect: Effect, cx: &Context) -> Result<Foresight, StepError> {
@@ -118,7 +146,8 @@ impl Step for S3Lifecycle {
                 if adds { "add" } else { "keep" },
             ),
         };
-        Ok(Foresight { binds, ..would(does) })
+        let kept = self.keep.map_or_else(String::new, |path| format!(", and keep it as {}", path.display()));
+        Ok(Foresight { binds, ..would(does + &kept) })
     }
 }
 
@@ -143,15 +172,14 @@ impl S3Lifecycle {
         Ok((rules::change(before, prefix, days, &id)?, prefix))
     }
 
-    fn verify(&self, bucket: &S3, before: &[LifecycleRule]) -> Result<Outputs, StepError> {
+    fn verify(&self, bucket: &S3, before: &[LifecycleRule]) -> Result<rules::Change, StepError> {
         if self.prefix.0.is_empty() {
             return Err(StepError::invalid("`prefix` is empty"));
         }
         let looked = self.prefix.0.iter().map(|prefix| rules::verify(before, prefix, self.expire_days));
         let wrong: Vec<String> = looked.filter_map(Result::err).collect();
         if wrong.is_empty() {
-            let same = rules::Change { rules: before.to_vec(), removed: Vec::new(), adds: false };
-            return Ok(self.outputs(bucket, before, &same));
+            return Ok(rules::Change { rules: before.to_vec(), removed: Vec::new(), adds: false });
         }
         Err(StepError::gate(format!("the lifecycle of {}: {}", bucket.describe(), wrong.join("; "))))
     }
@@ -161,7 +189,7 @@ impl S3Lifecycle {
         bucket: &Arc<S3>,
         before: &[LifecycleRule],
         cx: &Context,
-    ) -> Result<Outputs, StepError> {
+    ) -> Result<rules::Change, StepError> {
         let (change, prefix) = self.change(before)?;
         if change.adds || !change.removed.is_empty() {
             if let Some(reviewed) = &cx.history.plan.reviewed {
@@ -195,7 +223,7 @@ impl S3Lifecycle {
                 ))
             })?;
         }
-        Ok(self.outputs(bucket, before, &change))
+        Ok(change)
     }
 
     fn outputs(&self, bucket: &S3, before: &[LifecycleRule], change: &rules::Change) -> Outputs {
@@ -211,6 +239,8 @@ impl S3Lifecycle {
             added: change.adds,
             rules_after: change.rules.len() as u64,
             rules: change.rules.iter().map(rules::shown).collect(),
+            kept: None,
+            discrepancies: Vec::new(),
         }
     }
 }

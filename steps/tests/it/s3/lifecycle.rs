@@ -116,3 +116,54 @@ async fn a_rule_is_made_so_beside_those_of_others() {
     assert!(run(&weed, "apply", json!({ "prefix": "chat/prod/" })).await.is_err());
     assert_eq!(ids(&s3).await, ["near", "other", "ours"]);
 }
+
+#[tokio::test]
+async fn the_rule_is_kept_as_s3_takes_it_and_compared_with_a_file() {
+    let weed = Weed::start().await.unwrap();
+    let s3 = make(&weed, "rules").await;
+    set(&s3, vec![rule("other", "logs/", 7)]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (kept, file) = (folder.path().join("kept/rule.json"), folder.path().join("lifecycle.json"));
+    let done = run(&weed, "apply", json!({ "expire_days": 45, "keep": kept })).await.unwrap();
+    let text = std::fs::read_to_string(&kept).unwrap();
+    let ours = json!({
+        "ID": "expire-chat-staging", "Status": "Enabled",
+        "Filter": { "Prefix": "chat/staging/" }, "Expiration": { "Days": 45 },
+    });
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json!({ "Rules": [ours] }), "ours alone");
+    let digest = runbook_steps::digest::sha256(text.as_bytes());
+    assert_eq!(done["kept"], json!({ "path": kept, "sha256": digest }));
+    let error = run(&weed, "verify", json!({ "keep": kept })).await.unwrap_err();
+    assert!(error.message.contains("`keep` goes with the mode `apply`"), "{error}");
+
+    // What was kept is what a checkout may hold, beside others.
+    std::fs::copy(&kept, &file).unwrap();
+    let compared = async |mode: &str, days: i32| {
+        run(&weed, mode, json!({ "expire_days": days, "compare": file }))
+            .await
+            .map(|done| done["discrepancies"].clone())
+    };
+    assert_eq!(compared("verify", 45).await.unwrap(), json!([]));
+    let told = compared("plan", 50).await.unwrap();
+    let told = told[0].as_str().unwrap();
+    assert!(
+        told.contains("says that `chat/staging/` expires after 45 days, and the bucket after 50 days"),
+        "{told}"
+    );
+    for (whole, says) in [
+        (
+            json!({ "Rules": [{ "Status": "Disabled", "Filter": { "Prefix": "chat/staging/" }, "Expiration": { "Days": 45 } }] }),
+            "expires never",
+        ),
+        (json!({ "Rules": [] }), "expires never"),
+    ] {
+        std::fs::write(&file, whole.to_string()).unwrap();
+        let told = compared("verify", 45).await.unwrap();
+        assert!(told[0].as_str().unwrap().contains(says), "{told}");
+    }
+    for wrong in ["{}", "rules:"] {
+        std::fs::write(&file, wrong).unwrap();
+        let error = compared("verify", 45).await.unwrap_err();
+        assert!(error.message.contains("can not be compared"), "{error}");
+    }
+}
