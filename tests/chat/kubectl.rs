@@ -1,7 +1,6 @@
 //! The API as a workload of a cluster, which is read and changed by `kubectl` when no input says otherwise.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 
 use runbook_sandbox::workload::Workload;
 use serde_json::{Value, json};
@@ -73,8 +72,7 @@ async fn in_a_cluster_its_workload_is_set_and_in_production_after_the_approval()
         return;
     }
     let Some((bench, cluster)) = Bench::with_cluster().await else { return };
-    fs::write(bench.path("bin/kubectl"), KUBECTL).unwrap();
-    fs::set_permissions(bench.path("bin/kubectl"), fs::Permissions::from_mode(0o755)).unwrap();
+    bench.program("kubectl", KUBECTL);
     fs::write(bench.path("bin/new.log"), "2026-02-01T12:00:00Z  INFO storage is ready\n").unwrap();
     fs::write(bench.path("bin/old.log"), "falling back to local chat attachment storage\n").unwrap();
     let (staging, production) = (bench.site("staging").await, bench.site("production").await);

@@ -6,6 +6,7 @@ mod cluster;
 mod kubectl;
 mod names;
 mod planned;
+mod preflight;
 mod site;
 mod traps;
 mod whole;
@@ -35,6 +36,8 @@ const GATE: &str = "CI / surreal-release-gates";
 const JWT_SECRET: &str = "jwt secret of the tests";
 /// The recipes of the application, as far as this procedure calls them.
 const RECIPES: &str = include_str!("recipes.sh");
+/// What starts the store of a machine, and makes its bucket.
+const STORE: &str = include_str!("store.sh");
 
 /// The servers that all environments share, and a folder for everything else.
 struct Bench {
@@ -62,8 +65,9 @@ impl Bench {
         for folder in ["bin", "app", "evidence"] {
             fs::create_dir(bench.path(folder)).unwrap();
         }
-        fs::write(bench.path("bin/just"), RECIPES).unwrap();
-        fs::set_permissions(bench.path("bin/just"), fs::Permissions::from_mode(0o755)).unwrap();
+        for (name, script) in [("just", RECIPES), ("docker", STORE), ("mc", STORE)] {
+            bench.program(name, script);
+        }
         bench
     }
 
@@ -85,6 +89,13 @@ impl Bench {
         let bucket = format!("evidence-{environment}");
         self.weed.make_bucket(&bucket).await.unwrap();
         Site::start(self, environment, &bucket, settings).await
+    }
+
+    /// Puts a program before all others of its name.
+    fn program(&self, name: &str, script: &str) {
+        let path = self.path("bin").join(name);
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {

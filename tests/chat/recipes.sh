@@ -25,7 +25,17 @@ table() {
 
 case $1 in
 chat-attachment-alerts-verify) echo "Chat attachment monitoring assets verification: OK" ;;
+dev-db-up) : >databases.up ;;
+alerts-dry-run) report chat-attachment-alerts-apply "${2:-DRY_RUN}" dry-run ;;
 release-gates-surreal)
+    [ -e databases.up ] || { echo "SurrealDB is not up" >&2; exit 1; }
+    # As the real one: it verifies the rule and does not set it.
+    if ! curl --silent --fail --noproxy '*' --aws-sigv4 "aws:amz:$S3_REGION:s3" --user "$S3_ACCESS_KEY:$S3_SECRET_KEY" \
+        "$S3_ENDPOINT/$S3_BUCKET?lifecycle=" | grep -q "<Prefix>$CHAT_ATTACHMENT_REQUIRED_PREFIXES</Prefix>"; then
+        report chat-attachment-lifecycle-verify FAIL
+        echo "no enabled expiration-days rule for $CHAT_ATTACHMENT_REQUIRED_PREFIXES" >&2
+        exit 1
+    fi
     word=PASS
     [ "$how" = hold ] && word=FAIL
     table release-gates-surreal "$word"
