@@ -18,6 +18,7 @@ use crate::args::Inputs;
 use crate::diagnostics;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::find::Source;
+use crate::format;
 
 /// The runbook when it has no error, and every mistake in it.
 pub fn compile(source: &Source) -> (Option<Runbook>, Vec<Diagnostic>) {
@@ -35,7 +36,7 @@ pub fn plan(source: &Source, args: &Inputs) -> Outcome<Plan> {
     let (runbook, found) = compile(source);
     diagnostics::print(source, &found);
     let Some(runbook) = runbook else { return Err(Failure::silent(Exit::Invalid)) };
-    let given = all(args)?;
+    let given = all(args, &runbook)?;
     let mut values = resolve_inputs(&runbook, &given).map_err(wrong)?;
     let here =
         std::env::current_dir().map_err(|error| Failure::usage(format!("the current folder: {error}")))?;
@@ -58,9 +59,27 @@ pub fn wrong(errors: Vec<InputError>) -> Failure {
     })
 }
 
-/// What the command line, the inputs file and the environment give.
-pub fn all(args: &Inputs) -> Outcome<Vec<(String, Given)>> {
-    given(&args.input, args.file.clone().or_else(file_of_environment).as_deref())
+/// What the command line, the inputs file and the environment give. The environment's file may be for several runbooks: what this one
+/// has no input for is told and left out.
+fn all(args: &Inputs, runbook: &Runbook) -> Outcome<Vec<(String, Given)>> {
+    let Some(file) = file_of_environment().filter(|_| args.file.is_none()) else {
+        return given(&args.input, args.file.as_deref());
+    };
+    let mut given = given(&args.input, Some(&file))?;
+    let known = |name: &str| runbook.inputs.iter().any(|input| input.name.value == name);
+    let others: Vec<String> = given
+        .extract_if(.., |(name, value)| matches!(value, Given::Value(_)) && !known(name))
+        .map(|(name, _)| format!("`{name}`"))
+        .collect();
+    if !others.is_empty() {
+        format::warn(&format!(
+            "{}, which RUNBOOK_INPUTS names, has values that `{}` has no input for: {}",
+            file.display(),
+            runbook.name.value,
+            others.join(", ")
+        ));
+    }
+    Ok(given)
 }
 
 /// What is given beside a plan that has its inputs: the environment's file is not meant then.

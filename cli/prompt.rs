@@ -17,8 +17,8 @@ use rustix::termios::{self, OptionalActions, QueueSelector, Termios};
 
 use crate::exit::Exit;
 use crate::format;
-use crate::report::Views;
 use crate::report::describe::{bounded, one_line, wrap};
+use crate::report::{STUCK, Views};
 use crate::signals::Stopper;
 
 use self::keys::Keys;
@@ -111,7 +111,7 @@ impl People for AtTerminal {
         // When nobody waits for the answer any more, the prompt lets the terminal go.
         let _withdraws = Withdraws(Arc::clone(&withdrawn));
         self.set_asking(Some((step.to_owned(), Arc::clone(&withdrawn))));
-        self.views.each(|view| view.pause());
+        self.views.shown(|view| view.pause(), None).await;
         let (name, question, until) = (step.to_owned(), question.clone(), Arc::clone(&withdrawn));
         let prompt = tokio::task::spawn_blocking(move || {
             let _terminal = terminal;
@@ -119,7 +119,7 @@ impl People for AtTerminal {
         });
         let reply = prompt.await.ok().filter(|_| !withdrawn.load(Ordering::SeqCst));
         self.set_asking(None);
-        self.views.each(|view| view.resume());
+        self.views.shown(|view| view.resume(), Some(STUCK)).await;
         match reply {
             Some(Reply::Text(text)) => Some(text),
             // Nobody's answer: it is dropped, because the step asks no more.

@@ -31,9 +31,9 @@ use crate::log::RunLog;
 use crate::prompt::AtTerminal;
 use crate::redacted_panic;
 use crate::report::summary::{self, Facts};
-use crate::report::{Subject, Views};
+use crate::report::{STUCK, Subject, Views};
 use crate::secrets::{self, Secrets};
-use crate::signals::Stopper;
+use crate::signals::{Stopper, stop_between_writes};
 use crate::trouble;
 
 pub use self::bound::in_time;
@@ -193,14 +193,16 @@ async fn work(
     let subject =
         Subject { run: run.clone(), plan: Arc::clone(&systems.plan), seed: row.seed, live: live.clone() };
     let (views, stopper) = (Views::new(&subject, json), Stopper::new());
-    views.each(|view| view.begin(&last.state()));
+    let begun = last.state();
+    views.each(move |view| view.begin(&begun));
     let told = views.clone();
     stopper.listen(move |halt| {
-        told.each(|view| {
+        told.each(move |view| {
             view.stopping();
             view.say(stopping(halt));
         });
     })?;
+    stop_between_writes(Arc::clone(&state.store))?;
     let people = Arc::new(AtTerminal::new(views.clone(), stopper.clone(), person()));
     let recorder = Recorder::new(views.clone(), Arc::clone(&log), Arc::clone(&people), last.clone());
     let pump = Pump::start(live.clone(), views.clone(), log);
@@ -212,7 +214,7 @@ async fn work(
     };
     if let Err(error) = ended {
         pump.stop().await;
-        views.each(|view| view.end());
+        views.shown(|view| view.end(), Some(STUCK)).await;
         return Err(folder_failed(&run, &error));
     }
     let driver = Driver {
@@ -234,11 +236,13 @@ async fn work(
         && stands.status.is_final()
         && let Err(error) = vault.forget()
     {
-        views.each(|view| view.say(&format!("what the connections obtained could not be removed: {error}")));
+        let text = format!("what the connections obtained could not be removed: {error}");
+        views.each(move |view| view.say(&text));
     }
     pump.stop().await;
-    views.each(|view| view.end());
+    // Nobody waits for those who look.
     drop(held);
+    views.shown(|view| view.end(), Some(STUCK)).await;
     conclude(state, &run, &systems.plan, finish, &stopper).await
 }
 
@@ -255,7 +259,9 @@ async fn over(state: &State, run: &str, plan: &Plan) -> Outcome<Option<Exit>> {
 fn stopping(halt: Halt) -> &'static str {
     match halt {
         Halt::Now => "stopping now",
-        _ => "stopping at the next safe place; press Ctrl-C again to stop now",
+        _ => {
+            "stopping at the next safe place, which a program that runs is told to come to (SIGTERM); press Ctrl-C again to stop now"
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! Ctrl-C and its relatives: the first asks the run to stop after the batch in flight, the second stops it now.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use runbook_engine::drive::Halt;
-use tokio::signal::unix::{SignalKind, signal};
+use runbook_engine::store::Store;
+use rustix::process::{getpid, kill_process};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::exit::{Exit, Failure, Outcome};
@@ -48,22 +50,19 @@ impl Stopper {
         }
     }
 
-    /// Listens to SIGINT, SIGTERM and SIGHUP from now on; `tell` is called each time. A third one ends this process where it stands,
-    /// as a crash would.
+    /// Listens to SIGINT, SIGTERM and SIGHUP from now on, except to those that whoever started this process had it ignore (`nohup`, a
+    /// shell's `&`); `tell` is called each time. A third one ends this process where it stands, as a crash would.
     pub fn listen(&self, tell: impl Fn(Halt) + Send + 'static) -> Outcome<()> {
-        let failed =
-            |error: std::io::Error| Failure::new(Exit::Bug, format!("signals can not be watched: {error}"));
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+        let mut interrupt = heard(SignalKind::interrupt())?;
+        let mut terminate = heard(SignalKind::terminate())?;
+        let mut hangup = heard(SignalKind::hangup())?;
         let this = self.clone();
         tokio::spawn(async move {
             loop {
                 let cause = tokio::select! {
-                    Some(()) = interrupt.recv() => Exit::Interrupted,
-                    Some(()) = terminate.recv() => Exit::Terminated,
-                    Some(()) = hangup.recv() => Exit::HungUp,
-                    else => return,
+                    () = next(&mut interrupt) => Exit::Interrupted,
+                    () = next(&mut terminate) => Exit::Terminated,
+                    () = next(&mut hangup) => Exit::HungUp,
                 };
                 if *this.halt.borrow() == Halt::Now {
                     prompt::restore_terminal();
@@ -74,6 +73,50 @@ impl Stopper {
         });
         Ok(())
     }
+}
+
+/// Stops this process when the terminal asks for it (Ctrl-Z), but never in the middle of a write, which would keep every other run from
+/// writing.
+pub fn stop_between_writes(store: Arc<dyn Store>) -> Outcome<()> {
+    let mut asked = heard(SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw()))?;
+    tokio::spawn(async move {
+        loop {
+            next(&mut asked).await;
+            let _still = store.still().await;
+            let _ = kill_process(getpid(), rustix::process::Signal::STOP);
+        }
+    });
+    Ok(())
+}
+
+/// The next signal; none ever comes of one that is not heard.
+async fn next(heard: &mut Option<Signal>) {
+    let came = match heard {
+        Some(signal) => signal.recv().await,
+        None => None,
+    };
+    if came.is_none() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Listens to a signal, unless it was to be ignored from the start.
+fn heard(kind: SignalKind) -> Outcome<Option<Signal>> {
+    let failed =
+        |error: std::io::Error| Failure::new(Exit::Bug, format!("signals can not be watched: {error}"));
+    let heard = ignored() & (1 << (kind.as_raw_value() - 1)) == 0;
+    heard.then(|| signal(kind).map_err(failed)).transpose()
+}
+
+/// The signals that this process ignores since it was started, a bit each from the lowest; none where that can not be seen. What is
+/// listened to once is not ignored any more.
+fn ignored() -> u64 {
+    static AT_FIRST: OnceLock<u64> = OnceLock::new();
+    *AT_FIRST.get_or_init(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+    })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use runbook_engine::event::Obligation;
 use runbook_engine::plan::Plan;
 use runbook_engine::state::RunState;
+use runbook_engine::store::holder::{self, Holder};
 use runbook_engine::store::{self, RunRow, Store, load_state};
 use runbook_steps::freeze;
 
@@ -40,18 +41,43 @@ pub async fn during(state: &State, row: &RunRow, plan: &Plan, last: RunState, fa
         .help("what was under way and is not recorded is found out by the next resume or cancel");
     let held = stands.open_obligations().count();
     let failure = if held == 0 { failure } else { failure.help("what is HELD above is NOT safe until then") };
-    failure
-        .help(format!("make {} writable again (df -h, free space), then", state.location.folder().display()))
-        .help(match stands.cancel {
-            Some(_) => format!("runbook cancel {run}"),
-            None => format!("runbook resume {run}   or   runbook cancel {run}"),
-        })
+    let in_the_way = in_the_way(&state.location, &failure.message);
+    failure.help(format!("{in_the_way}, then")).help(match stands.cancel {
+        Some(_) => format!("runbook cancel {run}"),
+        None => format!("runbook resume {run}   or   runbook cancel {run}"),
+    })
+}
+
+/// What a person does about a store that can not be written.
+fn in_the_way(location: &Location, message: &str) -> String {
+    if let Some(Holder { pid, stopped }) = holder::writing(location.database()) {
+        let ways = if stopped {
+            "was stopped: let it go on (kill -CONT PID) or"
+        } else {
+            "does not let it go: wait for it, or"
+        };
+        let ways = ways.replace("PID", &pid.to_string());
+        return format!("process {pid} has the database for itself and {ways} end it (kill -9 {pid})");
+    }
+    if message.contains("database is locked") {
+        return format!(
+            "another process had {} for itself for too long: wait until it has ended",
+            location.database().display()
+        );
+    }
+    format!("make {} writable again (df -h, free space)", location.folder().display())
 }
 
 /// The store could not be opened: what is known to be held all the same, from the database where it can be read, from the logs where
 /// it can not.
 pub async fn unopened(location: &Location, failure: Failure) -> Failure {
     let failure = failure.help("nothing was done");
+    let failure = if failure.message.contains("database is locked") {
+        let in_the_way = in_the_way(location, &failure.message);
+        failure.help(format!("{in_the_way}, then try again"))
+    } else {
+        failure
+    };
     let open = match store::open_to_read(location.database()).await {
         Ok((store, _)) => store.obligations().await.ok(),
         Err(_) => None,

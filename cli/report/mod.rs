@@ -6,12 +6,13 @@ mod plain;
 pub mod planned;
 pub mod summary;
 mod terminal;
+mod views;
 
 pub use self::json::{print as print_event, print_refused};
 pub use self::plain::line as plain_line;
+pub use self::views::{STUCK, Views};
 
-use std::io::IsTerminal;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use runbook_engine::drive::live::{Line, LiveHub};
@@ -63,39 +64,4 @@ pub trait View: Send {
 
     /// Nothing more happens here.
     fn end(&mut self) {}
-}
-
-/// The views of a run, shared by everything that has something to show.
-#[derive(Clone)]
-pub struct Views {
-    views: Arc<Mutex<Vec<Box<dyn View>>>>,
-}
-
-impl Views {
-    /// The views that fit where stdout and stderr go.
-    pub fn new(subject: &Subject, json: bool) -> Self {
-        let on_terminal = std::io::stderr().is_terminal();
-        let mut views: Vec<Box<dyn View>> = Vec::new();
-        if json {
-            views.push(Box::new(json::Json::new(subject)));
-        }
-        // Events on the same terminal as the live view would only garble each other.
-        if on_terminal && !(json && std::io::stdout().is_terminal()) {
-            views.push(Box::new(terminal::Terminal::new(subject)));
-        } else if !json {
-            views.push(Box::new(plain::Plain::new(subject)));
-        }
-        Self { views: Arc::new(Mutex::new(views)) }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Box<dyn View>>> {
-        self.views.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Does the same on every view.
-    pub fn each(&self, mut act: impl FnMut(&mut dyn View)) {
-        for view in self.lock().iter_mut() {
-            act(&mut **view);
-        }
-    }
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use runbook_engine::store::holder::is_stopped;
 use runbook_engine::store::{Fence, RunRow, StoreError, Write};
 use rustix::process::{Pid, test_kill_process};
 
@@ -85,17 +86,9 @@ pub fn stalled(state: &State, row: &RunRow) -> Option<Stalled> {
     let owner = row.owner.clone().filter(|owner| is_here(owner))?;
     let pid = owner.rsplit_once(':')?.1.parse().ok().and_then(Pid::from_raw)?;
     let held = matches!(state.location.mark(&row.id), Ok(Mark::Held)) && test_kill_process(pid).is_ok();
-    let stopped = held && is_stopped(pid);
+    let stopped = held && is_stopped(pid.as_raw_nonzero().get());
     let lapsed = row.live_owner(Timestamp::now()).is_none();
     (held && (stopped || lapsed)).then_some(Stalled { owner, pid, stopped })
-}
-
-/// Whether a signal keeps the process from going on; false where that can not be seen.
-fn is_stopped(pid: Pid) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name of the program is in brackets and may hold brackets and spaces itself.
-    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    matches!(state, Some('T' | 't'))
 }
 
 /// The refusal while another process works on the run.

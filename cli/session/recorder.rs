@@ -59,14 +59,16 @@ impl Observer for Recorder {
         if let Err(error) = written
             && !std::mem::replace(&mut self.warned, true)
         {
-            self.views.each(|view| view.say(&format!("the log can not be written: {error}")));
+            let text = format!("the log can not be written: {error}");
+            self.views.each(move |view| view.say(&text));
         }
         match &event.what {
             EventKind::Answered { step, .. } => self.people.withdraw(Some(step)),
             EventKind::CancelRequested { .. } => self.people.withdraw(None),
             _ => {}
         }
-        self.views.each(|view| view.event(state, event));
+        let (state, event) = (state.clone(), event.clone());
+        self.views.each(move |view| view.event(&state, &event));
     }
 }
 
@@ -94,10 +96,12 @@ impl Pump {
 async fn pump(mut lines: Receiver<Line>, views: Views, log: Log, mut stopped: oneshot::Receiver<()>) {
     let show = |line: &Line| {
         let _ = log.lock().unwrap_or_else(PoisonError::into_inner).line(line);
-        views.each(|view| view.line(line));
+        let line = line.clone();
+        views.each(move |view| view.line(&line));
     };
-    let lost =
-        |count: u64| views.each(|view| view.say(&format!("{count} lines of output were too fast to show")));
+    let lost = |count: u64| {
+        views.each(move |view| view.say(&format!("{count} lines of output were too fast to show")));
+    };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
@@ -107,7 +111,7 @@ async fn pump(mut lines: Receiver<Line>, views: Views, log: Log, mut stopped: on
                 Err(RecvError::Lagged(count)) => lost(count),
                 Err(RecvError::Closed) => return,
             },
-            _ = tick.tick() => views.each(|view| view.tick()),
+            _ = tick.tick() => views.tick(),
             _ = &mut stopped => break,
         }
     }

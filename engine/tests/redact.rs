@@ -262,3 +262,29 @@ fn masks_base64_that_is_wrapped_into_lines() {
         }
     }
 }
+
+#[test]
+fn no_quoting_of_a_shell_a_language_or_a_markup_shows_a_secret() {
+    let cases = [
+        ("it's secret", r"it'\''s secret"),
+        ("it's secret", r#"it'"'"'s secret"#),
+        ("it's secret", r"it\'s\ secret"),
+        ("it's secret", r"it\'s secret"),
+        ("it's secret", "it&#39;s secret"),
+        ("it's secret", "it&apos;s secret"),
+        ("p$ss`w\"rd", r#"p\$ss\`w\"rd"#),
+        ("p$ss`w\"rd", r#"p\$ss\`w\"rd"#),
+        ("a&b<c>\"d\"", "a&amp;b&lt;c&gt;&quot;d&quot;"),
+        ("a&b<c>\"d\"", "a&amp;b&lt;c>\"d\""),
+        ("a&b<c>\"d\"", r#"a\&b\<c\>\"d\""#),
+        ("#a,b~c!d", r"\#a\,b~c\!d"),
+        ("#a,b~c!d", r"\#a,b~c\!d"),
+        ("back\\slash'\"", r#"back\\slash\'""#),
+        ("bell\x07tab\t'", r"bell\007tab\t\'"),
+        ("bell\x07tab\t'", r"bell\x07tab\t\'"),
+    ];
+    for (secret, written) in cases {
+        let clean = Redactor::new([secret.to_owned()]).text(&format!("before {written} after"));
+        assert_eq!(clean, format!("before {MASK} after"), "{secret}: {written}");
+    }
+}

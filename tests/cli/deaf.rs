@@ -1,6 +1,7 @@
 //! Nobody listens any more: a full device, a closed pipe, a terminal that went away.
 
 use std::fs::{File, OpenOptions};
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::OFlags;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-use crate::place::{Place, asks, reads};
+use crate::place::{Place, asks, reads, wait_until};
 
 /// A run that takes a while and talks on the way.
 fn talking() -> Place {
@@ -131,5 +132,49 @@ fn a_reader_that_leaves_early_is_no_failure() {
         let mut child = place.command(args).stderr(Stdio::null()).spawn().unwrap();
         drop(child.stdout.take());
         assert_eq!(ended(&mut child), Some(0), "{args:?}");
+    }
+}
+
+#[test]
+fn a_pipe_or_a_terminal_that_nobody_reads_keeps_no_freeze() {
+    for on_terminal in [false, true] {
+        let place = Place::new();
+        place.write("app.env", "MAX_MB=25\n");
+        // More than a pipe takes.
+        let talks = "for a in $(seq 30); do for b in $(seq 100); do echo a line of output that takes some room: $a $b; done; sleep 0.05; done; sleep 60";
+        place.runbook(
+            "hold",
+            &format!(
+                "steps:\n  - id: freeze\n    uses: freeze\n    with:\n      env_file: {{ path: \"{}\", variable: MAX_MB, value: \"0\" }}\n      \
+                 max_hold: 6s\n{}  - {{ id: thaw, uses: unfreeze, with: {{ freeze: freeze }} }}\n",
+                place.path("app.env").display(),
+                reads("talk", talks)
+            ),
+        );
+        let mut command = place.command(&["exec", "hold.yaml"]);
+        let (mut reader, writer) = if on_terminal {
+            let (master, slave) = terminal();
+            (File::from(master), OwnedFd::from(slave))
+        } else {
+            let (reader, writer) = std::io::pipe().unwrap();
+            (File::from(OwnedFd::from(reader)), OwnedFd::from(writer))
+        };
+        let mut child = command.stderr(writer).spawn().unwrap();
+        drop(command);
+        wait_until("frozen", || place.text("app.env").contains("MAX_MB=0"));
+        wait_until("put back", || place.text("app.env") == "MAX_MB=25\n");
+        wait_until("ended", || place.json(&["runs"])[0]["status"] == "failed");
+        let run = place.newest();
+        let logged = place.text(&format!("state/runs/{run}/log.jsonl"));
+        assert_eq!(logged.matches("takes some room").count(), 3000, "on a terminal: {on_terminal}");
+        let read = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            // A terminal ends with an error.
+            let _ = reader.read_to_end(&mut all);
+            String::from_utf8_lossy(&all).into_owned()
+        });
+        assert_eq!(ended(&mut child), Some(4));
+        let told = read.join().unwrap();
+        assert!(told.contains("lines were not shown") && told.contains("runbook logs"), "{told}");
     }
 }

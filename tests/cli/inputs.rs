@@ -40,6 +40,11 @@ fn the_command_line_wins_over_the_inputs_file_and_paths_are_absolute() {
     assert_eq!(output.status.code(), Some(0));
     let none = ["exec", "given.yaml", "-i", "environment=staging"];
     assert_eq!(place.command(&none).env("RUNBOOK_INPUTS", "").output().unwrap().status.code(), Some(0));
+    place.write("in.yaml", "environment: staging\nof_another_runbook: 7\n");
+    let output = place.command(&["exec", "given.yaml"]).env("RUNBOOK_INPUTS", "in.yaml").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "a file of the environment may be for others too");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no input for: `of_another_runbook`"));
+    place.expect(2, &["exec", "given.yaml", "--inputs", "in.yaml"]);
     let missing = place.expect(2, &["exec", "given.yaml", "--inputs", "no.yaml"]);
     assert!(missing.err.contains("no.yaml"), "{}", missing.err);
 }

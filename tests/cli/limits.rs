@@ -40,6 +40,7 @@ fn stopped_at(place: &Place, deleted: usize, said: &str) {
     for _ in 0..2 {
         assert_eq!(FILES - left(place), deleted, "{}", ran.err);
         assert!(ran.err.contains(said) && ran.err.contains("the batch was not begun"), "{}", ran.err);
+        assert!(ran.err.contains("raise it in") && !ran.err.contains("  runbook resume"), "{}", ran.err);
         ran = place.expect(10, &["resume", &run]);
     }
 }

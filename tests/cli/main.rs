@@ -13,6 +13,7 @@ mod disk;
 mod elsewhere;
 mod examples;
 mod foreseen;
+mod halted;
 mod holds;
 mod inputs;
 mod leaks;

@@ -122,3 +122,16 @@ fn the_report_of_a_cancelled_run_asks_for_no_answer() {
     assert!(texts.iter().any(|text| text.contains("runbook show")), "{texts:?}");
     assert!(texts.iter().all(|text| !text.contains("runbook answer")), "{texts:?}");
 }
+
+#[test]
+fn what_a_question_shows_is_told_where_nobody_is_asked() {
+    let place = Place::new();
+    let facts =
+        asks("sure", "GO").replace("message: Sure?", "message: Sure?, facts: { Gateway: there, Items: 212 }");
+    place.runbook("gate", &format!("steps:\n{facts}"));
+    let ran = place.expect(5, &["exec", "gate.yaml"]);
+    let shown = place.expect(0, &["show"]);
+    for text in [&ran.err, &shown.out] {
+        assert!(text.contains(" Gateway: there\n") && text.contains(" Items: 212\n"), "{text}");
+    }
+}

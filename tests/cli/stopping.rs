@@ -2,8 +2,11 @@
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::place::{Place, once, reads, wait_until};
 
@@ -134,4 +137,31 @@ fn a_batch_in_flight_is_recorded_when_the_run_is_cancelled() {
     assert!(open.is_empty(), "{open:?}");
     let done: Vec<String> = place.query("select '' || sum(done) from batches where step = 'purge'");
     assert_eq!(done, [(FILES - left).to_string()], "all that was deleted is recorded, and nothing else");
+}
+
+#[test]
+fn a_signal_that_was_to_be_ignored_from_the_start_stops_nothing() {
+    for (name, signal, code) in [("HUP", Signal::HUP, 0), ("INT", Signal::INT, 0), ("USR1", Signal::HUP, 129)]
+    {
+        let place = Place::new();
+        place.runbook("nap", &format!("steps:\n{}", reads("nap", "while ! test -e go; do sleep 0.1; done")));
+        let program = place.command(&["exec", "nap.yaml"]);
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &format!("trap \"\" {name}; exec \"$0\" exec nap.yaml")])
+            .arg(program.get_program());
+        shell
+            .current_dir(place.path(""))
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        shell.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut child = shell.spawn().unwrap();
+        place.wait_for("nap", "running");
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+        place.write("go", "");
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{name}");
+    }
 }

@@ -6,6 +6,7 @@ use runbook_engine::event::Question;
 use runbook_engine::state::StepStatus;
 
 use super::{Facts, INDENT, asking, describe, row};
+use crate::confirm::bounded;
 use crate::format;
 use crate::reviewed;
 
@@ -32,6 +33,10 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
     let mut next = Vec::new();
     for (step, question) in asking(facts) {
         row(facts, lines, "Asks", &format!("{step}: {}", describe::question_line(question)));
+        // What a person has to look at before the answer.
+        for (name, value) in bounded(question, facts.plan.bounds().as_ref()).facts() {
+            row(facts, lines, "", &format!("{name}: {}", describe::one_line(value)));
+        }
         let answer = |text: &str| format!("runbook answer {run} {step} {text}");
         match question {
             Question::Phrase { phrase, .. } => {
@@ -48,7 +53,18 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
         next.push((format!("runbook show {run}"), "look at it"));
     } else {
         next.extend(by_hand(facts));
-        if drifted(facts) {
+        if failed_with(facts, ErrorKind::Limit) {
+            let text = format!(
+                "what the run has used stays counted, so a resume ends at the same limit: raise it in {}, and start anew",
+                facts.source
+            );
+            row(facts, lines, "Limit", &text);
+            next.push(cancel);
+            next.push((
+                format!("runbook exec {}", reviewed::quoted(facts.source)),
+                "anew, once the limit is raised",
+            ));
+        } else if failed_with(facts, ErrorKind::Drift) {
             let anew = reviewed::planning_again(facts.source, facts.plan, "plan.json");
             next.push((anew, "make a new plan, to be reviewed"));
             // What is held would be found as it is now.
@@ -62,10 +78,10 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
     commands(facts, lines, &next);
 }
 
-/// Whether something is not as the reviewed plan says, so that going on does not help by itself.
-fn drifted(facts: &Facts<'_>) -> bool {
+/// Whether it failed for something that going on does not help by itself: what is not as the reviewed plan says, or a limit.
+fn failed_with(facts: &Facts<'_>, kind: ErrorKind) -> bool {
     let failed = facts.state.steps.values().filter(|step| step.status == StepStatus::Failed);
-    failed.filter_map(|step| step.error.as_ref()).any(|error| error.kind == ErrorKind::Drift)
+    failed.filter_map(|step| step.error.as_ref()).chain(&facts.state.error).any(|error| error.kind == kind)
 }
 
 /// What a person says who has put back what the run could not.

@@ -53,6 +53,9 @@ fn add_one(secret: &str, forms: &mut Forms) {
     keep(hex(secret.as_bytes(), true));
     percent_forms(secret.as_bytes(), &mut keep);
     json_forms(secret, &mut keep);
+    shell_forms(secret, &mut keep);
+    backslash_forms(secret, &mut keep);
+    markup_forms(secret, &mut keep);
 }
 
 /// The whole encoding, with and without padding, and for each place a secret can have in a longer text that was encoded (`user:`
@@ -197,4 +200,73 @@ fn json(text: &str, style: JsonStyle) -> String {
         }
     }
     form
+}
+
+/// What bash's `printf %q` leaves as it is, apart from letters and digits.
+const PLAIN_IN_SHELL: &str = "_@%+=:./-";
+
+/// As shells and programs that talk to them quote a word: in single quotes with what stands for one of them (`set -x`, `shlex`), in double
+/// quotes, and with a backslash before each sign (`printf %q`).
+fn shell_forms(secret: &str, keep: &mut impl FnMut(String)) {
+    for quote in [r"'\''", r#"'"'"'"#, r"'\\''", "''"] {
+        keep(secret.replace('\'', quote));
+    }
+    for history in [false, true] {
+        let escaped = |c: char| "\"\\$`".contains(c) || (history && c == '!');
+        keep(behind_backslashes(secret, |_, c| escaped(c)));
+    }
+    for (comma, anywhere) in [(false, false), (false, true), (true, false), (true, true)] {
+        let escaped = |at: usize, c: char| match c {
+            ',' => comma,
+            '#' | '~' => anywhere || at == 0,
+            _ => c.is_ascii() && !c.is_ascii_alphanumeric() && !PLAIN_IN_SHELL.contains(c),
+        };
+        keep(behind_backslashes(secret, escaped));
+    }
+}
+
+fn behind_backslashes(text: &str, escaped: impl Fn(usize, char) -> bool) -> String {
+    let mut form = String::new();
+    for (at, c) in text.chars().enumerate() {
+        if escaped(at, c) {
+            form.push('\\');
+        }
+        form.push(c);
+    }
+    form
+}
+
+/// As programming languages and `$'...'` of shells write a text between quotes: with `\'`, with `\"`, or with both, and control
+/// characters by a letter, in hexadecimal or in octal.
+fn backslash_forms(secret: &str, keep: &mut impl FnMut(String)) {
+    for quotes in ["'", "\"", "'\"", ""] {
+        for octal in [false, true] {
+            let mut form = String::new();
+            for c in secret.chars() {
+                let _ = match c {
+                    '\n' => write!(form, "\\n"),
+                    '\r' => write!(form, "\\r"),
+                    '\t' => write!(form, "\\t"),
+                    '\\' => write!(form, "\\\\"),
+                    _ if quotes.contains(c) => write!(form, "\\{c}"),
+                    _ if c.is_ascii_control() && octal => write!(form, "\\{:03o}", u32::from(c)),
+                    _ if c.is_ascii_control() => write!(form, "\\x{:02x}", u32::from(c)),
+                    _ => write!(form, "{c}"),
+                };
+            }
+            keep(form);
+        }
+    }
+}
+
+/// As HTML and XML write a text, in attributes too.
+fn markup_forms(secret: &str, keep: &mut impl FnMut(String)) {
+    for double in ["\"", "&quot;", "&#34;", "&#x22;"] {
+        for single in ["'", "&#39;", "&#039;", "&#x27;", "&apos;"] {
+            for greater in [">", "&gt;"] {
+                let form = secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', greater);
+                keep(form.replace('"', double).replace('\'', single));
+            }
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Where runs are kept. The memory store is the reference; the SQLite store must behave the same (one suite runs on both).
 
+pub mod holder;
 pub mod memory;
 mod rules;
 pub mod sqlite;
@@ -11,6 +12,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::error::{ErrorKind, StepError};
 use crate::event::{Event, Obligation};
@@ -380,6 +382,12 @@ pub trait Store: Send + Sync {
 
     /// The open obligations of every run, oldest first.
     async fn obligations(&self) -> Result<Vec<OpenObligation>, StoreError>;
+
+    /// Waits for the write that is under way. While what is returned lives nothing is written here, so that this process can be stopped
+    /// without keeping others from writing. None when nobody else writes to the store.
+    async fn still(&self) -> Option<OwnedMutexGuard<()>> {
+        None
+    }
 
     /// Waits for what is under way and closes the store.
     async fn close(&self);

@@ -9,13 +9,13 @@ mod write;
 mod writer;
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::Value;
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::{BatchRow, Fence, LedgerRow, NewRun, OpenObligation, RunRow, Store, StoreError, Write};
@@ -40,6 +40,8 @@ pub struct SqliteStore {
     requests: Mutex<Option<mpsc::Sender<Request>>>,
     only_read: bool,
     writer: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+    /// Held while something is written.
+    writing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl SqliteStore {
@@ -55,12 +57,15 @@ impl SqliteStore {
             .await
             .map_err(|error| failed(&error))?;
         let (requests, queue) = mpsc::channel(QUEUE);
-        let writer = tokio::spawn(writer::work(options, connection, queue));
+        let writing = Arc::default();
+        let work = writer::work(path.to_owned(), options, connection, queue, Arc::clone(&writing));
+        let writer = tokio::spawn(work);
         Ok(Self {
             readers,
             requests: Mutex::new(Some(requests)),
             only_read: false,
             writer: tokio::sync::Mutex::new(Some(writer)),
+            writing,
         })
     }
 
@@ -74,7 +79,8 @@ impl SqliteStore {
             return Self::open(path).await.map(|store| Some((store, None)));
         };
         let writer = tokio::sync::Mutex::default();
-        let store = Self { readers: pool, requests: Mutex::default(), only_read: true, writer };
+        let (requests, writing) = (Mutex::default(), Arc::default());
+        let store = Self { readers: pool, requests, only_read: true, writer, writing };
         Ok(Some((store, caveat)))
     }
 
@@ -149,6 +155,10 @@ impl Store for SqliteStore {
 
     async fn obligations(&self) -> Result<Vec<OpenObligation>, StoreError> {
         read::obligations(&self.readers).await
+    }
+
+    async fn still(&self) -> Option<OwnedMutexGuard<()>> {
+        Some(Arc::clone(&self.writing).lock_owned().await)
     }
 
     async fn close(&self) {
