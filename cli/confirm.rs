@@ -55,6 +55,14 @@ fn check(saved: &SavedPlan, step: &str, at: usize, given: &str) -> Outcome<()> {
             .help(format!("that ask: {}", names.join(", ")))
     })?;
     match foreseen.asks.get(at) {
+        Some(question) if question.at_terminal() => {
+            let failure = Failure::usage(format!(
+                "`{step}` asks a person at a terminal: `--confirm` does not answer it, and nothing was started"
+            ));
+            Err(failure.help(format!(
+                "leave out `--confirm {step}=…`, and type the phrase when the run asks for it"
+            )))
+        }
         Some(Question::Phrase { phrase, .. }) if phrase == given => Ok(()),
         Some(Question::Phrase { phrase, .. }) => {
             Err(Failure::usage(format!("`{step}` asks for `{phrase}`, and `{given}` was given")))
@@ -116,7 +124,7 @@ pub fn bounded(question: &Question, bounds: Option<&(String, String)>) -> Questi
 #[async_trait]
 impl People for Foretold {
     async fn ask(&self, step: &str, question: &Question) -> Option<String> {
-        if let Question::Phrase { .. } = question
+        if let Question::Phrase { terminal: false, .. } = question
             && let Some(given) = self.given(step, question)
         {
             return Some(given);

@@ -149,7 +149,7 @@ fn ask_until(step: &str, question: &Question, withdrawn: &AtomicBool) -> Reply {
     let _ = termios::tcflush(io::stdin(), QueueSelector::IFlush);
     let term = Term::stderr();
     let result = Keys::new(&term, withdrawn).and_then(|keys| match question {
-        Question::Phrase { message, phrase, facts } => phrase_prompt(&keys, step, message, phrase, facts),
+        Question::Phrase { message, phrase, facts, .. } => phrase_prompt(&keys, step, message, phrase, facts),
         Question::Settle { .. } => {
             word_prompt(&keys, step, question, "Look at the system, then type one of these words:")
         }

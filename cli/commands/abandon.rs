@@ -80,6 +80,7 @@ fn confirmed(run: &str, facts: Vec<String>, given: Option<&str>) -> Outcome<bool
     let question = Question::Phrase {
         message: "Nothing is put back: what the run holds is given up as it is.".to_owned(),
         phrase: run.to_owned(),
+        terminal: false,
         facts: facts.into_iter().map(|line| ("Holds".to_owned(), line)).collect(),
     };
     Ok(matches!(prompt::ask("abandon", &question), Reply::Text(text) if text == run))

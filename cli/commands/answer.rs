@@ -45,6 +45,7 @@ pub async fn run(app: &App, args: &args::Answer) -> Outcome {
     still_counts(&row.id, &plan, &stands, &step)?;
     session::in_time(&row, &plan, &stands)?;
     may(&question)?;
+    in_person(&row.id, &step, &question, text.as_deref())?;
     let Some(text) = text.or_else(|| typed(&step, &bounded(&question, plan.bounds().as_ref()))) else {
         eprintln!("nothing was recorded; the run still waits");
         return Ok(Exit::Waiting);
@@ -199,6 +200,19 @@ fn may(question: &Question) -> Outcome<()> {
     }
 }
 
+/// Refuses what nobody types at a terminal, where only that counts.
+fn in_person(run: &str, step: &str, question: &Question, text: Option<&str>) -> Outcome<()> {
+    if !question.at_terminal() || (text.is_none() && prompt::attended()) {
+        return Ok(());
+    }
+    let message = format!(
+        "`{step}` asks a person at a terminal, and takes no answer from a command line; nothing was recorded, and the run still waits"
+    );
+    Err(Failure::usage(message).help(format!(
+        "type  runbook answer {run} {step}  at a terminal, and the phrase when it is asked for"
+    )))
+}
+
 fn check(question: &Question, text: &str) -> Outcome<()> {
     if question.accepts(text) {
         return Ok(());
@@ -227,6 +241,7 @@ mod tests {
             let question = Question::Phrase {
                 message: "Sure?".to_owned(),
                 phrase: "RESET IT".to_owned(),
+                terminal: false,
                 facts: Vec::new(),
             };
             let step =

@@ -109,6 +109,9 @@ pub fn error_line(error: &StepError) -> String {
 /// What a question asks, on one line.
 pub fn question_line(question: &Question) -> String {
     match question {
+        Question::Phrase { message, phrase, terminal: true, .. } => {
+            format!("{} (type `{phrase}` at a terminal)", one_line(message))
+        }
         Question::Phrase { message, phrase, .. } => format!("{} (type `{phrase}`)", one_line(message)),
         Question::Settle { message } => format!("{} (done, retry or abort)", one_line(message)),
         Question::Approval { message, until, .. } => {
@@ -296,8 +299,12 @@ mod tests {
             "{text}"
         );
         assert_eq!(one_line(&"é".repeat(SHOWN)), "é".repeat(SHOWN));
-        let question =
-            Question::Phrase { message: "x".repeat(10_000), phrase: "GO".to_owned(), facts: Vec::new() };
+        let question = Question::Phrase {
+            message: "x".repeat(10_000),
+            phrase: "GO".to_owned(),
+            terminal: false,
+            facts: Vec::new(),
+        };
         assert!(question_line(&question).ends_with("more characters) (type `GO`)"));
     }
 

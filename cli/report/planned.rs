@@ -157,6 +157,9 @@ impl Page {
                 say(&format!("{name}: {value}"));
             }
             match question {
+                Question::Phrase { phrase, terminal: true, .. } => {
+                    say(&format!("asks a person at a terminal for the phrase: {phrase}"));
+                }
                 Question::Phrase { phrase, .. } => say(&format!("asks for the phrase: {phrase}")),
                 other => {
                     if let Some(whom) = other.asks_whom() {

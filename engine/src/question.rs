@@ -13,6 +13,9 @@ pub enum Question {
         message: String,
         /// The phrase.
         phrase: String,
+        /// Whether only a person at a terminal answers it: neither beforehand, nor on a command line.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        terminal: bool,
         /// Facts to look at before answering: label and value.
         facts: Vec<(String, String)>,
     },
@@ -114,6 +117,11 @@ impl Question {
         self
     }
 
+    /// Whether only a person at a terminal answers it.
+    pub fn at_terminal(&self) -> bool {
+        matches!(self, Self::Phrase { terminal: true, .. })
+    }
+
     /// Who may answer, in words; none when anybody may.
     pub fn asks_whom(&self) -> Option<String> {
         let Self::Approval { role, approvers, except, .. } = self else { return None };
@@ -142,8 +150,8 @@ impl Question {
             facts.into_iter().map(|(name, value)| (text(name), text(value))).collect()
         };
         match self {
-            Self::Phrase { message, phrase, facts } => {
-                Self::Phrase { message: text(message), phrase: text(phrase), facts: each(facts) }
+            Self::Phrase { message, phrase, terminal, facts } => {
+                Self::Phrase { message: text(message), phrase: text(phrase), terminal, facts: each(facts) }
             }
             Self::Settle { message } => Self::Settle { message: text(message) },
             Self::Approval { message, role, approvers, except, until, facts } => Self::Approval {

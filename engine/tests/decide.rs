@@ -281,8 +281,12 @@ impl World {
                 self.record(EventKind::StepFailed { step: id, error });
             }
             Fate::Ask if self.state.step(&id).unwrap().answers.len() < 2 => {
-                let question =
-                    Question::Phrase { message: String::new(), phrase: "YES".to_owned(), facts: Vec::new() };
+                let question = Question::Phrase {
+                    message: String::new(),
+                    phrase: "YES".to_owned(),
+                    terminal: false,
+                    facts: Vec::new(),
+                };
                 self.record(EventKind::Asked { step: id, question });
             }
             Fate::Freeze if !id.starts_with('f') => self.freeze(id),

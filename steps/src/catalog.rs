@@ -40,6 +40,7 @@ use crate::notify::Notify;
 use crate::prometheus_query::PrometheusQuery;
 use crate::reconcile::Reconcile;
 use crate::redis_flush::RedisFlush;
+use crate::redis_info::RedisInfo;
 use crate::report::Report;
 use crate::s3_inventory::S3Inventory;
 use crate::s3_lifecycle::S3Lifecycle;
@@ -75,6 +76,7 @@ pub static STEPS: &[StepEntry] = &[
     kind::step::<PrometheusQuery>(),
     kind::step::<Reconcile>(),
     kind::step::<RedisFlush>(),
+    kind::step::<RedisInfo>(),
     kind::step::<Report>(),
     kind::step::<S3Inventory>(),
     kind::step::<S3Lifecycle>(),

@@ -17,7 +17,7 @@ use crate::text::of_value;
 /// Asks a person to type one phrase after the other, exactly. A wrong phrase fails the step, and nothing that needs it starts.
 ///
 /// Without a terminal the run waits; `runbook answer` gives the phrase later. There is no way to answer in advance other than
-/// `--confirm STEP=PHRASE` together with `--plan FILE`.
+/// `--confirm STEP=PHRASE` together with `--plan FILE`; with `terminal` there is none, and `runbook answer` has to be typed at a terminal too.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConfirmPrompt {
@@ -27,6 +27,9 @@ pub struct ConfirmPrompt {
     #[serde(deserialize_with = "phrases")]
     #[schemars(length(min = 1))]
     pub phrases: Vec<String>,
+    /// Whether only a person at a terminal answers: then neither `--confirm` nor a phrase on the command line of `runbook answer` counts. Default: false.
+    #[serde(default)]
+    pub terminal: bool,
     /// Facts to look at before answering, by label: numbers and short texts, shown in the order written.
     #[serde(default)]
     pub facts: Map<String, Value>,
@@ -96,6 +99,7 @@ impl ConfirmPrompt {
         Question::Phrase {
             message: self.message.clone(),
             phrase: phrase.to_owned(),
+            terminal: self.terminal,
             facts: self.facts.iter().map(|(label, value)| (label.clone(), of_value(value))).collect(),
         }
     }

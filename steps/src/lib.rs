@@ -41,6 +41,7 @@ pub mod prometheus_query;
 pub mod reconcile;
 pub mod records;
 pub mod redis_flush;
+pub mod redis_info;
 pub mod report;
 pub mod resources;
 pub mod retry;

@@ -14,6 +14,8 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Row as _};
 use tokio::process::Command;
 
+use crate::typist::at_terminal;
+
 /// The phrases, in their order.
 pub const PHRASES: [&str; 3] =
     ["DELETE ALL DATA", "I UNDERSTAND THIS IS IRREVERSIBLE", "RESET PRODUCTION NOW"];
@@ -103,13 +105,16 @@ impl Bench {
         self.expect(code, &arguments).await
     }
 
-    /// Gives the phrases of the run whose id the last command told; what the last answer said.
+    /// Types all phrases of the run whose id the last command told, at a terminal; what was said.
     pub async fn confirm(&self, code: i32, said: &str) -> String {
-        let run = run_in(said);
-        for phrase in &PHRASES[..2] {
-            self.expect(5, &["answer", &run, phrase]).await;
-        }
-        self.expect(code, &["answer", &run, PHRASES[2]]).await
+        self.answer(code, &run_in(said), &PHRASES).await
+    }
+
+    /// Types these phrases at a terminal, and leaves at the next question; what was said.
+    pub async fn answer(&self, code: i32, run: &str, phrases: &[&str]) -> String {
+        let (got, said) = at_terminal(self.command(&["answer", run]), phrases).await;
+        assert_eq!(got, code, "{phrases:?} said:\n{said}");
+        said
     }
 
     /// The newest run.
@@ -149,6 +154,12 @@ impl Bench {
             rows.insert(table, counted[0].parse().unwrap());
         }
         rows
+    }
+
+    /// What the run shows with its question, by label.
+    pub async fn facts(&self) -> BTreeMap<String, String> {
+        let (_, state) = self.newest().await.unwrap();
+        state.step("confirm").unwrap().question.as_ref().unwrap().facts().iter().cloned().collect()
     }
 
     /// Fails unless everything is as in the beginning.
@@ -192,7 +203,8 @@ impl Bench {
         assert_eq!(rows, expected.map(|(table, rows)| (table.to_owned(), rows)).into());
         let ring =
             r#"select concat_ws(' ', slug, "ownerDid", "parentId", metadata ->> 'isRoot') from "Ring""#;
-        assert_eq!(self.texts(ring).await, ["spool did:web:hub.example true"]);
+        let wanted = format!("spool {} true", self.kit.var("INSTANCE_DID"));
+        assert_eq!(self.texts(ring).await, [wanted]);
         assert_eq!(self.hub("/trp/root").await.1["slug"], "spool");
         assert!(self.badge_is_good().await);
         // The DID of the test account is cached, and nothing else.
@@ -218,6 +230,15 @@ pub fn run_in(said: &str) -> String {
 
 /// The line that brings the backup back, out of what was said.
 pub fn restore_in(said: &str) -> String {
-    let rest = said.split("To go back, type `").nth(1).unwrap_or_else(|| panic!("no way back in:\n{said}"));
-    rest.split('`').next().unwrap().to_owned()
+    lines_in(said).remove(0)
+}
+
+/// What to type to go back, line by line, out of what was said.
+pub fn lines_in(said: &str) -> Vec<String> {
+    let rest = said.split("To go back, ").nth(1).unwrap_or_else(|| panic!("no way back in:\n{said}"));
+    let lines = rest.split('`').skip(1).step_by(2).map(str::to_owned);
+    let mut lines: Vec<String> = lines.collect();
+    let last = lines.iter().position(|line| line.starts_with("runbook cancel")).unwrap();
+    lines.truncate(last);
+    lines
 }

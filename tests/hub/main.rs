@@ -7,5 +7,6 @@ mod key;
 mod kills;
 mod terminal;
 mod traps;
+mod typist;
 mod way_back;
 mod whole;

@@ -60,6 +60,7 @@ async fn three_phrases_typed_at_a_terminal_reset_the_hub_and_fewer_do_nothing() 
         }
     }
     let mut session = open(&bench);
+    session.expect("EVERY").unwrap();
     for phrase in PHRASES {
         answer(&mut session, phrase);
     }

@@ -5,7 +5,13 @@ use std::process::Command;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::bench::{Bench, PHRASES, restore_in, run_in};
+use redis::cmd;
+use runbook_sandbox::redis::RedisServer;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, Executor as _};
+
+use crate::bench::{Bench, PHRASES, ROWS, lines_in, run_in};
+use crate::typist::at_terminal;
 
 /// A run that has failed and can be resumed keeps its lock until it is cancelled.
 async fn cancel(bench: &Bench, said: &str) {
@@ -93,19 +99,20 @@ async fn a_key_that_the_hub_could_not_load_is_told_before_the_prompts() {
     }
 }
 
+/// Starts the hub again with this variable; without it when the value is empty.
+async fn set(bench: &Bench, variable: &str, value: &str) {
+    let mut command = Command::new(runbook_sandbox::sandbox_binary().unwrap());
+    command.args(["set", "--control", bench.kit.control_url(), "hub-api", variable]);
+    if !value.is_empty() {
+        command.arg(value);
+    }
+    assert!(command.status().unwrap().success());
+    bench.kit.order("restart", "hub-api").await.unwrap();
+}
+
 #[tokio::test]
 async fn a_hub_that_runs_with_something_else_is_told_before_the_prompts() {
     let bench = Bench::start().await;
-    let sandbox = runbook_sandbox::sandbox_binary().unwrap();
-    let set = async |variable: &str, value: &str| {
-        let mut command = Command::new(&sandbox);
-        command.args(["set", "--control", bench.kit.control_url(), "hub-api", variable]);
-        if !value.is_empty() {
-            command.arg(value);
-        }
-        assert!(command.status().unwrap().success());
-        bench.kit.order("restart", "hub-api").await.unwrap();
-    };
     for (variable, value, inputs, told) in [
         // What the script never hands into the container.
         ("ROOT_RING_SLUG", "", &["root_ring_slug=root"][..], "would look for another root ring"),
@@ -115,9 +122,9 @@ async fn a_hub_that_runs_with_something_else_is_told_before_the_prompts() {
         ("RING_HUB_PRIVATE_KEY", "", &[], "or with none"),
     ] {
         let name = bench.kit.env().get(variable).cloned();
-        set(variable, value).await;
+        set(&bench, variable, value).await;
         refused(&bench, inputs, told).await;
-        set(variable, name.as_deref().unwrap_or("production")).await;
+        set(&bench, variable, name.as_deref().unwrap_or("production")).await;
     }
     // A hub that does not run can not be asked.
     bench.kit.order("stop", "hub-api").await.unwrap();
@@ -149,33 +156,133 @@ async fn schema_files_that_are_not_there_or_lack_a_table_wipe_nothing() {
     std::fs::write(&schema, format!("{before}{after}")).unwrap();
     let said = bench.exec(5, &[]).await;
     let said = bench.confirm(4, &said).await;
-    assert!(said.contains("Invitation") && said.contains("may have been wiped"), "{said}");
-    assert_eq!(bench.texts(r#"select count(*)::text from "Invitation""#).await, ["1"]);
-    // The way back is no harm either where it was not needed.
-    let (code, typed) = bench.type_line(&restore_in(&said)).await;
-    assert_eq!(code, 0, "{typed}");
+    assert!(said.contains("Invitation") && said.contains("the database was not wiped"), "{said}");
+    assert!(!said.contains("To go back"), "what needs no way back is told none:\n{said}");
     cancel(&bench, &said).await;
     assert_eq!(bench.texts(r#"select count(*)::text from "Invitation""#).await, ["1"]);
     assert_eq!(bench.hub("/trp/rings/spool").await.1["name"], "Ring 1");
 }
 
 #[tokio::test]
-async fn phrases_in_other_words_or_another_order_are_no_answers() {
+async fn nothing_but_a_terminal_gives_the_phrases() {
     let bench = Bench::start().await;
     let said = bench.exec(5, &[]).await;
     let run = run_in(&said);
-    for wrong in ["delete all data", "DELETE ALL DATA ", PHRASES[1], PHRASES[2], "yes", ""] {
-        bench.expect(2, &["answer", &run, wrong]).await;
-    }
-    bench.expect(5, &["answer", &run, PHRASES[0]]).await;
-    for wrong in [PHRASES[0], PHRASES[2]] {
-        bench.expect(2, &["answer", &run, wrong]).await;
+    assert!(said.contains(&format!("runbook answer {run} confirm")), "{said}");
+    assert!(!said.contains("confirm 'DELETE"), "{said}");
+    for words in [&[][..], &["confirm"], &[PHRASES[0]], &["confirm", PHRASES[0]], &["yes"]] {
+        let said = bench.expect(2, &[&["answer", run.as_str()], words].concat()).await;
+        assert!(said.contains("at a terminal"), "{said}");
     }
     // A resume is no answer.
     bench.expect(5, &["resume", &run]).await;
+    assert!(bench.newest().await.unwrap().1.step("confirm").unwrap().answers.is_empty());
     bench.assert_untouched().await;
     bench.expect(6, &["cancel", &run]).await;
+    // Neither does a reviewed plan let anybody answer beforehand.
+    let plan = bench.path("plan.json").display().to_string();
+    bench.expect(0, &["plan", "reset-production", "-i", "environment=staging", "-o", &plan]).await;
+    let mut words: Vec<String> = ["exec", "--plan", &plan, "--as", "ada"].map(str::to_owned).into();
+    words.extend(PHRASES.map(|phrase| format!("--confirm=confirm={phrase}")));
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let said = bench.expect(2, &words).await;
+    assert!(said.contains("a person at a terminal"), "{said}");
     bench.assert_untouched().await;
+}
+
+/// Another Redis, with something in three of its databases.
+async fn foreign_redis() -> RedisServer {
+    let server = RedisServer::start().await.unwrap();
+    for database in [0, 1, 7] {
+        server.run_in::<()>(database, cmd("SET").arg("theirs").arg("v")).await.unwrap();
+    }
+    server
+}
+
+async fn assert_whole(server: &RedisServer) {
+    for database in [0, 1, 7] {
+        assert_eq!(server.run_in::<u64>(database, &cmd("DBSIZE")).await.unwrap(), 1, "database {database}");
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_is_not_the_hubs_is_not_emptied() {
+    let mut bench = Bench::start().await;
+    let foreign = foreign_redis().await;
+    bench.differs = vec![("REDIS_URL", foreign.url())];
+    for scope in ["redis_scope=all", "redis_scope=database"] {
+        refused(&bench, &[scope], "the hub uses another Redis").await;
+    }
+    assert_whole(&foreign).await;
+    // Nor another database of the hub's.
+    bench.differs = vec![("REDIS_URL", format!("{}/1", bench.kit.var("REDIS_URL")))];
+    refused(&bench, &["redis_scope=database"], "or another database of it").await;
+    bench.differs.clear();
+    // What is shown with the phrases.
+    let said = bench.exec(5, &[]).await;
+    let facts = bench.facts().await;
+    let place = bench.kit.var("REDIS_URL").strip_prefix("redis://").unwrap();
+    assert_eq!(facts["Redis"], format!("{place}, database 0"));
+    assert_eq!(facts["Keys in Redis"], "0: 1, 1: 1 (by database); EVERY database of this server is emptied");
+    // The hub is led elsewhere before the phrases are given.
+    for (variable, value) in [
+        ("REDIS_URL", foreign.url()),
+        ("DATABASE_URL", bench.kit.var("DATABASE_URL").replace("/app?", "/postgres?")),
+    ] {
+        let run = if variable == "REDIS_URL" { run_in(&said) } else { run_in(&bench.exec(5, &[]).await) };
+        set(&bench, variable, &value).await;
+        let said = bench.answer(4, &run, &PHRASES).await;
+        assert!(said.contains("which was confirmed"), "{said}");
+        set(&bench, variable, bench.kit.var(variable)).await;
+        bench.expect(6, &["cancel", &run]).await;
+    }
+    bench.assert_untouched().await;
+    assert_whole(&foreign).await;
+}
+
+#[tokio::test]
+async fn what_is_written_after_the_backup_is_not_wiped() {
+    let bench = Bench::start().await;
+    let options: PgConnectOptions = bench.kit.var("DATABASE_URL").parse().unwrap();
+    let mut reader = options.connect().await.unwrap();
+    reader.execute("begin").await.unwrap();
+    reader.execute(r#"lock table "PostRef" in access share mode"#).await.unwrap();
+    let said = bench.exec(5, &[]).await;
+    let said = bench.confirm(4, &said).await;
+    assert!(said.contains("the database was not wiped") && !said.contains("To go back"), "{said}");
+    reader.execute("rollback").await.unwrap();
+    let run = run_in(&said);
+    let refused = async |told: &str| {
+        let said = bench.expect(4, &["resume", &run]).await;
+        assert!(said.contains(told) && said.contains("the database was not wiped"), "{told}:\n{said}");
+    };
+    bench.execute(r#"insert into "Actor" (id, did) values ('later', 'did:web:later')"#).await;
+    refused("`public.Actor` has 41 rows and had 40").await;
+    // One that came for one that went, and one that is another.
+    bench.execute(r#"delete from "Actor" where id = 'actor-1'"#).await;
+    refused("`public.Actor` has as many rows, and not the same").await;
+    bench.execute(r#"delete from "Actor" where id = 'later'"#).await;
+    refused("`public.Actor` has 39 rows and had 40").await;
+    assert_eq!(bench.rows().await.values().sum::<i64>(), ROWS.iter().map(|(_, rows)| rows).sum::<i64>() - 1);
+    bench.expect(6, &["cancel", &run]).await;
+    assert_eq!(bench.kit.state().await.unwrap()["hub-api"]["up"], true);
+}
+
+#[tokio::test]
+async fn tables_in_parts_and_those_of_extensions_stop_nothing() {
+    let bench = Bench::start().await;
+    bench
+        .execute(
+            "create table events (at date not null, note text) partition by range (at);
+             create table events_all partition of events default;
+             insert into events select date '2026-01-01' + n, 'x' from generate_series(1, 4) n;
+             create schema jobs; create table jobs.job (id int); insert into jobs.job values (1);
+             alter extension plpgsql add table jobs.job",
+        )
+        .await;
+    let said = bench.exec(5, &[]).await;
+    bench.confirm(0, &said).await;
+    bench.assert_reset().await;
 }
 
 #[tokio::test]
@@ -183,18 +290,15 @@ async fn a_hub_that_is_started_meanwhile_stops_the_reset_before_anything_is_gone
     let bench = Bench::start().await;
     let said = bench.exec(5, &[]).await;
     let run = run_in(&said);
-    for phrase in &PHRASES[..2] {
-        bench.expect(5, &["answer", &run, phrase]).await;
-    }
-    let answer = tokio::spawn(bench.command(&["answer", &run, PHRASES[2]]).output());
+    let command = bench.command(&["answer", &run]);
+    let answer = tokio::spawn(async move { at_terminal(command, &PHRASES).await });
     // As soon as the backup is being written, something that heals hubs starts it.
     while std::fs::read_dir(bench.path("backups")).unwrap().next().is_none() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     bench.kit.order("start", "hub-api").await.unwrap();
-    let output = answer.await.unwrap().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(4), "{said}");
+    let (code, said) = answer.await.unwrap();
+    assert_eq!(code, 4, "{said}");
     bench.assert_untouched().await;
     bench.expect(6, &["cancel", &run]).await;
     bench.assert_untouched().await;
@@ -209,7 +313,16 @@ async fn a_key_that_gets_lost_on_the_way_is_found_by_the_badge() {
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace("RING_HUB_PRIVATE_KEY=", "RING_HUB_KEY=")).unwrap();
     let said = bench.confirm(4, &said).await;
-    assert!(said.contains("got no badge") && said.contains("To go back, type `"), "{said}");
+    assert!(said.contains("got no badge") && said.contains("the hub runs again"), "{said}");
     std::fs::write(&file, text).unwrap();
+    // What is printed is typed as it stands, line by line: the hub is stopped while its database is brought back.
+    let lines = lines_in(&said);
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    for line in &lines {
+        let (code, typed) = bench.type_line(line).await;
+        assert_eq!(code, 0, "{line}: {typed}");
+        assert_eq!(bench.kit.state().await.unwrap()["hub-api"]["up"], *line == lines[2], "{line}");
+    }
     cancel(&bench, &said).await;
+    assert_eq!(bench.rows().await, ROWS.iter().map(|&(table, rows)| (table.to_owned(), rows)).collect());
 }

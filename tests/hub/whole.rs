@@ -21,7 +21,7 @@ fn report(bench: &Bench, run: &str) -> PathBuf {
 
 #[tokio::test]
 async fn production_is_reset_after_staging_once_all_three_phrases_are_given() {
-    let bench = Bench::start().await;
+    let bench = Bench::start_with(&["--host", "staging.example"]).await;
     let key = bench.kit.var("RING_HUB_PRIVATE_KEY").to_owned();
     let password = bench.kit.var("DATABASE_URL").split([':', '@']).nth(2).unwrap().to_owned();
     assert_eq!(password.len(), 24);
@@ -29,10 +29,11 @@ async fn production_is_reset_after_staging_once_all_three_phrases_are_given() {
     assert!(said.contains("runbook answer"), "the next command is told:\n{said}");
     let run = run_in(&said);
     for phrase in &PHRASES[..2] {
-        bench.expect(5, &["answer", &run, phrase]).await;
+        bench.answer(5, &run, &[phrase]).await;
         bench.assert_untouched().await;
     }
-    let said = bench.expect(0, &["answer", &run, PHRASES[2]]).await;
+    let said = bench.answer(0, &run, &PHRASES[2..]).await;
+    assert!(said.contains("dropped tables 14, dropped rows 328"), "{said}");
     bench.assert_reset().await;
     // The hub has no DID document: an open item, that is told and stops nothing.
     assert!(said.contains("did.json: status 404"), "{said}");
@@ -52,16 +53,13 @@ async fn production_is_reset_after_staging_once_all_three_phrases_are_given() {
     let text = std::fs::read_to_string(report(&bench, &run)).unwrap();
     let json: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(json["verdict"], "PASS", "{json}");
-    for told in ["baseline before the next", "OPEN: /.well-known/did.json", "psql --host="] {
+    let place = bench.kit.var("REDIS_URL").strip_prefix("redis://").unwrap();
+    let emptied = format!("{place}, database 0; it held 2 keys in all its databases");
+    for told in [&emptied, "baseline before the next", "OPEN: /.well-known/did.json", "psql --host="] {
         assert!(text.contains(told), "{told}:\n{text}");
     }
 
-    // Production, with the report of staging; asked anew, and all of it again.
-    let evidence = format!("staging_report={}", report(&bench, &run).display());
-    let said = bench.exec(5, &["environment=production", &evidence]).await;
-    bench.confirm(0, &said).await;
-    bench.assert_reset().await;
-    assert_eq!(bench.newest().await.unwrap().1.step("staging").unwrap().status, StepStatus::Succeeded);
+    production_after(&report(&bench, &run), json).await;
 
     // Neither the password nor the key is anywhere.
     for file in [files(&bench.path("state")), files(&bench.path("reports"))].concat() {
@@ -71,6 +69,38 @@ async fn production_is_reset_after_staging_once_all_three_phrases_are_given() {
             assert!(!there && !said.contains(secret.as_str()), "{} holds a secret", file.display());
         }
     }
+}
+
+/// Another hub, with the report of staging: that of another one, of long ago, or of half a reset is no proof. Asked anew, and all of it again.
+async fn production_after(staging: &Path, report: Value) {
+    let bench = Bench::start().await;
+    let forged = bench.path("forged.json");
+    let own = bench.kit.var("RING_HUB_URL");
+    for (pointer, value, told) in [
+        ("/inputs/ring_hub_url", own, "must be another"),
+        ("/inputs/instance_did", bench.kit.var("INSTANCE_DID"), "must be another"),
+        ("/reported_at", "2026-01-01T00:00:00Z", "not of this run"),
+        ("/steps/wipe/status", "failed", "`/steps/wipe/status` is failed"),
+        ("/verdict", "FAIL", "it says FAIL"),
+    ] {
+        let mut report = report.clone();
+        let steps = report["steps"].as_array_mut().unwrap();
+        match pointer.strip_prefix("/steps/wipe/") {
+            Some(field) => steps.iter_mut().find(|step| step["id"] == "wipe").unwrap()[field] = value.into(),
+            None => *report.pointer_mut(pointer).unwrap() = value.into(),
+        }
+        std::fs::write(&forged, report.to_string()).unwrap();
+        let evidence = format!("staging_report={}", forged.display());
+        let said = bench.exec(4, &["environment=production", &evidence]).await;
+        assert!(said.contains(told), "{told}:\n{said}");
+        bench.expect(6, &["cancel", &run_in(&said)]).await;
+    }
+    bench.assert_untouched().await;
+    let evidence = format!("staging_report={}", staging.display());
+    let said = bench.exec(5, &["environment=production", &evidence]).await;
+    bench.confirm(0, &said).await;
+    bench.assert_reset().await;
+    assert_eq!(bench.newest().await.unwrap().1.step("staging").unwrap().status, StepStatus::Succeeded);
 }
 
 #[tokio::test]

@@ -39,6 +39,9 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
         }
         let answer = |text: &str| format!("runbook answer {run} {step} {text}");
         match question {
+            Question::Phrase { terminal: true, .. } => {
+                next.push((format!("runbook answer {run} {step}"), "type it at a terminal"));
+            }
             Question::Phrase { phrase, .. } => {
                 next.push((answer(&format!("'{}'", phrase.replace('\'', r"'\''"))), ""));
             }

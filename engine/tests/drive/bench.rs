@@ -147,7 +147,7 @@ impl Executor for Scripted {
 
 fn asks(phrase: &str) -> StepEnd {
     let (message, phrase) = ("go on?".to_owned(), phrase.to_owned());
-    StepEnd::Ask(Question::Phrase { message, phrase, facts: Vec::new() })
+    StepEnd::Ask(Question::Phrase { message, phrase, terminal: false, facts: Vec::new() })
 }
 
 pub fn step(id: &str, uses: &str, needs: &[&str]) -> PlannedStep {

@@ -152,6 +152,7 @@ impl Executor for Process {
                 Ok(StepEnd::Ask(Question::Phrase {
                     message: "go on?".to_owned(),
                     phrase: "YES".to_owned(),
+                    terminal: false,
                     facts: Vec::new(),
                 }))
             }

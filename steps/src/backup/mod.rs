@@ -1,5 +1,6 @@
 //! Step kind `backup`: a dump of a PostgreSQL database in a file, of which it is known that it can be restored.
 
+mod contents;
 mod copy;
 mod dump;
 mod probe;
@@ -19,6 +20,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) use self::contents::Contents;
 pub use self::copy::{Copied, CopyTo};
 use self::take::Work;
 use crate::kind::{Context, End, Step, read_now, would};
@@ -26,7 +28,7 @@ use crate::kind::{Context, End, Step, read_now, would};
 /// Dumps a PostgreSQL database into a file (`pg_dump --format=custom`), or looks at one that is there. Either way the step ends well only when all of the file can
 /// be read and it holds every table of the database; with `probe`, when it was restored as well.
 ///
-/// `take` counts the rows of every table in the very state that is dumped, and holds a probe to them. The file is for its owner alone, whole or not there, and never
+/// `take` counts the rows of every table in the very state that is dumped, with a digest of them, and holds a probe to their number. The file is for its owner alone, whole or not there, and never
 /// written over what is there. With `copy` a second one is in S3, where the loss of this machine does not reach it. `check` is the gate before something that can not be taken back: it refuses a file that is older than `max_age`, by
 /// the time that stands in it, that is of another database, or that lacks a table that the database has now.
 ///
@@ -44,6 +46,9 @@ pub struct Backup {
     /// How old the file of `check` may be. Default `24h`.
     #[serde(default = "a_day")]
     pub max_age: Duration,
+    /// The id of a step `backup` with mode `take`. When any table of the database holds other rows than when that step counted them, `check` fails. Default: nobody looks.
+    #[serde(default)]
+    pub unchanged_since: Option<String>,
     /// The name of a connection of type `postgres`, on whose server the file is restored into a database made for it, `runbook_probe_…`, which is dropped
     /// afterwards. Its user may create databases. Default: nothing is restored.
     #[serde(default)]
@@ -88,6 +93,9 @@ pub struct Outputs {
     /// How many rows each table holds, where they were counted: by `take`, and by a probe.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rows: BTreeMap<String, u64>,
+    /// What each table holds, as a number that every change of a row changes, where `take` counted them. What has to be unchanged since is held to it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub digests: BTreeMap<String, String>,
     /// Whether it was restored.
     pub probed: bool,
     /// Its copy in S3.

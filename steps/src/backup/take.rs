@@ -14,6 +14,7 @@ use runbook_engine::step::{Intent, Settlement};
 use serde::Deserialize as _;
 use serde_json::json;
 
+use super::contents::Contents as InTables;
 use super::copy::Copying;
 use super::dump::Contents;
 use super::probe::Table;
@@ -138,7 +139,7 @@ impl<'a> Work<'a> {
         let mut session = self.database.open().await?;
         session.script("begin transaction isolation level repeatable read, read only").await?;
         let snapshot = exported(&mut *session).await?;
-        let rows = probe::count(&mut *session).await?;
+        let InTables { rows, digests } = InTables::now(&mut *session, None).await?;
         let tables = probe::tables(&mut *session).await?;
         let (snapshot, target) = (format!("--snapshot={snapshot}"), format!("--file={}", part.display()));
         let arguments = ["--no-password", "--format=custom", &snapshot, &target];
@@ -148,7 +149,7 @@ impl<'a> Work<'a> {
         let contents = self.readable(part).await?;
         complete(&contents, &tables)?;
         let probed = self.probe(part, Some(&rows)).await?.is_some();
-        let outputs = Outputs { rows, ..self.known(part, &contents, &tables, probed).await? };
+        let outputs = Outputs { rows, digests, ..self.known(part, &contents, &tables, probed).await? };
         let intent = Intent { what: json!(outputs), items: 1, charged_items: 0, charged_bytes: 0 };
         self.cx.checkpoint()?;
         let batch = self.cx.ledger.intend(intent).await?.number;
@@ -205,6 +206,13 @@ impl<'a> Work<'a> {
     /// The same, restored too where that is asked for.
     pub(super) async fn checked(&self) -> Result<Outputs, StepError> {
         let (contents, tables) = self.check().await?;
+        if let Some(step) = &self.step.unchanged_since {
+            let then = InTables::found_by(step, self.cx).await?;
+            let mut session = self.database.begin(Begin::ReadOnly).await?;
+            then.judge(&mut *session, None).await?;
+            session.rollback().await?;
+            session.finish().await;
+        }
         let restored = self.probe(&self.step.file, None).await?;
         let outputs = self.known(&self.step.file, &contents, &tables, restored.is_some()).await?;
         let copy = self.copying()?.map(|copying| copying.of(&self.step.file));
@@ -268,6 +276,7 @@ impl<'a> Work<'a> {
             dumped_at: contents.dumped_at.to_string(),
             tables: tables.iter().map(Table::path).collect(),
             rows: BTreeMap::new(),
+            digests: BTreeMap::new(),
             probed,
             copy: None,
             restore,

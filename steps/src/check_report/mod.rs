@@ -50,7 +50,7 @@ pub struct Expected {
     /// The mode, or the modes one of which it was written in, such as `apply`. Default: any.
     #[serde(default)]
     pub mode: Option<OneOrMany<String>>,
-    /// What its fields say, by name (`Bucket`) or, of JSON, by pointer (`/inputs/environment`).
+    /// What its fields say, by name (`Bucket`) or, of JSON, by pointer (`/inputs/environment`). An item of a list is known by its `id`: `/steps/wipe/status`.
     #[serde(default)]
     pub fields: BTreeMap<String, Text>,
     /// What its fields must not say, by name or pointer, so that it is not about the same thing. They have to be there.

@@ -62,15 +62,17 @@ impl Reading {
     fn json(&mut self, value: &Value, pointer: &mut String) {
         match value {
             Value::Object(map) => {
-                for (name, below) in map {
-                    let length = pointer.len();
-                    pointer.push('/');
-                    pointer.push_str(&name.replace('~', "~0").replace('/', "~1"));
-                    self.json(below, pointer);
-                    pointer.truncate(length);
+                for (name, value) in map {
+                    self.below(name, value, pointer);
                 }
             }
-            Value::Array(_) => {}
+            Value::Array(items) => {
+                // What has an id is known by it, wherever it stands in its list.
+                for item in items {
+                    let Some(id) = item.get("id").and_then(Value::as_str) else { continue };
+                    self.below(id, item, pointer);
+                }
+            }
             leaf => {
                 let text = crate::text::of_value(leaf);
                 if let Some(name) = pointer.strip_prefix('/').filter(|name| !name.contains('/')) {
@@ -79,6 +81,14 @@ impl Reading {
                 self.fields.insert(pointer.clone(), text);
             }
         }
+    }
+
+    fn below(&mut self, name: &str, value: &Value, pointer: &mut String) {
+        let length = pointer.len();
+        pointer.push('/');
+        pointer.push_str(&name.replace('~', "~0").replace('/', "~1"));
+        self.json(value, pointer);
+        pointer.truncate(length);
     }
 
     fn field(&mut self, line: &str) {

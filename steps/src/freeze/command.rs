@@ -58,7 +58,10 @@ impl CommandWay {
         let argv: Vec<String> = argv.iter().map(|word| word.0.clone()).collect();
         // Reading changes nothing, so that it may be cut off.
         let if_orphaned = if original.is_some() { IfOrphaned::Await } else { IfOrphaned::End };
-        let process = Process { env, timeout: Some(self.timeout.0), if_orphaned, ..Process::new(&argv) };
+        // It is read again and again; what it prints is the value, which is told where it matters.
+        let quiet = original.is_none();
+        let process =
+            Process { env, timeout: Some(self.timeout.0), quiet, if_orphaned, ..Process::new(&argv) };
         // A change that was begun is finished; the time-out bounds it.
         let finished = process.run(&cx.engine, &CancellationToken::new()).await?;
         let how = match finished.ended {

@@ -10,10 +10,10 @@ use crate::connections::redis::{Redis, failed};
 
 /// How many keys there are, by the number of the database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Keyspace(pub(super) BTreeMap<i64, u64>);
+pub(crate) struct Keyspace(pub(super) BTreeMap<i64, u64>);
 
 impl Keyspace {
-    pub(super) async fn count(redis: &Redis, scope: Scope) -> Result<Self, StepError> {
+    pub(crate) async fn count(redis: &Redis, scope: Scope) -> Result<Self, StepError> {
         let what = "counting keys";
         let unread = |error: redis::ParsingError| failed(what, &error.into());
         match scope {
@@ -52,11 +52,11 @@ impl Keyspace {
         self.without_empty()
     }
 
-    pub(super) fn sum(&self) -> u64 {
+    pub(crate) fn sum(&self) -> u64 {
         self.0.values().sum()
     }
 
-    pub(super) fn named(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn named(&self) -> BTreeMap<String, u64> {
         self.0.iter().map(|(number, keys)| (number.to_string(), *keys)).collect()
     }
 }

@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) use self::keyspace::Keyspace;
 use self::work::Work;
 use crate::kind::{Context, End, Step, would};
 

@@ -50,6 +50,10 @@ pub struct SqlReset {
     /// What must be there before. When it is not, nothing is dropped.
     #[serde(default)]
     pub expect_before: Wanted,
+    /// The id of a step `backup` of this run. When any table of the schema holds other rows than when that step counted them, nothing is dropped: it is
+    /// looked at in the transaction that drops them, when nobody else can write any more. PostgreSQL only.
+    #[serde(default)]
+    pub unchanged_since: Option<String>,
     /// What must be there after. When it is not, the reset fails, and is rolled back where the database can.
     #[serde(default)]
     pub expect: Wanted,
@@ -58,6 +62,12 @@ pub struct SqlReset {
 /// What was reset.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ResetOutputs {
+    /// How many tables were dropped.
+    #[serde(default)]
+    pub dropped_tables: u64,
+    /// How many rows were in them.
+    #[serde(default)]
+    pub dropped_rows: u64,
     /// What was there before.
     pub before: Survey,
     /// What is there after.

@@ -11,6 +11,7 @@ use super::bound::{Bound, bound};
 use super::files::File;
 use super::survey::Survey;
 use super::{ResetOutputs, SqlReset, files, mysql, postgres, sqlite};
+use crate::backup::Contents;
 use crate::connections::sql::sqlite::schema_change;
 use crate::connections::sql::{Begin, Database, Dialect, Failure, Session};
 use crate::had;
@@ -31,6 +32,11 @@ impl<'a> Work<'a> {
         let database = cx.resources.connection::<Database>(&step.connection)?;
         if step.schema.is_some() && database.dialect() != Dialect::Postgres {
             return Err(StepError::invalid("`schema` is for PostgreSQL: elsewhere it is the whole database"));
+        }
+        if step.unchanged_since.is_some() && database.dialect() != Dialect::Postgres {
+            return Err(StepError::invalid(
+                "`unchanged_since` is for PostgreSQL, of which `backup` makes backups",
+            ));
         }
         if step.files.0.is_empty() {
             return Err(StepError::invalid("`files` is empty"));
@@ -102,7 +108,13 @@ impl<'a> Work<'a> {
     }
 
     fn outputs(&self, before: Survey, after: Survey) -> ResetOutputs {
-        ResetOutputs { before, after, files: self.files.iter().map(|file| file.outputs.clone()).collect() }
+        ResetOutputs {
+            dropped_tables: before.tables.len() as u64,
+            dropped_rows: before.rows,
+            before,
+            after,
+            files: self.files.iter().map(|file| file.outputs.clone()).collect(),
+        }
     }
 
     /// In one transaction, which is announced when all is done but the commit.
@@ -155,6 +167,10 @@ impl<'a> Work<'a> {
         }
         session.begin(Begin::Write).await?;
         postgres::lock(&mut *session, self.schema()).await?;
+        if let Some(step) = &self.step.unchanged_since {
+            let then = Contents::found_by(step, self.cx).await?;
+            then.judge(&mut *session, Some(self.schema())).await?;
+        }
         let before = self.before(&mut *session).await?;
         postgres::clear(&mut *session, self.schema()).await?;
         self.run_files(&mut *session).await?;

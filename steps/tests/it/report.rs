@@ -57,8 +57,12 @@ async fn freeze(bench: &Bench) {
 async fn confirm(bench: &Bench) {
     start(bench, "confirm").await;
     let step = "confirm".to_owned();
-    let question =
-        Question::Phrase { message: "Delete?".to_owned(), phrase: "RESET".to_owned(), facts: Vec::new() };
+    let question = Question::Phrase {
+        message: "Delete?".to_owned(),
+        phrase: "RESET".to_owned(),
+        terminal: false,
+        facts: Vec::new(),
+    };
     bench.record(EventKind::Asked { step: step.clone(), question }).await;
     bench.record(EventKind::Answered { step, answer: answer("RESET") }).await;
     bench.record(EventKind::StepStarted { step: "confirm".to_owned(), attempt: 2 }).await;

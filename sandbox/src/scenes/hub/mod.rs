@@ -19,6 +19,10 @@ Examples:
 /// What is in the database in the beginning, as SQL.
 pub const PRODUCTION: &str = include_str!("production.sql");
 
+/// Prints which Redis a hub uses, by what its REDIS_URL leads to.
+const CACHE: &str = r#"ask() { redis-cli --no-auth-warning -u "$REDIS_URL" "$@"; }
+echo "$(ask info server | sed -n 's/^run_id:\([0-9a-f]*\).*/\1/p')/$(ask client info | sed -n 's/.* db=\([0-9]*\) .*/\1/p')""#;
+
 /// Start a ring hub with a PostgreSQL and a Redis full of data, and run COMMAND beside them.
 ///
 /// COMMAND gets, in its environment: SANDBOX_DIR, SANDBOX_CONTROL_URL, DATABASE_URL, REDIS_URL, HUB_API_URL, INSTANCE_DID,
@@ -34,6 +38,9 @@ pub struct Args {
     /// Let the hub serve its DID document too, which the real one does not
     #[arg(long)]
     did_document: bool,
+    /// The name of the hub's host, which its address and its DID hold
+    #[arg(long, default_value = "hub.example")]
+    host: String,
     #[command(flatten)]
     common: Common,
 }
@@ -59,8 +66,8 @@ async fn scene(args: &Args, stage: &Stage) -> anyhow::Result<Scene> {
     let variables = [
         ("DATABASE_URL", database.url().replacen("runbook@", &format!("runbook:{password}@"), 1)),
         ("REDIS_URL", cache.url()),
-        ("INSTANCE_DID", "did:web:hub.example".to_owned()),
-        ("RING_HUB_URL", "https://hub.example".to_owned()),
+        ("INSTANCE_DID", format!("did:web:{}", args.host)),
+        ("RING_HUB_URL", format!("https://{}", args.host)),
         ("ROOT_RING_SLUG", "spool".to_owned()),
         ("RING_HUB_PRIVATE_KEY", Key::drawn()?),
     ];
@@ -117,6 +124,7 @@ fn write_inputs(stage: &Stage, environment: &Environment) -> anyhow::Result<()> 
         "test_did": did,
         "service_command": sandbox("inside", &["hub-api"]),
         "query_command": ["sh", "-c", "psql --no-psqlrc --tuples-only --no-align --dbname=\"$DATABASE_URL\" --command=\"$0\""],
+        "cache_command": ["sh", "-c", CACHE],
         "status_command": sandbox("status", &["hub-api"]),
         "stop_command": sandbox("stop", &["hub-api"]),
         "start_command": sandbox("start", &["hub-api"]),

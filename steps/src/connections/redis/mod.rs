@@ -120,7 +120,7 @@ impl ConnectionKind for RedisConnection {
     async fn identity(client: &Redis) -> Result<SystemIs, StepError> {
         Ok(SystemIs::There(match client.settings.identity {
             Identity::Address => format!("Redis at {}", client.place),
-            Identity::Server => match client.facts().await?.run_id {
+            Identity::Server => match client.run_id().await? {
                 Some(id) => format!("Redis server {id} at {}", client.place),
                 // Not everybody may ask for it.
                 None => format!("Redis at {}", client.place),
@@ -204,6 +204,11 @@ impl Redis {
     /// The number of the database.
     pub fn database(&self) -> i64 {
         self.database
+    }
+
+    /// What the server calls itself since it was started; none when the user may not ask.
+    pub async fn run_id(&self) -> Result<Option<String>, StepError> {
+        Ok(self.facts().await?.run_id)
     }
 
     /// Sends a command, once; the server's answer. `what` it is, as a lower-case fragment.
