@@ -20,6 +20,47 @@ fn frozen_by_command(seconds: u32, timeout: &str) -> Place {
     place
 }
 
+#[test]
+fn a_change_that_prints_comes_to_its_end_when_runbook_is_killed() {
+    for lines in [1, 4000] {
+        let place = Place::new();
+        place.write("value", "on\n");
+        // A little, and more than a pipe holds.
+        let apply = format!(
+            "echo half > value; echo x >> begun; sleep 2; for n in $(seq {lines}); do echo a line of forty characters and some $n; echo e >&2; done; echo off > value; echo x >> applied"
+        );
+        place.runbook(
+            "chatty",
+            &format!(
+                "steps:\n  - id: freeze\n    uses: freeze\n    with:\n      command:\n        target: switch\n        read: [cat, value]\n        apply: [bash, -c, '{apply}']\n        release: [sh, -c, 'echo on > value']\n        value: \"off\"\n        timeout: 1m\n"
+            ),
+        );
+        killed_once_there(&place, "chatty.yaml", "begun");
+        let ran = place.expect(6, &["cancel"]);
+        assert_eq!(
+            (place.text("applied"), place.text("value")),
+            ("x\n".to_owned(), "on\n".to_owned()),
+            "{}",
+            ran.err
+        );
+        assert!(ran.err.contains("back at its original value"), "{}", ran.err);
+        no_marks(&place);
+    }
+}
+
+#[test]
+fn resume_ends_what_left_the_group_of_a_command() {
+    let place = Place::new();
+    let script = "setsid -w sh -c \"echo x >> starts; test -e go || sleep 3; echo x >> effects\"";
+    place.runbook("stray", &format!("steps:\n{}", reads("stray", script)));
+    killed_once_there(&place, "stray.yaml", "starts");
+    place.write("go", "");
+    place.expect(0, &["resume"]);
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!((place.text("starts"), place.text("effects")), ("x\nx\n".to_owned(), "x\n".to_owned()));
+    no_marks(&place);
+}
+
 /// Runs the runbook until a file is there, and kills it.
 fn killed_once_there(place: &Place, runbook: &str, file: &str) {
     let started = place.start(&["exec", runbook]);

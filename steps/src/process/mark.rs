@@ -1,13 +1,14 @@
 //! The mark of a child process: a file that is there from before the start of the child until this program has seen its end. A
 //! mark that is found later belongs to a child that this program did not see the end of, because it was killed itself.
 //!
-//! The file is empty and locked, and the child inherits the lock, so that between the child's start and the record of its number
+//! The file holds the names of the pipes that the child writes to, and is locked, and the child inherits the lock, so that between the child's start and the record of its number
 //! there is no moment at which it could not be found. Its name says the rest: `PATIENCE.GRACE.NONCE`, and once the child is known
 //! `.PID.START.BOOT`; times in milliseconds. It is in a folder with the name of the step.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,7 @@ use runbook_engine::crash;
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use tokio::process::{Child, Command};
 
+use super::outlet::Outlet;
 use super::{IfOrphaned, Process, table};
 
 /// The lowest number under which a child gets the lock: scripts use the small ones for themselves.
@@ -125,19 +127,28 @@ impl Mark {
         self.folder.join(self.label.name())
     }
 
-    /// Starts the child, which inherits the lock, and lets go of the lock.
-    pub fn start(&mut self, command: &mut Command) -> io::Result<Child> {
+    /// Starts the child, which inherits the lock and the reading ends of these pipes, and lets go of the lock.
+    pub fn start(&mut self, command: &mut Command, outlets: &[Outlet]) -> io::Result<Child> {
+        let names = outlets.iter().map(Outlet::name).collect::<io::Result<Vec<_>>>()?;
+        fs::write(self.path(), names.join(" "))?;
         let started = {
             let _alone = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
             let lock = self.lock.take().ok_or(io::ErrorKind::InvalidInput)?;
-            let inherited = fcntl_dupfd_cloexec(&lock, LOWEST)?;
-            fcntl_setfd(&inherited, FdFlags::empty())?;
-            command.spawn()
+            let ends = outlets.iter().map(Outlet::reader).chain([lock.as_fd()]);
+            let inherited = ends.map(inherited).collect::<io::Result<Vec<_>>>()?;
+            let started = command.spawn();
+            drop(inherited);
+            started
         };
         let child = started?;
         crash::point("process: not marked yet");
         self.record(&child);
         Ok(child)
+    }
+
+    /// The file, by which those that hold its lock are found.
+    pub fn file(&self) -> Option<Metadata> {
+        fs::metadata(self.path()).ok()
     }
 
     /// Writes down which process it is. Where that is not known, the lock has to do.
@@ -157,6 +168,13 @@ impl Mark {
         // One that stays is removed when the step is entered again.
         let _ = fs::remove_file(self.path());
     }
+}
+
+/// A copy that children of this program get.
+fn inherited(end: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let copy = fcntl_dupfd_cloexec(end, LOWEST)?;
+    fcntl_setfd(&copy, FdFlags::empty())?;
+    Ok(copy)
 }
 
 impl Drop for Mark {

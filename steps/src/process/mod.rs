@@ -1,7 +1,9 @@
-//! Runs a child process: never through a shell, in its own process group, bounded in time and in what is kept of its output.
+//! Runs a child process: never through a shell, in its own process group, bounded in time and in what is kept of its output. It goes on to its
+//! end when this program is killed, until whoever comes next ends it or waits for it.
 
 mod mark;
 mod orphan;
+mod outlet;
 mod output;
 mod table;
 
@@ -14,14 +16,17 @@ use std::time::{Duration, Instant};
 use runbook_engine::crash;
 use runbook_engine::error::StepError;
 use runbook_engine::step::StepContext;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
+use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use self::mark::Mark;
 pub use self::orphan::end_orphans;
-use self::output::{Hear, Listener, Tail, pump};
-pub use self::output::{KEPT, Kept};
+use self::outlet::Outlet;
+pub use self::output::{Hear, KEPT, Kept};
+use self::output::{Listener, Tail, pump};
+use self::table::Family;
 
 /// How long the streams are read after the process has ended: a grandchild may hold them open for ever.
 const LINGER: Duration = Duration::from_millis(500);
@@ -123,11 +128,11 @@ impl Process {
     ) -> Result<Finished, StepError> {
         let folder = orphan::folder(&cx.scratch, &cx.step);
         orphan::settle(&folder, &cx.live, &cx.stop).await?;
-        let (mut child, mark) = self.start(&folder)?;
+        // What is only heard may be cut off when nobody hears it any more.
+        let Started { mut child, mark, stdout, stderr } = self.start(&folder, hear.is_none())?;
         let begun = Instant::now();
-        let mut group = Group::of(&child);
+        let mut group = Group::of(&child, &mark);
         let (mut out, mut err) = (Tail::default(), Tail::default());
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let (status, ended) = {
             let reading = async {
                 let said = || if self.quiet { Listener::Nobody } else { Listener::Live };
@@ -158,13 +163,19 @@ impl Process {
         Ok(Finished { status, ended, stdout, stderr, took: begun.elapsed() })
     }
 
-    fn start(&self, marks: &Path) -> Result<(Child, Mark), StepError> {
+    fn start(&self, marks: &Path, outlive: bool) -> Result<Started, StepError> {
         let Some((program, arguments)) = self.argv.split_first() else {
             return Err(StepError::invalid("argv is empty"));
         };
         let mut command = Command::new(program);
         command.args(arguments).envs(&self.env).process_group(0);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let no_pipe = |error: io::Error| {
+            StepError::transient(format!("`{program}` was not started: no pipe can be made"))
+                .with_source(&error)
+        };
+        let outlets = [Outlet::new().map_err(no_pipe)?, Outlet::new().map_err(no_pipe)?];
+        let [out, err] = outlets.each_ref().map(Outlet::writer);
+        command.stdin(Stdio::null()).stdout(out.map_err(no_pipe)?).stderr(err.map_err(no_pipe)?);
         if let Some(cwd) = &self.cwd {
             command.current_dir(cwd);
         }
@@ -172,10 +183,13 @@ impl Process {
             let message = format!("`{program}` was not started: its mark in {} failed", marks.display());
             StepError::transient(message).with_source(&error)
         })?;
-        match mark.start(&mut command) {
+        match mark.start(&mut command, if outlive { &outlets } else { &[] }) {
             Ok(child) => {
                 crash::point("process: started");
-                Ok((child, mark))
+                // The ends that it holds for the child would keep the pipes open.
+                drop(command);
+                let [stdout, stderr] = outlets.map(|outlet| outlet.into_receiver().ok());
+                Ok(Started { child, mark, stdout, stderr })
             }
             Err(error) => {
                 mark.remove();
@@ -258,18 +272,26 @@ impl Finished {
     }
 }
 
-/// The process group of a child, killed when this is dropped.
-struct Group(Option<Pid>);
+/// A child that was started, and what it writes to.
+struct Started {
+    child: Child,
+    mark: Mark,
+    stdout: Option<Receiver>,
+    stderr: Option<Receiver>,
+}
+
+/// A child with its group and its strays, killed when this is dropped.
+struct Group(Option<Family>);
 
 impl Group {
-    fn of(child: &Child) -> Self {
-        Self(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw))
+    fn of(child: &Child, mark: &Mark) -> Self {
+        let pid = child.id().and_then(|id| i32::try_from(id).ok());
+        Self(pid.map(|pid| Family::of(pid, mark.file())))
     }
 
-    fn signal(&self, signal: Signal) {
-        if let Some(pid) = self.0 {
-            // Nobody left is as good as done.
-            let _ = kill_process_group(pid, signal);
+    fn signal(&mut self, signal: Signal) {
+        if let Some(family) = &mut self.0 {
+            family.signal(signal);
         }
     }
 

@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::mark::Label;
-use super::table::{self, Seen};
+use super::outlet;
+use super::table::{self, Family, Seen};
 
 /// How often one that still runs is looked at.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -154,9 +155,15 @@ impl Orphan {
             let most = Time::from_secs(left.as_secs() + 1);
             live.say(&format!("{} still runs: waiting for its end, at most {most}", self.what()));
         }
+        // Nobody else takes out what it writes, and it must not wait for that.
+        let outlets = self.outlets();
+        let is_over = || {
+            outlet::drain(&outlets);
+            self.is_over()
+        };
         tokio::select! {
             biased;
-            over = within(left, || self.is_over()) => {
+            over = within(left, is_over) => {
                 if over {
                     self.forget();
                 }
@@ -166,17 +173,18 @@ impl Orphan {
         }
     }
 
-    /// Ends it with its group, TERM, grace, KILL, and waits until it is gone.
+    /// Ends it with its group and its strays, TERM, grace, KILL, and waits until it is gone.
     async fn end(&self, live: &Live) -> Result<(), StepError> {
         let what = self.what();
         let gone = match self.look() {
             Left::Nothing => true,
             Left::Child(child) => {
                 live.say(&format!("{what} still runs: ending it"));
-                child.signal_group(Signal::TERM);
+                let mut family = self.family(&child);
+                family.signal(Signal::TERM);
                 within(self.label.grace, || !child.still_runs()).await;
-                child.signal_group(Signal::KILL);
-                within(FIRM, || child.group_size() == 0).await
+                family.signal(Signal::KILL);
+                within(FIRM, || child.group_size() == 0 && family.strays_are_gone()).await
             }
             Left::Hidden => {
                 live.say(&format!("{what} may still run: waiting for its end"));
@@ -198,6 +206,16 @@ impl Orphan {
                 self.path.display()
             ),
         }))
+    }
+
+    fn family(&self, child: &Seen) -> Family {
+        Family::of(child.pid, fs::metadata(&self.path).ok())
+    }
+
+    /// The pipes that it writes to.
+    fn outlets(&self) -> Vec<File> {
+        let Left::Child(child) = self.look() else { return Vec::new() };
+        outlet::of(&self.family(&child).members(), &fs::read_to_string(&self.path).unwrap_or_default())
     }
 
     /// What it is, for people.
@@ -265,7 +283,7 @@ mod tests {
             let mut command = Command::new("sh");
             command.args(["-c", script]).current_dir(self.folder.path());
             command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null());
-            Mark::new(&self.marks(), process).unwrap().start(&mut command).unwrap()
+            Mark::new(&self.marks(), process).unwrap().start(&mut command, &[]).unwrap()
         }
 
         /// The same, by a process that was killed before it could write down which child it is.
@@ -314,6 +332,16 @@ mod tests {
         let server = place.written("server").await;
         place.settle().await.unwrap();
         assert!(!runs(pid(&child)) && !runs(server) && place.names().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_left_its_group_is_ended_too() {
+        let place = Place::new();
+        let script = "setsid -w sh -c 'echo $$ > stray; sleep 60; true'; true";
+        let child = place.start(script, &process(IfOrphaned::End));
+        let stray = place.written("stray").await;
+        place.settle().await.unwrap();
+        assert!(!runs(pid(&child)) && !runs(stray) && place.names().is_empty());
     }
 
     #[tokio::test]
@@ -379,7 +407,7 @@ mod tests {
         let stopped = settle(&place.marks(), &place.live.step("step"), &stop).await;
         assert_eq!(stopped, Err(StepError::interrupted()));
         assert!(runs(pid(&child)) && place.names().len() == 1);
-        table::process(pid(&child)).unwrap().signal_group(Signal::KILL);
+        Family::of(pid(&child), None).signal(Signal::KILL);
     }
 
     #[tokio::test]
@@ -405,7 +433,7 @@ mod tests {
         fs::write(place.marks().join(other_boot), "").unwrap();
         place.settle().await.unwrap();
         assert!(runs(pid(&child)) && place.names().is_empty());
-        table::process(pid(&child)).unwrap().signal_group(Signal::KILL);
+        Family::of(pid(&child), None).signal(Signal::KILL);
     }
 
     #[tokio::test]
@@ -429,7 +457,7 @@ mod tests {
         let place = Place::new();
         let mut mark = Mark::new(&place.marks(), &process(IfOrphaned::End)).unwrap();
         let mut command = Command::new("sleep");
-        let child = mark.start(command.arg("60").process_group(0)).unwrap();
+        let child = mark.start(command.arg("60").process_group(0), &[]).unwrap();
         place.settle().await.unwrap();
         assert!(runs(pid(&child)) && place.names().len() == 1);
         drop(mark);

@@ -64,7 +64,7 @@ impl Tail {
 }
 
 /// Takes pieces of a stream, as they come.
-pub(super) type Hear<'a> = &'a mut (dyn FnMut(&[u8]) + Send);
+pub type Hear<'a> = &'a mut (dyn FnMut(&[u8]) + Send);
 
 /// Who is told what comes, as it comes.
 pub(super) enum Listener<'a> {

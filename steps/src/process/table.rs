@@ -1,10 +1,11 @@
 //! The processes of this machine, as `/proc` shows them.
 
+use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
 
 /// A process as it was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +18,71 @@ pub(super) struct Seen {
     pub name: String,
     /// Whether it ran. One that has ended and that nobody has waited for does not.
     pub runs: bool,
+    parent: i32,
     group: i32,
     session: i32,
+}
+
+/// What comes from a child: its group, and the strays, which left the group (`setsid` does that) and are found because they descend from it or
+/// hold its mark.
+pub(super) struct Family {
+    head: i32,
+    mark: Option<Metadata>,
+    strays: Vec<Seen>,
+}
+
+impl Family {
+    /// The family of a child that leads its group, and its mark.
+    pub fn of(head: i32, mark: Option<Metadata>) -> Self {
+        Self { head, mark, strays: Vec::new() }
+    }
+
+    /// Sends a signal to all of it. A stray that was found stays known, because it is no descendant any more when its parent has ended.
+    pub fn signal(&mut self, signal: Signal) {
+        let new: Vec<Seen> = self.found().into_iter().filter(|one| !self.strays.contains(one)).collect();
+        self.strays.extend(new);
+        // Nobody left is as good as done.
+        if let Some(group) = signalled(self.head) {
+            let _ = kill_process_group(group, signal);
+        }
+        for stray in self.strays.iter().filter(|stray| stray.still_runs()) {
+            if let Some(pid) = signalled(stray.pid) {
+                let _ = kill_process(pid, signal);
+            }
+        }
+    }
+
+    /// Whether no stray that is known runs any more.
+    pub fn strays_are_gone(&self) -> bool {
+        !self.strays.iter().any(Seen::still_runs)
+    }
+
+    /// Everything of it that runs now.
+    pub fn members(&self) -> Vec<Seen> {
+        let all = all().unwrap_or_default();
+        let mut members: BTreeSet<i32> =
+            all.iter().filter(|one| one.group == self.head || self.marked(one)).map(|one| one.pid).collect();
+        members.insert(self.head);
+        loop {
+            let known = members.len();
+            members.extend(
+                all.iter().filter(|one| members.contains(&one.parent)).map(|one| one.pid).collect::<Vec<_>>(),
+            );
+            if members.len() == known {
+                break;
+            }
+        }
+        let ours = |one: &Seen| one.runs && members.contains(&one.pid) && signalled(one.pid).is_some();
+        all.into_iter().filter(ours).collect()
+    }
+
+    fn marked(&self, one: &Seen) -> bool {
+        signalled(one.pid).is_some() && self.mark.as_ref().is_some_and(|mark| one.has_open(mark))
+    }
+
+    fn found(&self) -> Vec<Seen> {
+        self.members().into_iter().filter(|one| one.group != self.head).collect()
+    }
 }
 
 impl Seen {
@@ -39,16 +103,6 @@ impl Seen {
             return 0;
         }
         all().unwrap_or_default().iter().filter(|one| one.group == self.pid && one.runs).count()
-    }
-
-    /// Sends a signal to its group, if there is one left.
-    pub fn signal_group(&self, signal: Signal) {
-        if self.group_size() > 0
-            && let Some(group) = signalled(self.pid)
-        {
-            // Whether it worked is seen by what still runs.
-            let _ = kill_process_group(group, signal);
-        }
     }
 
     /// Whether it has this file open; false where that may not be looked at.
@@ -102,6 +156,7 @@ fn parse(stat: &str) -> Option<Seen> {
         name: name.to_owned(),
         // The first thread may have ended before the others.
         runs: !ended || threads > 1,
+        parent: number(1)?,
         group: number(2)?,
         session: number(3)?,
     })

@@ -113,6 +113,20 @@ async fn a_timeout_ends_the_whole_group_even_when_it_ignores_term() {
 }
 
 #[tokio::test]
+async fn a_timeout_ends_what_left_the_group_too() {
+    let driven = driven();
+    let pid = driven.path("pid");
+    let script = format!("setsid -w sh -c 'echo $$ > {}; sleep 100; true'; true", pid.display());
+    driven
+        .create("r", vec![step("x", "command", shell(&script, json!({"timeout": "2s", "grace": "200ms"})))])
+        .await;
+    let finish = driven.drive("r", Purpose::GoOn).await.unwrap();
+    assert!(matches!(finish, Finish::Waiting(..)), "{finish:?}");
+    assert_ne!(text(&pid), "");
+    until(|| !alive(&pid)).await;
+}
+
+#[tokio::test]
 async fn stopping_the_run_ends_the_program_gently_and_it_runs_again_when_it_may() {
     let driven = driven();
     let script = format!(
