@@ -133,11 +133,24 @@ fn enter(folder: &str, needs: Needs) -> Outcome<()> {
         Err(error) => {
             let lines = vec![
                 format!("{folder}: {error}"),
-                "relative paths would mean something else here".to_owned(),
+                "relative paths and programs of the runbook are not looked for elsewhere: what needs one fails".to_owned(),
             ];
-            complain(needs, Exit::Usage, "the folder that the run was started in can not be entered", lines)
+            complain(needs, Exit::Usage, "the folder that the run was started in can not be entered", lines)?;
+            leave_every_folder()
         }
     }
+}
+
+/// A folder of the system in which there is nothing that a relative path could mean, and in which nothing can be made.
+const NOWHERE: &str = "/proc/self/fdinfo";
+
+/// Works from here on where relative paths lead to nothing, rather than to what happens to have their name here.
+fn leave_every_folder() -> Outcome<()> {
+    std::env::set_current_dir(NOWHERE).map_err(|error| {
+        let message = format!("{NOWHERE} can not be entered: {error}");
+        Failure::new(Exit::Usage, message)
+            .help("nothing was done; relative paths would mean something else here")
+    })
 }
 
 /// Fails, or only warns.

@@ -1,6 +1,6 @@
 //! What a run holds: said by every command, and put back whatever happened to the process.
 
-use crate::place::{Place, reads};
+use crate::place::{Place, finished, reads};
 
 const ORIGINAL: &str = "# limits\nMAX_MB=25 \nOTHER=x\n";
 
@@ -65,6 +65,39 @@ fn what_somebody_else_changed_is_left_alone_and_cancel_fails() {
     let runs = place.expect(0, &["runs"]);
     assert!(runs.out.contains(" cancelled! ") && runs.err.contains("NOT back"), "{}{}", runs.err, runs.out);
     assert!(place.json(&["runs"])[0]["left"].as_str().unwrap().contains("somebody else to 77"));
+}
+
+#[test]
+fn a_relative_release_is_never_looked_for_in_another_folder() {
+    let place = Place::new();
+    for folder in ["a", "b"] {
+        std::fs::create_dir(place.path(folder)).unwrap();
+    }
+    place.write("value", "on\n");
+    let value = place.path("value").display().to_string();
+    place.write(
+        "a/hold.yaml",
+        &format!(
+            "runbook: hold\ndescription: A test.\nsteps:\n  - id: freeze\n    uses: freeze\n    with:\n      command:\n        target: switch\n        read: [cat, {value}]\n        apply: [sh, -c, 'echo off > {value}']\n        release: [sh, ./release.sh]\n        value: \"off\"\n  - {{ id: fails, uses: command, with: {{ argv: [\"false\"] }} }}\n"
+        )
+    );
+    let script = |by: &str| format!("echo {by} > {}; echo on > {value}\n", place.path("by").display());
+    place.write("a/release.sh", &script("a"));
+    place.write("b/release.sh", &script("b"));
+    let within = |folder: &str, args: &[&str]| {
+        finished(place.command(args).current_dir(place.path(folder)).output().unwrap())
+    };
+    let ran = within("a", &["exec", "hold.yaml"]);
+    assert_eq!((ran.code, place.text("value").as_str()), (4, "off\n"), "{}", ran.err);
+    std::fs::rename(place.path("a"), place.path("gone")).unwrap();
+    let ran = within("b", &["cancel"]);
+    assert_eq!((ran.code, place.text("value").as_str()), (4, "off\n"), "{}", ran.err);
+    assert!(ran.err.contains("can not be entered") && ran.err.contains("HELD"), "{}", ran.err);
+    assert_eq!(place.text("by"), "");
+    std::fs::rename(place.path("gone"), place.path("a")).unwrap();
+    let ran = within("b", &["cancel"]);
+    assert_eq!((ran.code, place.text("value").as_str()), (6, "on\n"), "{}", ran.err);
+    assert_eq!(place.text("by"), "a\n");
 }
 
 #[test]
