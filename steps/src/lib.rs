@@ -27,6 +27,7 @@ pub mod freeze;
 pub mod generate_secret;
 mod had;
 pub mod http;
+mod in_flight;
 pub mod key_difference;
 pub mod keygen;
 pub mod keyset;

@@ -34,7 +34,7 @@ fn make() -> Box<dyn World> {
     );
     let text = format!(
         r#"connections:
-  api: {{ type: http, url: "{}" }}
+  api: {{ type: http, url: "{}", timeout: 3s }}
 lock: freezes
 steps:
   - id: by_file
@@ -60,6 +60,7 @@ steps:
         apply: {{ path: /value, json: {{ max: $VALUE }} }}
         release: {{ path: /value, json: {{ max: $ORIGINAL }} }}
         value: 0
+      settle: 3s
   - id: to_the_end
     uses: freeze
     with:

@@ -22,7 +22,7 @@ fn make() -> Box<dyn World> {
     place.write("secret", SECRET);
     let text = format!(
         r#"connections:
-  api: {{ type: http, url: "{url}" }}
+  api: {{ type: http, url: "{url}", timeout: 3s }}
 secrets:
   hook: {{ file: secret }}
 limits: {{ max_items: 5 }}

@@ -91,6 +91,11 @@ impl Http {
         &self.endpoint.base
     }
 
+    /// How long one request may take.
+    pub fn timeout(&self) -> std::time::Duration {
+        self.endpoint.timeout
+    }
+
     /// A request below the base URL with the connection's headers and timeout. `path` is relative, starts with `/`, and may
     /// carry a query; an error of kind invalid when it would leave the base URL.
     pub fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, StepError> {
@@ -122,6 +127,7 @@ pub fn http_of(resources: &Resources, name: &str) -> Result<Arc<Http>, StepError
 pub(super) struct Endpoint {
     client: reqwest::Client,
     base: Url,
+    timeout: std::time::Duration,
 }
 
 impl fmt::Debug for Endpoint {
@@ -146,7 +152,7 @@ impl Endpoint {
             .user_agent(concat!("runbook/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| StepError::invalid("no HTTP client can be made").with_source(&error))?;
-        Ok(Self { client, base })
+        Ok(Self { client, base, timeout: timeout.0 })
     }
 
     pub(super) fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, StepError> {

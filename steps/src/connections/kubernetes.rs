@@ -113,14 +113,18 @@ impl Kubernetes {
         self.client.get_or_try_init(|| self.make()).await
     }
 
+    /// How long one request may take.
+    pub fn timeout(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.settings.timeout.as_millis())
+    }
+
     /// What a request comes to, within the connection's time.
     pub async fn in_time<T>(
         &self,
         what: &str,
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, StepError> {
-        let time = std::time::Duration::from_millis(self.settings.timeout.as_millis());
-        match tokio::time::timeout(time, request).await {
+        match tokio::time::timeout(self.timeout(), request).await {
             Ok(answer) => answer.map_err(|error| failed(what, &error)),
             Err(_) => Err(StepError::transient(format!("{what}: no answer in time")).unknown()),
         }

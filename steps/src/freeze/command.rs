@@ -12,24 +12,25 @@ use tokio_util::sync::CancellationToken;
 
 use super::way::Way;
 use crate::kind::Context;
-use crate::process::{Ended, IfOrphaned, Kept, Process};
+use crate::process::{Ended, Hear, IfOrphaned, KEPT, Process};
 use crate::text::Text;
 
 /// Commands that read, apply and release a value. Each gets the variable `RUNBOOK_VALUE`, the value that freezes; `apply` and
 /// `release` also get `RUNBOOK_ORIGINAL`, the value that was read first. Both of these may be run twice, but never beside each other:
-/// one that outlives a runbook that was killed is waited for, and ended when its `timeout` is over.
+/// one that outlives a runbook that was killed is waited for, and ended when its `timeout` is over. A value that holds a secret, or that is
+/// no text, is refused: it could not be put back as it was.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommandWay {
     /// A name for what is frozen, the same in every runbook that freezes it.
     target: String,
-    /// Prints the present value. Spaces and line breaks around it do not count.
+    /// Prints the present value, and nothing else to its standard output, which nobody sees. Spaces and line breaks around it do not count.
     #[schemars(length(min = 1))]
     read: Vec<Text>,
     /// Puts the value that freezes there. It ends when the value is in force.
     #[schemars(length(min = 1))]
     apply: Vec<Text>,
-    /// Puts the original value back. It ends when the value is in force.
+    /// Puts the original value back. It ends when the value is in force. It runs too when `apply` was cut off before the value changed.
     #[schemars(length(min = 1))]
     release: Vec<Text>,
     /// The value that freezes, as `read` prints it.
@@ -50,7 +51,8 @@ impl CommandWay {
         what: &str,
         argv: &[Text],
         original: Option<&Value>,
-    ) -> Result<Kept, StepError> {
+        hear: Option<Hear<'_>>,
+    ) -> Result<(), StepError> {
         let mut env = BTreeMap::from([("RUNBOOK_VALUE".to_owned(), self.value.0.clone())]);
         if let Some(original) = original {
             env.insert("RUNBOOK_ORIGINAL".to_owned(), self.text(original));
@@ -63,9 +65,13 @@ impl CommandWay {
         let process =
             Process { env, timeout: Some(self.timeout.0), quiet, if_orphaned, ..Process::new(&argv) };
         // A change that was begun is finished; the time-out bounds it.
-        let finished = process.run(&cx.engine, &CancellationToken::new()).await?;
+        let stop = CancellationToken::new();
+        let finished = match hear {
+            Some(hear) => process.run_hearing(&cx.engine, &stop, hear).await?,
+            None => process.run(&cx.engine, &stop).await?,
+        };
         let how = match finished.ended {
-            Ended::Exited if finished.code() == Some(0) => return Ok(finished.stdout),
+            Ended::Exited if finished.code() == Some(0) => return Ok(()),
             Ended::TimedOut => format!("did not end within {}", self.timeout),
             Ended::Exited | Ended::Stopped => finished.how(),
         };
@@ -90,13 +96,26 @@ impl Way for CommandWay {
     }
 
     async fn read(&self, cx: &Context) -> Result<Value, StepError> {
-        let kept = self.command(cx, "read", &self.read, None).await?;
-        let text = kept.text.trim();
-        if text.is_empty() || kept.cut {
-            let what = if kept.cut { "more than 64 KiB" } else { "nothing" };
-            return Err(StepError::refused(format!("{}: the read command printed {what}", self.target)));
+        // As it is, byte for byte: what is shown and recorded of a process is without secrets, and would put back another value.
+        let mut printed = Vec::new();
+        let mut hear = |bytes: &[u8]| {
+            let room = (KEPT + 1).saturating_sub(printed.len());
+            printed.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        };
+        self.command(cx, "read", &self.read, None, Some(&mut hear)).await?;
+        let refused =
+            |what: &str| StepError::refused(format!("{}: the read command printed {what}", self.target));
+        if printed.len() > KEPT {
+            return Err(refused("more than 64 KiB"));
         }
-        Ok(Value::from(text))
+        let Ok(text) = std::str::from_utf8(&printed) else {
+            return Err(refused("bytes that are not UTF-8 text, which could not be put back as they are"));
+        };
+        match text.trim() {
+            "" => Err(refused("nothing")),
+            text if text.contains('\0') => Err(refused("a NUL byte, which no command can be given")),
+            text => Ok(Value::from(text)),
+        }
     }
 
     fn text(&self, present: &Value) -> String {
@@ -108,10 +127,15 @@ impl Way for CommandWay {
     }
 
     async fn apply(&self, cx: &Context, original: &Value) -> Result<(), StepError> {
-        self.command(cx, "apply", &self.apply, Some(original)).await.map(drop)
+        self.command(cx, "apply", &self.apply, Some(original), None).await
     }
 
     async fn put_back(&self, cx: &Context, original: &Value) -> Result<(), StepError> {
-        self.command(cx, "release", &self.release, Some(original)).await.map(drop)
+        self.command(cx, "release", &self.release, Some(original), None).await
+    }
+
+    async fn insist(&self, cx: &Context, original: &Value) -> Result<(), StepError> {
+        // What `apply` does besides the value may have been done.
+        self.put_back(cx, original).await
     }
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::attributes;
 use super::env_line::{self, Line, LineError};
 use super::way::{Side, Way};
 use crate::kind::Context;
@@ -32,7 +33,8 @@ const LOCK_WAIT: StdDuration = StdDuration::from_secs(10);
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnvFile {
-    /// The file. It must exist; symbolic links are followed.
+    /// The file. It must exist and have one name only: symbolic links are followed, and one with several hard links is refused. Its owner, mode,
+    /// access lists and extended attributes stay.
     path: PathBuf,
     /// The variable. It may be absent from the file (it is taken out again afterwards), but must not be there twice.
     variable: String,
@@ -130,6 +132,15 @@ impl Way for EnvFileWay {
 
     async fn possible(&self, _: &Context, original: &Value) -> Result<(), StepError> {
         let EnvFile { variable, value, .. } = &self.config;
+        let path = self.path.display();
+        let links = fs::metadata(&self.path).map_or(1, |about| about.nlink());
+        if links > 1 {
+            let message = format!(
+                "{path} has {links} names (hard links): its content is replaced at once, which only this name would get"
+            );
+            let help = "nothing was changed; make it a file of its own (cp FILE NEW && mv NEW FILE), or name one that is";
+            return Err(StepError::gate(message).with_help(help));
+        }
         if let Some(restart) = &self.config.restart {
             let program = restart.argv.first().map_or("", |program| program.as_str());
             if !can_start(program) {
@@ -283,7 +294,7 @@ async fn locked(folder: &Path) -> Result<File, StepError> {
     }
 }
 
-/// Replaces the file's content at once and durably; mode and owner stay.
+/// Replaces the file's content at once and durably; mode, owner, access lists and other extended attributes stay.
 fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -303,6 +314,7 @@ fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
             fchown(&file, Some(before.uid()), Some(before.gid()))?;
         }
         file.set_permissions(before.permissions())?;
+        attributes::copy(path, &file)?;
         file.write_all(content)?;
         file.sync_all()?;
         crash::point("env file: written");

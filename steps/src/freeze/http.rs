@@ -1,5 +1,7 @@
 //! Freezing by requests that read, apply and release a value.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use runbook_engine::crash;
 use runbook_engine::error::StepError;
@@ -17,6 +19,10 @@ const ANSWER: usize = 1024 * 1024;
 
 /// Requests that read, apply and release a value. In the JSON bodies the text `$ORIGINAL`, as a whole string, stands for the
 /// value that was read first and `$VALUE` for the value that freezes, each with its JSON type.
+///
+/// A server may act on a request that was not answered in time when the freeze has long been lifted. So when `apply` was not answered, the
+/// release is sent even where the original value is read, and it is watched that it stays: until `settle`, or the connection's `timeout`
+/// when that is longer, is over since `apply` was sent.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpWay {
@@ -28,7 +34,7 @@ pub struct HttpWay {
     read: Read,
     /// How the value that freezes is put there. It may be sent twice.
     apply: Write,
-    /// How the original value is put back. It may be sent twice.
+    /// How the original value is put back. It may be sent twice, and where nothing was changed.
     release: Write,
     /// The value that freezes, as `read` finds it.
     value: Value,
@@ -156,6 +162,15 @@ impl Way for HttpWay {
 
     async fn put_back(&self, cx: &Context, original: &Value) -> Result<(), StepError> {
         self.write(cx, &self.release, original).await
+    }
+
+    async fn insist(&self, cx: &Context, original: &Value) -> Result<(), StepError> {
+        // A server that takes requests in their order takes this one after the one that freezes.
+        self.put_back(cx, original).await
+    }
+
+    fn call_takes(&self, cx: &Context) -> Result<Option<Duration>, StepError> {
+        Ok(Some(http_of(&cx.resources, &self.connection)?.timeout()))
     }
 }
 

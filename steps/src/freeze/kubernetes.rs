@@ -1,6 +1,7 @@
 //! Freezing by the number of pods of a Kubernetes workload.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use k8s_openapi::api::autoscaling::v1::{HorizontalPodAutoscaler, Scale};
@@ -341,6 +342,10 @@ impl Way for Scaling {
         let end = self.set(cx, &ours, original.replicas).await?;
         // The release looks once more.
         end.map_err(|present| StepError::transient(self.changed(&present)))
+    }
+
+    fn call_takes(&self, cx: &Context) -> Result<Option<Duration>, StepError> {
+        Ok(Some(cx.resources.connection::<Kubernetes>(&self.config.connection)?.timeout()))
     }
 
     fn proves(&self) -> bool {

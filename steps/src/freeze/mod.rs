@@ -1,5 +1,6 @@
 //! `freeze`: changes one value of a system so that it takes no more writes, and makes sure that the value comes back.
 
+mod attributes;
 mod bound;
 mod by_hand;
 mod command;
@@ -7,6 +8,7 @@ mod env_file;
 mod env_line;
 mod http;
 mod kubernetes;
+mod late;
 #[cfg(test)]
 mod model;
 mod probe;
@@ -34,6 +36,7 @@ pub use self::command::CommandWay;
 pub use self::env_file::{EnvFile, Restart};
 pub use self::http::HttpWay;
 pub use self::kubernetes::{KubernetesScale, Workload};
+use self::late::Late;
 use self::probe::Left;
 pub use self::probe::{Answered, Probe};
 use self::way::{Freezing, Releasing, Side, Way, freezing, releasing};
@@ -72,7 +75,8 @@ pub struct Freeze {
     /// The longest that it may be held. Then it is lifted, and the run fails. Default: 2h.
     #[serde(default = "max_hold")]
     max_hold: Duration,
-    /// How long the system may take to come up with a new value. Default: 60s.
+    /// How long the system may take to come up with a new value, and how long at least a change by `http` or `kubernetes` that was not
+    /// answered may still come: as long is waited before it is said to be lifted. Default: 60s.
     #[serde(default = "settle")]
     settle: Duration,
 }
@@ -169,6 +173,9 @@ impl Step for Freeze {
             return Err(frozen_by_another(&*way, &present));
         }
         way.possible(cx, &present).await?;
+        if cx.redactor.text(&way.text(&present)) != way.text(&present) {
+            return Err(secret(&*way));
+        }
         let does = would(format!(
             "change {} from {} to {}",
             way.label(),
@@ -215,16 +222,26 @@ impl Step for Freeze {
         }
         let original = Original::of(obligation)?.state;
         let way = self.way(Some(&original), cx).await?;
+        let mut late = Late::of(cx).await?;
         let present = way.read(cx).await?;
         let what = releasing(way.side(&present, &original));
-        if what == Releasing::Leave {
-            return Ok(Release::Foreign(way.text(&present)));
-        }
-        if what == Releasing::PutBack {
-            way.put_back(cx, &original).await?;
+        match what {
+            Releasing::Leave => return Ok(Release::Foreign(way.text(&present))),
+            Releasing::PutBack => {
+                if hold == Hold::Changing {
+                    late.came(cx).await?;
+                }
+                way.put_back(cx, &original).await?;
+            }
+            // What was seen to be applied was put back by somebody else.
+            Releasing::Restart if hold == Hold::Applied => {}
+            Releasing::Restart => way.insist(cx, &original).await?,
         }
         way.restart(cx).await?;
         self.seen(&*way, cx, &original, Side::Original).await?;
+        if let Some(present) = self.outlast(&*way, &mut late, cx, &original).await? {
+            return Ok(Release::Foreign(present));
+        }
         if let Some(probe) = &self.probe
             && let Err(error) = probe.settle_earlier(cx).await
         {
@@ -342,7 +359,7 @@ impl Freeze {
         ));
         if what == Freezing::Apply {
             cx.obligations.changing(&standing.id).await?;
-            if let Err(error) = way.apply(cx, &original.state).await {
+            if let Err(error) = self.applied(way, cx, &original.state).await {
                 // Something else stood there: nothing was written, so nothing of it is this run's to put back.
                 if error.kind == ErrorKind::Gate {
                     cx.obligations.unchanged(&standing.id).await?;
@@ -396,6 +413,13 @@ impl Freeze {
             Err(error) => Err(error),
         }
     }
+}
+
+fn secret(way: &dyn Way) -> StepError {
+    StepError::refused(format!(
+        "the original value of {} holds a secret and can not be recorded",
+        way.label()
+    ))
 }
 
 fn unread(error: StepError) -> StepError {

@@ -1,5 +1,7 @@
 //! What freezing a system means, whatever the way: one small trait, and what follows from whose value is found.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use runbook_engine::error::StepError;
 use runbook_engine::step::Hold;
@@ -61,6 +63,19 @@ pub(super) trait Way: Send + Sync {
 
     /// Puts the original in the place of the replacement.
     async fn put_back(&self, cx: &Context, original: &Value) -> Result<(), StepError>;
+
+    /// Makes sure of the original where it is read, but nobody knows how far a change came that was begun.
+    async fn insist(&self, cx: &Context, original: &Value) -> Result<(), StepError> {
+        let _ = (cx, original);
+        Ok(())
+    }
+
+    /// How long the call that makes a change may take, when somebody else makes it: a change whose call ended without an answer may still
+    /// come about then. None for what is over with the call.
+    fn call_takes(&self, cx: &Context) -> Result<Option<Duration>, StepError> {
+        let _ = cx;
+        Ok(None)
+    }
 
     /// Makes the system see what was put there; for ways that do not take effect by themselves.
     async fn restart(&self, cx: &Context) -> Result<(), StepError> {

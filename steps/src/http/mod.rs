@@ -1,6 +1,7 @@
 //! `http`: sends one request and checks the answer.
 
 mod answer;
+mod settle;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -18,9 +19,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 pub(crate) use self::answer::{Answer, head_of_body};
+pub use self::settle::Check;
 use crate::connections::http::{Http, check_status, http_of, transport_error};
 use crate::effect::{Declared, declared, uncharged};
 use crate::had;
+use crate::in_flight;
 use crate::kind::{Context, End, Step, read_now, would};
 use crate::text::{Text, in_brief};
 
@@ -70,7 +73,9 @@ pub struct HttpRequest {
     #[serde(default)]
     expect: Expect,
     /// A look that tells whether the request has taken effect. With it the step may be entered again after any crash: it looks
-    /// first, and sends nothing when the effect is there.
+    /// first, and sends nothing when the effect is there. A look that finds nothing counts once the connection's `timeout` is over since
+    /// the request was sent, which is waited for. A server that acts on a request later than that, when nobody waits for its answer any
+    /// more, can have it twice: give such a server a longer `timeout`, or a request that it takes for the same when it is sent again.
     #[serde(default)]
     check: Option<Check>,
     /// What it does to the world, when that is not what its method says.
@@ -152,20 +157,6 @@ pub struct Expect {
     /// A text in the body.
     #[serde(default)]
     contains: Option<String>,
-}
-
-/// A look that tells whether an effect is there.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Check {
-    /// The method. Default: `GET`.
-    #[serde(default)]
-    method: Method,
-    /// The path below the connection's URL.
-    path: String,
-    /// The answer when the effect is there. Default: any status from 200 to 299.
-    #[serde(default)]
-    expect: Expect,
 }
 
 /// What came back.
@@ -255,6 +246,7 @@ impl Step for HttpRequest {
             return Ok(End::Done(outputs));
         }
         let what = json!({ "method": self.method.name(), "path": self.path, "series": series });
+        let what = in_flight::announced(what, self.takes(cx)?);
         let items = self.destroyed();
         // Sent again it destroys nothing more; and nothing is charged when it destroys nothing at all.
         let charged_items = if items == 0 { 0 } else { uncharged(items, cx).await? };
@@ -289,45 +281,6 @@ impl HttpRequest {
     /// How many items it touches.
     fn items(&self) -> u64 {
         self.effect.map_or(1, |effect| effect.items.unwrap_or(1))
-    }
-
-    /// What an earlier attempt came to, when it took effect since the step was last reopened.
-    async fn settled(&self, series: u32, cx: &Context) -> Result<Option<HttpOutputs>, StepError> {
-        let view = cx.ledger.view().await?;
-        if let Some(outputs) = had::outputs(&view, series) {
-            return Ok(Some(outputs));
-        }
-        if view.unsettled.is_empty() {
-            return Ok(None);
-        }
-        let found = match &self.check {
-            Some(check) => cx.unless_abandoned(self.look(check, cx)).await?,
-            None => None,
-        };
-        let settlement = match &found {
-            Some(outputs) => Settlement { already: self.items(), ..took_effect(outputs, series)? },
-            None => Settlement { outcome: json!({ "unknown": true }), ..Settlement::default() },
-        };
-        for batch in &view.unsettled {
-            cx.ledger.settle(batch.number, settlement.clone()).await?;
-        }
-        Ok(found)
-    }
-
-    /// Looks whether the effect is there.
-    async fn look(&self, check: &Check, cx: &Context) -> Result<Option<HttpOutputs>, StepError> {
-        let what = format!("the check {} {}", check.method.name(), check.path);
-        let http = http_of(&cx.resources, &self.connection)?;
-        let mut request = http.request(check.method.into(), &check.path)?;
-        if let Some((field, secret)) = self.session(&http).await? {
-            request = request.query(&[(field, secret)]);
-        }
-        let answer = Answer::of(&what, request).await?;
-        if matches!(answer.status, 408 | 429 | 500..) && !answer.has_status(&check.expect) {
-            // Nothing is known yet, neither that it happened nor that it did not.
-            return Err(StepError::transient(format!("{what}: status {}", answer.status)));
-        }
-        Ok(answer.problem(&check.expect).is_none().then(|| answer.outputs(&cx.redactor, true)))
     }
 
     async fn session(&self, http: &Http) -> Result<Option<(String, String)>, StepError> {

@@ -40,6 +40,8 @@ pub struct Driven {
     pub folder: tempfile::TempDir,
     /// The store.
     pub store: Arc<MemoryStore>,
+    /// What nobody may see.
+    pub secrets: Vec<String>,
     /// Stops what is driven.
     pub halt: watch::Sender<Halt>,
     connections: Map<String, Value>,
@@ -57,6 +59,7 @@ impl Driven {
         Self {
             folder: tempfile::tempdir().unwrap(),
             store: Arc::new(MemoryStore::new()),
+            secrets: Vec::new(),
             halt: watch::channel(Halt::No).0,
             connections: object(connections),
             collections: object(collections),
@@ -90,7 +93,7 @@ impl Driven {
     }
 
     fn driver(&self) -> Driver {
-        let redactor = Redactor::default();
+        let redactor = Redactor::new(self.secrets.iter().cloned());
         let vault: Arc<dyn Vault> = Arc::new(NoVault);
         let resources = Resources::open(&self.connections, &self.collections, &redactor, &vault).unwrap();
         Driver {

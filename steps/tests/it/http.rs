@@ -25,12 +25,25 @@ use crate::server::Server;
 struct Counts {
     /// How often the effect was had.
     effects: AtomicU32,
+    /// How many requests came that are acted on late.
+    taken: AtomicU32,
     /// How many answers get lost.
     lost: AtomicU32,
     /// What is answered instead, once.
     status: AtomicU32,
     /// How often whoever looks at the state is told to come later.
     busy: AtomicU32,
+}
+
+/// Acts late, whether anybody still waits for the answer or not.
+async fn act_late(State(counts): State<Arc<Counts>>) -> Response {
+    counts.taken.fetch_add(1, Ordering::SeqCst);
+    let acted = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        counts.effects.fetch_add(1, Ordering::SeqCst);
+    });
+    acted.await.unwrap();
+    StatusCode::CREATED.into_response()
 }
 
 async fn act(State(counts): State<Arc<Counts>>) -> Response {
@@ -66,15 +79,20 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
+        Self::with_timeout("400ms").await
+    }
+
+    async fn with_timeout(timeout: &str) -> Self {
         let counts = Arc::new(Counts::default());
         let routes = Router::new()
             .route("/act", post(act).put(act))
+            .route("/late", post(act_late))
             .route("/state", get(state))
             .route("/echo", get(echo).post(echo))
             .route("/away", get(|| async { (StatusCode::FOUND, [(header::LOCATION, "/echo")]) }))
             .with_state(counts.clone());
         let server = Server::start(routes).await;
-        let connection = json!({"type": "http", "url": server.url, "timeout": "400ms"});
+        let connection = json!({"type": "http", "url": server.url, "timeout": timeout});
         Self { driven: Driven::new(&json!({"api": connection}), &json!({})), counts, _server: server }
     }
 
@@ -168,6 +186,20 @@ async fn a_check_that_gets_no_answer_says_nothing_and_is_made_again() {
     let state = bench.driven.run("r", vec![request(with)]).await;
     assert_eq!(outputs(&state, "x")["settled_by_check"], true);
     assert_eq!((bench.effects(), state.step("x").unwrap().attempt), (1, 3));
+}
+
+#[tokio::test]
+async fn a_check_that_finds_nothing_says_nothing_while_the_request_may_be_under_way() {
+    let bench = Bench::with_timeout("6s").await;
+    let check = json!({"path": "/state", "expect": {"json": {"/effects": 1}}});
+    let with = json!({"path": "/late", "method": "POST", "check": check});
+    bench.driven.create("r", vec![request(with)]).await;
+    bench.driven.crash("r", Purpose::GoOn, || bench.counts.taken.load(Ordering::SeqCst) == 1).await;
+    assert_eq!(bench.effects(), 0, "it was acted on before the crash");
+    let state = bench.driven.ended("r", Purpose::GoOn).await;
+    assert_eq!(outputs(&state, "x")["settled_by_check"], true);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!((bench.effects(), bench.counts.taken.load(Ordering::SeqCst)), (1, 1));
 }
 
 #[tokio::test]

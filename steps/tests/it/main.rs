@@ -17,6 +17,7 @@ mod engine;
 mod fountain;
 mod freeze;
 mod freeze_chatkit;
+mod freeze_exact;
 mod freeze_scale;
 mod http;
 mod kubernetes_apply;
