@@ -20,8 +20,8 @@ use crate::text::of_value;
 /// `deny`, each with a reason after a colon) goes on with it. A denial fails the step, and nothing that needs it starts; an answer that
 /// comes after `within` counts for nothing and fails it too.
 ///
-/// Who asked for the run does not approve it, unless `allow_runner` says so. People go by the names of their accounts: whoever may write to the
-/// state directory under another's account may approve as that one.
+/// Who asked for the run does not approve it, unless `allow_runner` says so. People go by the names of their accounts, whatever `USER`
+/// says; root is who it says to be by `USER` or by `sudo`. Whoever may write to the state directory may approve as anybody.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Approval {
