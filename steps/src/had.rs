@@ -40,3 +40,8 @@ pub(crate) fn outputs<T: DeserializeOwned>(view: &LedgerView, series: u32) -> Op
     let had = Had::<T>::deserialize(view.cursor.as_ref()?).ok()?;
     (had.series == series).then_some(had.outputs)
 }
+
+/// What an earlier attempt came to, whether or not the step was reopened since.
+pub(crate) fn outputs_of_any_series<T: DeserializeOwned>(view: &LedgerView) -> Option<T> {
+    Had::<T>::deserialize(view.cursor.as_ref()?).ok().map(|had| had.outputs)
+}

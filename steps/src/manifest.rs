@@ -39,7 +39,6 @@ pub async fn blocking<T: Send + 'static>(
 
 /// Reads the keys of a manifest, in order, one line in memory at a time.
 pub struct Keys {
-    name: String,
     lines: ArtifactLines,
     offset: u64,
 }
@@ -48,7 +47,7 @@ impl Keys {
     /// The keys from the line that begins at byte `offset`, of a manifest that is verified to be what was written.
     pub async fn open(artifacts: &Artifacts, manifest: &Artifact, offset: u64) -> Result<Self, StepError> {
         let lines = artifacts.lines_from(manifest, offset).await?;
-        Ok(Self { name: manifest.name.clone(), lines, offset })
+        Ok(Self { lines, offset })
     }
 
     /// The next key; nothing at the end. A line without a key is an error of kind gate.
@@ -60,10 +59,6 @@ impl Keys {
     pub async fn next_entry(&mut self) -> Result<Option<Entry>, StepError> {
         let Some((line, end)) = self.lines.next_json().await? else { return Ok(None) };
         let Keyed { key, bytes, version_in } = line;
-        if key.is_empty() {
-            let message = format!("the key in the line at byte {} of {} is empty", self.offset, self.name);
-            return Err(StepError::gate(message));
-        }
         let bytes = bytes.unwrap_or(end - self.offset);
         self.offset = end;
         Ok(Some(Entry { key, bytes, version_in }))
@@ -75,11 +70,19 @@ impl Keys {
     }
 }
 
-/// How many keys a manifest has, after a check of every line.
-pub async fn count_keys(artifacts: &Artifacts, manifest: &Artifact) -> Result<u64, StepError> {
-    let (mut keys, mut count) = (Keys::open(artifacts, manifest, 0).await?, 0);
-    while keys.next().await?.is_some() {
-        count += 1;
+/// How many keys a manifest has, after a check of every line. An empty key is an error of kind gate, unless there may be such items.
+pub async fn count_keys(
+    artifacts: &Artifacts,
+    manifest: &Artifact,
+    empty_too: bool,
+) -> Result<u64, StepError> {
+    let (mut keys, mut count, mut at) = (Keys::open(artifacts, manifest, 0).await?, 0, 0);
+    while let Some(key) = keys.next().await? {
+        if key.is_empty() && !empty_too {
+            let message = format!("the key in the line at byte {at} of {} is empty", manifest.name);
+            return Err(StepError::gate(message));
+        }
+        (count, at) = (count + 1, keys.offset());
     }
     Ok(count)
 }

@@ -41,6 +41,7 @@ where
         learn(cx, text);
         outputs(text)
     });
+    let before = had::outputs_of_any_series::<T>(&view);
     if let Some(had) = had::outputs::<T>(&view, series) {
         return if known.as_ref() == Some(&had) { Ok(had) } else { Err(lost(path)) };
     }
@@ -56,7 +57,8 @@ where
         cx.ledger.settle(batch.number, Settlement { outcome, ..Settlement::default() }).await?;
     }
     if there.is_some() {
-        return Err(taken(path));
+        // A step that made its secret and failed afterwards has it when it is reopened.
+        return before.filter(|had| known.as_ref() == Some(had)).ok_or_else(|| taken(path));
     }
     let text = made()?;
     learn(cx, &text);
@@ -96,14 +98,14 @@ pub(crate) async fn write_beside(cx: &Context, path: &Path, text: String) -> Res
     remove(&beside).await?;
     match read(path).await? {
         Some(there) if there == text => return Ok(()),
-        Some(_) => return Err(taken(path)),
+        Some(_) => return Err(taken_beside(path)),
         None => {}
     }
     let target = path.to_owned();
     let written = blocking(move || {
         write_new(&beside, &target, text.as_bytes(), 0o644).map_err(|error| unwritten(&target, &error))
     });
-    if written.await? { Ok(()) } else { Err(taken(path)) }
+    if written.await? { Ok(()) } else { Err(taken_beside(path)) }
 }
 
 /// Whether somebody else than its owner may read a file.
@@ -124,6 +126,14 @@ fn taken(path: &Path) -> StepError {
         path.display()
     ))
     .with_help("move it away, or name another path, then resume")
+}
+
+fn taken_beside(path: &Path) -> StepError {
+    StepError::refused(format!(
+        "{} is there already and was not written over; the secret that it belongs to is made and in its place",
+        path.display()
+    ))
+    .with_help("move it away, then resume: the secret that was made is kept")
 }
 
 fn lost(path: &Path) -> StepError {

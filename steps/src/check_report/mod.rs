@@ -1,6 +1,7 @@
 //! Step kind `check-report`: reports that others wrote say what they have to say, and are not old ones.
 
 mod read;
+mod words;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::read::Reading;
+use self::words::{Says, says};
 use crate::digest::sha256;
 use crate::kind::{Context, End, Step};
 use crate::one_or_many::OneOrMany;
@@ -24,9 +26,12 @@ use crate::text::Text;
 /// Checks reports that scripts and tools wrote as files: that each is there, says `PASS`, was written since the run began, in the right
 /// mode, about the right target. All of them are looked at, and everything that is wrong is told at once.
 ///
-/// Markdown is read with a line `Status: …`, `Overall result: …` or `Result: …` in its head, or with nothing but a table whose rows say
-/// `PASS` or `FAIL`; JSON by a top-level `verdict`, `status` or `result`. A row that says `FAIL` or `ERROR` fails a report whose head says
-/// `PASS`. A report without a date counts as written when its file was last changed.
+/// Markdown is read with a line `Status: …`, `Overall result: …`, `Result: …` or `Decision: …`, or with nothing but a table whose rows say
+/// `PASS` or `FAIL`; JSON by a top-level `verdict`, `status` or `result`. It passed when everything in it that gives a verdict says so: a second
+/// one, a row of a table, or a `status` deeper in JSON that says `FAIL`, `HOLD` or a word that is not known fails a report whose head says `PASS`.
+///
+/// A date has to be a time with its zone, and one that is not yet is none. A report without a date counts as written when its file was last
+/// changed.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CheckReport {
@@ -166,40 +171,68 @@ fn load(path: &Path) -> Result<File, Vec<String>> {
     Ok(File { text, sha256, modified })
 }
 
+/// How far the clock of whoever wrote a report may be ahead of ours.
+const AHEAD: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
+
 impl Expected {
+    /// The verdict that it gives, when it is a wanted one. Everything else that it says of how it went must not speak against it.
+    fn verdict(&self, reading: &Reading, wrong: &mut Vec<String>) -> Option<String> {
+        let pass = OneOrMany(vec!["PASS".to_owned()]);
+        let wanted = &self.verdict.as_ref().unwrap_or(&pass).0;
+        let verdicts = reading.verdicts();
+        let verdict = verdicts.iter().map(|(_, word)| word).find(|word| wanted.contains(word)).cloned();
+        match (&verdict, verdicts.first()) {
+            (Some(_), _) => {}
+            (None, Some((_, said))) => wrong.push(format!("it says {said}, not {}", wanted.join(" or "))),
+            (None, None) => wrong.push("it gives no verdict".to_owned()),
+        }
+        // Whoever wants a report of a failure gets one.
+        if !wanted.iter().any(|word| says(word) == Some(Says::Pass)) {
+            return verdict;
+        }
+        let against = |word: &String| !wanted.contains(word) && says(word) != Some(Says::Pass);
+        if verdict.is_some() {
+            let others = verdicts.iter().filter(|(_, word)| against(word));
+            wrong.extend(others.map(|(name, word)| format!("its {name} says {word} as well")));
+        }
+        let told = |says| {
+            let rows = reading.rows_that_say(says).filter(|row| !wanted.contains(&row.word));
+            rows.map(|row| format!("{} ({})", row.about, row.word)).collect::<Vec<_>>().join(", ")
+        };
+        let (failed, skipped) = (told(Says::Otherwise), told(Says::Skipped));
+        if !failed.is_empty() {
+            wrong.push(format!("failed in it: {failed}"));
+        }
+        if !skipped.is_empty() && !self.allow_skipped {
+            wrong.push(format!("skipped in it: {skipped}"));
+        }
+        verdict
+    }
+
     /// Everything that is wrong with it.
     fn check(&self, file: &File, since: Timestamp) -> Result<One, Vec<String>> {
         let reading = Reading::of(&file.text);
         let mut wrong = Vec::new();
-        let pass = OneOrMany(vec!["PASS".to_owned()]);
-        let wanted = self.verdict.as_ref().unwrap_or(&pass);
-        let verdict = reading.verdict();
-        match &verdict {
-            None => wrong.push("it gives no verdict".to_owned()),
-            Some(said) if !wanted.0.contains(said) => {
-                wrong.push(format!("it says {said}, not {}", wanted.0.join(" or ")));
-            }
-            Some(_) => {}
-        }
-        let failed: Vec<&str> = reading.rows_that_say(&["FAIL", "ERROR", "NO_GO"]).collect();
-        if !failed.is_empty() && wanted.0.iter().any(|word| word == "PASS") {
-            wrong.push(format!("failed in it: {}", failed.join(", ")));
-        }
-        let skipped: Vec<&str> = reading.rows_that_say(&["SKIPPED"]).collect();
-        if !skipped.is_empty() && !self.allow_skipped {
-            wrong.push(format!("skipped in it: {}", skipped.join(", ")));
-        }
+        let verdict = self.verdict(&reading, &mut wrong);
         if let Some(modes) = &self.mode {
-            match reading.mode() {
-                Some(mode) if modes.0.iter().any(|wanted| wanted == mode) => {}
-                Some(mode) => wrong.push(format!("its mode is {mode}, not {}", modes.0.join(" or "))),
-                None => wrong.push(format!("it names no mode, and {} is wanted", modes.0.join(" or "))),
+            for mode in reading.modes().iter().filter(|mode| !modes.0.contains(mode)) {
+                wrong.push(format!("its mode is {mode}, not {}", modes.0.join(" or ")));
+            }
+            if reading.modes().is_empty() {
+                wrong.push(format!("it names no mode, and {} is wanted", modes.0.join(" or ")));
             }
         }
-        let date = reading.date().unwrap_or(file.modified);
+        let date = reading.date().unwrap_or_else(|said| {
+            wrong.push(format!("its date is {said:?}, which is no time with its zone"));
+            None
+        });
+        let date = date.unwrap_or(file.modified);
         // Reports name whole seconds.
         if !self.allow_old && date.as_second() < since.as_second() {
             wrong.push(format!("it is of {date}, before {since}: it is not of this run"));
+        }
+        if date.duration_since(Timestamp::now()) > AHEAD {
+            wrong.push(format!("it is of {date}, which is not yet"));
         }
         for (name, value) in &self.fields {
             match reading.get(name) {
@@ -219,11 +252,68 @@ impl Expected {
             (true, Some(verdict)) => Ok(One {
                 path: self.path.clone(),
                 verdict,
-                mode: reading.mode().map(str::to_owned),
+                mode: reading.modes().first().cloned(),
                 date,
                 sha256: file.sha256.clone(),
             }),
             _ => Err(wrong),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(text: &str) -> Vec<String> {
+        let expected = Expected {
+            path: "/report.md".into(),
+            verdict: None,
+            mode: None,
+            fields: BTreeMap::new(),
+            differs: BTreeMap::new(),
+            allow_skipped: false,
+            allow_old: false,
+        };
+        let file = File { text: text.to_owned(), sha256: String::new(), modified: Timestamp::now() };
+        let since = Timestamp::now() - jiff::SignedDuration::from_mins(1);
+        expected.check(&file, since).map_or_else(|wrong| wrong, |_| Vec::new())
+    }
+
+    #[test]
+    fn a_report_passes_when_everything_that_is_a_verdict_says_so() {
+        let now = Timestamp::now();
+        for text in [
+            format!("# R\nDate: {now}\nStatus: `PASS`\n"),
+            format!("Overall result: `PASS`\nDate: {now}\nDecision: GO\n| Step | Result | Took |\n|---|---|---|\n| a | PASS | 1s |\n"),
+            "| `chat/` | `id` | 45 | PASS | ok |\n".to_owned(),
+            "| Metric | Value |\n|---|---:|\n| Rules before | 1 |\n| Rule add needed | true |\n\nStatus: PASS".to_owned(),
+            format!(r#"{{ "status": "PASS", "generated_at": "{now}", "steps": [{{ "status": "succeeded" }}] }}"#),
+        ] {
+            assert_eq!(wrong(&text), [""; 0], "{text}");
+        }
+    }
+
+    #[test]
+    fn a_report_does_not_pass_by_its_first_word() {
+        for (text, why) in [
+            ("Status: PASS\n\n| a | HOLD | 1s |\n", "a (HOLD)"),
+            ("Status: PASS\n\n| a | SKIPPED | 1s |\n", "skipped in it: a (SKIPPED)"),
+            ("Status: PASS\nStatus: FAIL\n", "its status says FAIL as well"),
+            ("Overall result: PASS\nDecision: NO_GO\n", "its decision says NO_GO"),
+            ("Status: PASS (2 of 3 checks failed)\n", "not PASS"),
+            ("| upload | PASS | 200 |\n| redirect | Fail | 200 |\n", "it says Fail"),
+            ("Date: 2020-01-01\nStatus: PASS\n", "no time with its zone"),
+            ("Date: 2020-01-01 00:00:00 UTC\nStatus: PASS\n", "it is not of this run"),
+            ("Date: 2099-01-01T00:00:00Z\nStatus: PASS\n", "is not yet"),
+            (r#"{ "status": "PASS", "generated_at": "2020-01-01T00:00:00Z" }"#, "it is not of this run"),
+            (
+                r#"{ "status": "PASS", "steps": [{ "name": "x", "status": "FAIL" }] }"#,
+                "/steps/0/status (FAIL)",
+            ),
+        ] {
+            let told = wrong(text).join("; ");
+            assert!(told.contains(why), "{text}: {told:?}");
         }
     }
 }

@@ -206,6 +206,11 @@ pub trait Collection: Send + Sync {
     /// How it makes sure of the version.
     fn guard(&self) -> Guard;
 
+    /// Whether an item may have the empty key. Where it may not, one would be the place of all items to some systems.
+    fn may_be_empty(&self) -> bool {
+        false
+    }
+
     /// How many items there are now.
     async fn count(&self) -> Result<u64, StepError>;
 

@@ -71,7 +71,7 @@ impl<'a> Work<'a> {
                 cx.live.say(&format!("with {of} go or change, beside the limits: {what}"));
             }
         }
-        let total = Self::check_manifests(&bound.manifests, cx).await?;
+        let total = Self::check_manifests(&bound.manifests, &collections, cx).await?;
         let population = measure(step, cx, &collections, total).await?;
         let (tally, at) = (Tally::new(collections.len()), At::Manifest { index: 0, offset: 0 });
         let last_pass = step.retry_failed;
@@ -97,13 +97,18 @@ impl<'a> Work<'a> {
         })
     }
 
-    async fn check_manifests(manifests: &[Artifact], cx: &Context) -> Result<u64, StepError> {
+    async fn check_manifests(
+        manifests: &[Artifact],
+        collections: &[Arc<dyn Collection>],
+        cx: &Context,
+    ) -> Result<u64, StepError> {
+        let empty_too = collections.iter().all(|collection| collection.may_be_empty());
         let mut total = 0;
         for (at, manifest) in manifests.iter().enumerate() {
             if manifests[..at].iter().any(|other| other.sha256 == manifest.sha256) && manifest.bytes > 0 {
                 return Err(StepError::invalid(format!("`keys` names {} twice", manifest.name)));
             }
-            total += count_keys(&cx.artifacts, manifest).await?;
+            total += count_keys(&cx.artifacts, manifest, empty_too).await?;
         }
         Ok(total)
     }

@@ -135,6 +135,11 @@ impl Keygen {
 
     async fn make(&self, cx: &Context) -> Result<Outputs, StepError> {
         let path = self.to_make()?;
+        if let Some(public) = &self.public_path
+            && read(path).await?.is_none()
+        {
+            is_free(public).await?;
+        }
         let failed =
             |_| StepError::new(ErrorKind::Bug, format!("no key could be made for {}", path.display()));
         let outputs = write_once(

@@ -2,12 +2,15 @@
 
 mod policy;
 mod rules;
+mod whole;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use aws_sdk_s3::types::{BucketLifecycleConfiguration, LifecycleRule};
+use aws_sdk_s3::types::{
+    BucketLifecycleConfiguration, LifecycleRule, TransitionDefaultMinimumObjectSize as LeastSize,
+};
 use runbook_engine::crash;
 use runbook_engine::error::StepError;
 use runbook_engine::kinds::{Class, Effect, Repeat};
@@ -28,7 +31,9 @@ use policy::Kept;
 /// Sees to it that the objects below a prefix expire after a number of days, or that they do.
 ///
 /// S3 knows a bucket's rules only as a whole. So they are read, changed, written at once, and read again: there is no moment without
-/// the rule, every rule that is about something else stays as it is, and the step fails when one does not.
+/// the rule, every rule that is about something else stays as it is, and the step fails when one does not. Only a rule that does nothing but
+/// expire objects of exactly this prefix after a number of days is taken the place of. Where a rule holds something that is not known here, and
+/// would be lost, or where another rule expires the same objects sooner, nothing is written.
 ///
 /// A reviewed plan binds the rules of the prefix that are removed: when they are others by then, nothing is written.
 #[derive(Clone, Deserialize, JsonSchema)]
@@ -111,13 +116,13 @@ impl Step for S3Lifecycle {
             return Err(StepError::invalid("`keep` goes with the mode `apply`"));
         }
         let bucket = cx.resources.connection::<S3>(&self.connection)?;
-        let before = rules(&bucket, cx).await?;
+        let before = lifecycle(&bucket, cx).await?;
         let change = match self.mode {
-            Mode::Verify => self.verify(&bucket, &before)?,
-            Mode::Plan => self.change(&before)?.0,
+            Mode::Verify => self.verify(&bucket, &before.rules)?,
+            Mode::Plan => self.change(&bucket, &before)?.0,
             Mode::Apply => self.apply(&bucket, &before, cx).await?,
         };
-        let outputs = self.outputs(&bucket, &before, &change);
+        let outputs = self.outputs(&bucket, &before.rules, &change);
         let (keep, compare, prefixes) = (self.keep, self.compare, self.prefix.0);
         let (kept, discrepancies) = blocking("the file of the rules", move || {
             let kept = keep.map(|path| policy::keep(&path, &change.rules, &prefixes)).transpose();
@@ -133,7 +138,7 @@ impl Step for S3Lifecycle {
             return read_now(self, cx).await;
         }
         let bucket = cx.resources.connection::<S3>(&self.connection)?;
-        let (change, prefix) = self.change(&rules(&bucket, cx).await?)?;
+        let (change, prefix) = self.change(&bucket, &lifecycle(&bucket, cx).await?)?;
         let binds = facts(&change, cx);
         let days = self.expire_days.unwrap_or_default();
         let does = match (change.adds, change.removed.len()) {
@@ -153,7 +158,7 @@ impl Step for S3Lifecycle {
 
 impl S3Lifecycle {
     /// The change that `apply` makes, and its prefix.
-    fn change(&self, before: &[LifecycleRule]) -> Result<(rules::Change, &str), StepError> {
+    fn change(&self, bucket: &S3, before: &Lifecycle) -> Result<(rules::Change, &str), StepError> {
         let [prefix] = self.prefix.0.as_slice() else {
             return Err(StepError::invalid("`plan` and `apply` take one prefix; write a step for each"));
         };
@@ -169,7 +174,25 @@ impl S3Lifecycle {
             .id
             .clone()
             .unwrap_or_else(|| format!("expire-{}", prefix.trim_end_matches('/').replace('/', "-")));
-        Ok((rules::change(before, prefix, days, &id)?, prefix))
+        let change = rules::change(&before.rules, prefix, days, &id)?;
+        rules::verify(&change.rules, prefix, Some(days)).map_err(|why| {
+            StepError::refused(format!(
+                "the rule would come to nothing in {}: {why}; nothing was written",
+                bucket.describe()
+            ))
+            .with_help("change that rule, which is about something else as well, or expect its days")
+        })?;
+        if change.changes() && !before.unknown.is_empty() {
+            return Err(StepError::refused(format!(
+                "the lifecycle of {} has what is not known here and would be lost: {}; nothing was written",
+                bucket.describe(),
+                before.unknown.join(", ")
+            ))
+            .with_help(
+                "set the rule with the tools of that store, and hold it to it here with `mode: verify`",
+            ));
+        }
+        Ok((change, prefix))
     }
 
     fn verify(&self, bucket: &S3, before: &[LifecycleRule]) -> Result<rules::Change, StepError> {
@@ -187,25 +210,29 @@ impl S3Lifecycle {
     async fn apply(
         &self,
         bucket: &Arc<S3>,
-        before: &[LifecycleRule],
+        before: &Lifecycle,
         cx: &Context,
     ) -> Result<rules::Change, StepError> {
-        let (change, prefix) = self.change(before)?;
-        if change.adds || !change.removed.is_empty() {
+        let (change, prefix) = self.change(bucket, before)?;
+        if change.changes() {
             if let Some(reviewed) = &cx.history.plan.reviewed {
                 let planned = reviewed.binds.get(&cx.step).cloned().unwrap_or_default();
                 as_reviewed(reviewed, &planned, &facts(&change, cx), "written")?;
             }
             cx.checkpoint()?;
             crash::point("before writing the lifecycle");
-            cx.unless_abandoned(patiently(|| write(bucket, &change.rules))).await?;
+            cx.unless_abandoned(patiently(|| write(bucket, &change.rules, before.least.as_ref()))).await?;
             crash::point("lifecycle: written");
-            let after = rules(bucket, cx).await?;
-            let lost: Vec<&str> = before
+            let after = lifecycle(bucket, cx).await?;
+            let mut lost: Vec<&str> = before
+                .rules
                 .iter()
-                .filter(|rule| change.rules.contains(rule) && !after.contains(rule))
+                .filter(|rule| change.rules.contains(rule) && !after.rules.contains(rule))
                 .map(|rule| rule.id().unwrap_or("without an id"))
                 .collect();
+            if before.least.is_some() && after.least != before.least {
+                lost.push("the least size of objects that are moved to another class");
+            }
             if !lost.is_empty() {
                 return Err(StepError::gate(format!(
                     "rules of {} that are about something else are not as they were: {}",
@@ -216,7 +243,7 @@ impl S3Lifecycle {
                     "somebody changed them at the same time, or the store does not keep them: look at them",
                 ));
             }
-            rules::verify(&after, prefix, self.expire_days).map_err(|why| {
+            rules::verify(&after.rules, prefix, self.expire_days).map_err(|why| {
                 StepError::gate(format!(
                     "the lifecycle of {} was written, and still {why}",
                     bucket.describe()
@@ -254,25 +281,47 @@ fn facts(change: &rules::Change, cx: &Context) -> Facts {
     change.removed.iter().enumerate().map(fact).collect()
 }
 
-/// The rules of a bucket; none when it has no lifecycle.
-async fn rules(bucket: &Arc<S3>, cx: &Context) -> Result<Vec<LifecycleRule>, StepError> {
+/// The lifecycle of a bucket.
+#[derive(Default)]
+struct Lifecycle {
+    rules: Vec<LifecycleRule>,
+    /// From which size on objects are moved to another class, when a rule names none: it is set with the rules.
+    least: Option<LeastSize>,
+    /// What can not be written back.
+    unknown: Vec<String>,
+}
+
+/// The lifecycle of a bucket; without rules when it has none.
+async fn lifecycle(bucket: &Arc<S3>, cx: &Context) -> Result<Lifecycle, StepError> {
     cx.unless_abandoned(patiently(async || {
-        let client = bucket.client().await;
-        match client.get_bucket_lifecycle_configuration().bucket(bucket.bucket()).send().await {
-            Ok(found) => Ok(found.rules().to_vec()),
-            Err(error) if is_missing(&error) => Ok(Vec::new()),
+        let (client, body) = (bucket.client().await, whole::Body::default());
+        let request = client.get_bucket_lifecycle_configuration().bucket(bucket.bucket());
+        match request.customize().interceptor(body.clone()).send().await {
+            Ok(found) => Ok(Lifecycle {
+                rules: found.rules().to_vec(),
+                least: found.transition_default_minimum_object_size().cloned(),
+                unknown: whole::unknown(&body.text()),
+            }),
+            Err(error) if is_missing(&error) => Ok(Lifecycle::default()),
             Err(error) => Err(failed(&format!("reading the lifecycle of {}", bucket.describe()), &error)),
         }
     }))
     .await
 }
 
-async fn write(bucket: &Arc<S3>, rules: &[LifecycleRule]) -> Result<(), StepError> {
+async fn write(
+    bucket: &Arc<S3>,
+    rules: &[LifecycleRule],
+    least: Option<&LeastSize>,
+) -> Result<(), StepError> {
     let whole = BucketLifecycleConfiguration::builder().set_rules(Some(rules.to_vec())).build();
     let whole = whole.map_err(|error| StepError::invalid(error.to_string()))?;
     let client = bucket.client().await;
-    let request =
-        client.put_bucket_lifecycle_configuration().bucket(bucket.bucket()).lifecycle_configuration(whole);
+    let request = client
+        .put_bucket_lifecycle_configuration()
+        .bucket(bucket.bucket())
+        .set_transition_default_minimum_object_size(least.cloned())
+        .lifecycle_configuration(whole);
     let sent = request.send().await;
     sent.map(drop).map_err(|error| failed(&format!("writing the lifecycle of {}", bucket.describe()), &error))
 }

@@ -15,6 +15,13 @@ pub(super) struct Change {
     pub(super) adds: bool,
 }
 
+impl Change {
+    /// Whether anything has to be written.
+    pub(super) fn changes(&self) -> bool {
+        self.adds || !self.removed.is_empty()
+    }
+}
+
 /// The prefix that a rule is about, when it is about nothing else: not about tags or sizes as well.
 #[expect(deprecated, reason = "old rules have no filter, and stores still give them back")]
 pub(super) fn prefix_of(rule: &LifecycleRule) -> Option<&str> {
@@ -36,9 +43,19 @@ pub(super) fn days_of(rule: &LifecycleRule) -> Option<i32> {
     days.filter(|_| *rule.status() == ExpirationStatus::Enabled)
 }
 
-/// Whether a rule expires current objects and does nothing else: another kind of rule of the same prefix is somebody else's.
+/// The prefix of everything that a rule is about, when no tag and no size narrows it: of a rule without a filter, all objects.
+fn reach_of(rule: &LifecycleRule) -> Option<&str> {
+    let bare = |filter: &LifecycleRuleFilter| *filter == LifecycleRuleFilter::builder().build();
+    prefix_of(rule).or_else(|| rule.filter().is_none_or(bare).then_some(""))
+}
+
+/// Whether a rule expires current objects after a number of days and does nothing else: another kind of rule of the same prefix is somebody
+/// else's.
 fn only_expires(rule: &LifecycleRule) -> bool {
-    rule.expiration().is_some()
+    let after_days = |one: &LifecycleExpiration| {
+        one.days().is_some() && one.date().is_none() && one.expired_object_delete_marker() != Some(true)
+    };
+    rule.expiration().is_some_and(after_days)
         && rule.transitions().is_empty()
         && rule.noncurrent_version_transitions().is_empty()
         && rule.noncurrent_version_expiration().is_none()
@@ -87,12 +104,28 @@ pub(super) fn verify(rules: &[LifecycleRule], prefix: &str, days: Option<i32>) -
         let why = if wrong { "its rule is disabled, or has no number of days" } else { "no rule expires it" };
         return Err(format!("`{prefix}`: {why}"));
     };
-    match days {
-        Some(days) if days != has => {
-            Err(format!("`{prefix}`: it expires after {has} days, and {days} are expected"))
-        }
-        _ => Ok(()),
+    let Some(days) = days else { return Ok(()) };
+    if days != has {
+        return Err(format!("`{prefix}`: it expires after {has} days, and {days} are expected"));
     }
+    match rules.iter().find_map(|rule| sooner(rule, prefix, days)) {
+        Some(why) => Err(format!("`{prefix}`: {why}, and {days} days are expected")),
+        None => Ok(()),
+    }
+}
+
+/// How a rule that is in force expires what is below `prefix` sooner than after so many days, though it need not be about this prefix alone.
+fn sooner(rule: &LifecycleRule, prefix: &str, days: i32) -> Option<String> {
+    let reach = reach_of(rule).filter(|reach| prefix.starts_with(reach))?;
+    let expiration = rule.expiration().filter(|_| *rule.status() == ExpirationStatus::Enabled)?;
+    let when = match (expiration.days(), expiration.date()) {
+        (Some(has), _) if has < days => format!("after {has} days"),
+        (_, Some(date)) => format!("on {date}"),
+        _ => return None,
+    };
+    let id = rule.id().unwrap_or("without an id");
+    let about = if reach.is_empty() { "every object".to_owned() } else { format!("`{reach}`") };
+    Some(format!("rule `{id}`, which is about {about}, expires it {when}"))
 }
 
 /// A rule for people: what it is called, what it is about, what it does.
@@ -108,6 +141,7 @@ pub(super) fn shown(rule: &LifecycleRule) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_s3::primitives::DateTime;
     use aws_sdk_s3::types::{AbortIncompleteMultipartUpload, Tag};
 
     use super::*;
@@ -146,6 +180,47 @@ mod tests {
         let again = change(&changed.rules, "a/", 45, "another").unwrap();
         assert_eq!(again, Change { rules: changed.rules, removed: Vec::new(), adds: false });
         assert!(change(&all, "a/", 45, "other").is_err(), "the id of somebody else's rule is not taken");
+    }
+
+    #[test]
+    fn a_rule_that_does_anything_else_is_not_ours() {
+        let with = |change: fn(&mut LifecycleExpiration)| {
+            let mut rule = rule("theirs", "a/", 45);
+            rule.expiration.iter_mut().for_each(change);
+            rule
+        };
+        let marker = with(|one| (one.days, one.expired_object_delete_marker) = (None, Some(true)));
+        let dated = with(|one| (one.days, one.date) = (None, Some(DateTime::from_secs(4_000_000_000))));
+        for theirs in [marker.clone(), dated.clone()] {
+            let changed = change(&[theirs], "a/", 45, "new").unwrap();
+            assert_eq!((ids(&changed.rules), changed.removed), (vec!["theirs", "new"], Vec::new()));
+        }
+        assert_eq!(verify(&[marker, rule("a", "a/", 45)], "a/", Some(45)), Ok(()));
+        let told = verify(&[dated, rule("a", "a/", 45)], "a/", Some(45)).unwrap_err();
+        assert!(told.contains("`theirs`") && told.contains("2096"), "{told}");
+    }
+
+    #[test]
+    fn a_rule_of_a_shorter_prefix_counts_when_it_is_sooner() {
+        let all = |other: LifecycleRule| verify(&[other, rule("ours", "a/b/", 45)], "a/b/", Some(45));
+        for prefix in ["a/", "", "a"] {
+            let told = all(rule("wide", prefix, 7)).unwrap_err();
+            assert!(told.contains("`wide`") && told.contains("after 7 days"), "{told}");
+            assert_eq!(all(rule("wide", prefix, 45)), Ok(()));
+            let mut disabled = rule("wide", prefix, 7);
+            disabled.status = ExpirationStatus::Disabled;
+            assert_eq!(all(disabled), Ok(()));
+        }
+        let mut bare = rule("wide", "", 7);
+        bare.filter = Some(LifecycleRuleFilter::builder().build());
+        assert!(all(bare.clone()).unwrap_err().contains("every object"));
+        bare.filter = None;
+        assert!(all(bare).is_err());
+        let tag = Tag::builder().key("k").value("v").build().unwrap();
+        let mut tagged = rule("tagged", "", 7);
+        tagged.filter = Some(LifecycleRuleFilter::builder().tag(tag).build());
+        assert_eq!(all(tagged), Ok(()));
+        assert_eq!(all(rule("beside", "a/c/", 7)), Ok(()));
     }
 
     #[test]

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use runbook_engine::error::ErrorKind;
 use runbook_sandbox::admin::FaultAction;
+use runbook_sandbox::redis::RedisServer;
 use runbook_sandbox::{Chatkit, Server};
 use serde_json::{Value, json};
 
 use crate::common::{Bench, planned};
+use crate::databases::Db;
 use crate::fountain::{change, collections, connections, docs, fault, start};
 
 /// A bench whose step `purge` deletes `ids` from both collections.
@@ -223,4 +225,44 @@ async fn a_store_that_is_down_costs_no_failed_keys() {
     let outputs = bench.enter("purge").await.unwrap();
     assert_eq!((&outputs["ids"], &outputs["failed"]), (&json!(10), &json!(0)));
     assert!(chatkit.doc_ids("attachment-metadata").await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_empty_key_goes_where_there_may_be_one() {
+    let server = RedisServer::start().await.unwrap();
+    for key in ["", "other"] {
+        server.run_in::<redis::Value>(0, redis::cmd("SET").arg(key).arg("value")).await.unwrap();
+    }
+    let db = Db::sqlite().await;
+    db.execute(
+        "create table texts (id text primary key, note text); insert into texts values ('', 'a'), ('b', 'c')",
+    )
+    .await;
+    let mut connections = db.connections();
+    connections["cache"] = json!({ "type": "redis", "url": server.url() });
+    let chatkit = start(1, 0).await;
+    connections["store"] = self::connections(&chatkit)["store"].clone();
+    let mut all = collections();
+    all["cached"] = json!({ "type": "redis-keys", "connection": "cache", "pattern": "*" });
+    all["rows"] = json!({ "type": "sql-rows", "connection": "db", "table": "texts" });
+    let records = [json!({ "key": "", "record": {} })];
+    let purge = async |collection: &str| {
+        let draft = Bench::new(Vec::new(), json!({}), json!({})).await;
+        let keys = draft.artifact("ids.jsonl", &records);
+        let mut step = planned("purge", "delete-batch", json!({ "collections": [collection], "keys": keys }));
+        step.limits.max_items = Some(1);
+        let bench = Bench::new(vec![step], connections.clone(), all.clone()).await;
+        bench.artifact("ids.jsonl", &records);
+        bench.enter("purge").await
+    };
+    for collection in ["cached", "rows"] {
+        let outputs = purge(collection).await.unwrap();
+        assert_eq!((&outputs["deleted"][collection], &outputs["population"]), (&json!(1), &json!(2)));
+    }
+    let left: i64 = server.run_in(0, &redis::cmd("DBSIZE")).await.unwrap();
+    assert_eq!(left, 1);
+    // A document without an id would be all of them.
+    let error = purge("metadata").await.unwrap_err();
+    assert!(error.kind == ErrorKind::Gate && error.message.contains("is empty"), "{error:?}");
+    assert_eq!(chatkit.doc_ids("attachment-metadata").await.unwrap().len(), 1);
 }

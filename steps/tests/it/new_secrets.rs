@@ -166,8 +166,21 @@ async fn the_public_key_stands_in_a_file_beside() {
     bench.enter("make").await.unwrap();
     assert_eq!(sh("openssl pkey -in key -pubout | cmp - key.pub && echo same", folder.path()), "same");
     fs::write(&public, "theirs").unwrap();
-    assert_eq!(bench.enter("make").await.unwrap_err().kind, ErrorKind::Refused);
+    let error = bench.enter("make").await.unwrap_err();
+    assert!(error.kind == ErrorKind::Refused && !error.message.contains("no secret"), "{error}");
     assert_eq!(fs::read_to_string(&public).unwrap(), "theirs");
+    // Reopened with the place free, the key that was made is taken, and not refused as somebody else's.
+    fs::remove_file(&public).unwrap();
+    bench.reopen("make").await;
+    bench.enter("make").await.unwrap();
+    assert_eq!(sh("openssl pkey -in key -pubout | cmp - key.pub && echo same", folder.path()), "same");
+
+    // Where the public key has no place no private one is made.
+    let (path, public) = (folder.path().join("other"), folder.path().join("key.pub"));
+    let with = json!({ "path": path, "public_path": public });
+    let error = self::bench("keygen", with).await.enter("make").await.unwrap_err();
+    assert!(error.kind == ErrorKind::Refused && error.message.contains("no secret was made"), "{error}");
+    assert!(!path.exists());
 }
 
 #[tokio::test]

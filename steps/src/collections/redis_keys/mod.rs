@@ -87,6 +87,10 @@ impl Collection for RedisKeys {
         Guard::Looks
     }
 
+    fn may_be_empty(&self) -> bool {
+        true
+    }
+
     fn max_batch(&self) -> usize {
         MAX_BATCH
     }

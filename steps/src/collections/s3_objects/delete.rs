@@ -10,10 +10,11 @@ use runbook_engine::error::{ErrorKind, StepError};
 use serde_json::Value;
 
 use super::list::Keeps;
+use super::names::fits_into_xml;
 use super::object::{NULL, Name};
 use super::{AT_A_TIME, S3Objects};
 use crate::collections::{Doomed, KeyOutcome, Version};
-use crate::connections::s3::{failed, is_missing, is_transient};
+use crate::connections::s3::{code_of, failed, is_missing, is_transient};
 use crate::retry::{Patience, asked};
 
 /// What is to become of one key.
@@ -32,6 +33,16 @@ enum Sure {
     Etag(String),
     /// The store is asked afterwards whether it went. Of a delete marker without an id some stores say so and keep it.
     Asked,
+}
+
+impl Sure {
+    /// The ETag that goes along, as S3 writes it.
+    fn condition(&self) -> Option<String> {
+        match self {
+            Self::Etag(etag) => Some(format!("\"{etag}\"")),
+            Self::Told | Self::Asked => None,
+        }
+    }
 }
 
 /// What a version says that there is.
@@ -187,23 +198,26 @@ impl S3Objects {
         // Where no versions are kept the one that is there is the object, and not every store knows it by `null` then.
         let nulls = asked.iter().any(|(name, _)| name.version.as_deref() == Some(NULL));
         let bare = nulls && self.keeps().await? == Keeps::Nothing;
+        let mut outcomes = HashMap::new();
+        let (asked, odd): (Vec<_>, Vec<_>) = asked.iter().partition(|(name, _)| fits_into_xml(&name.key));
+        for (name, sure) in odd {
+            outcomes.insert(name.to_string(), self.request_one(name, sure.condition(), bare).await);
+        }
+        if asked.is_empty() {
+            return Ok(outcomes);
+        }
         let mut delete = Delete::builder();
         for (name, sure) in asked {
-            let etag = match sure {
-                Sure::Etag(etag) => Some(format!("\"{etag}\"")),
-                Sure::Told | Sure::Asked => None,
-            };
             let one = ObjectIdentifier::builder()
                 .key(&name.key)
                 .set_version_id(name.version.clone().filter(|version| !bare || version != NULL))
-                .set_e_tag(etag);
+                .set_e_tag(sure.condition());
             delete = delete.objects(one.build().map_err(invalid)?);
         }
         let client = self.bucket.client().await;
         let request =
             client.delete_objects().bucket(self.bucket.bucket()).delete(delete.build().map_err(invalid)?);
         let answer = request.send().await.map_err(|error| failed(&what, &error))?;
-        let mut outcomes = HashMap::new();
         let named = |key: Option<&str>, version: Option<&str>| {
             let version = self.settings.versions.then(|| version.unwrap_or(NULL).to_owned());
             Name { key: key.unwrap_or_default().to_owned(), version }.to_string()
@@ -227,6 +241,25 @@ impl S3Objects {
             outcomes.insert(named(Some(key), one.version_id()), outcome);
         }
         Ok(outcomes)
+    }
+
+    /// A request for one of them, whose name can stand in a URL and not in XML.
+    async fn request_one(&self, name: &Name, etag: Option<String>, bare: bool) -> KeyOutcome {
+        let client = self.bucket.client().await;
+        let request = client
+            .delete_object()
+            .bucket(self.bucket.bucket())
+            .key(&name.key)
+            .set_version_id(name.version.clone().filter(|version| !bare || version != NULL))
+            .set_if_match(etag);
+        match request.send().await {
+            Ok(_) => KeyOutcome::Done,
+            Err(error) => match code_of(&error) {
+                Some("PreconditionFailed") => KeyOutcome::changed(&name.key, "it has another ETag now"),
+                Some("NoSuchKey" | "NoSuchVersion") => KeyOutcome::Already,
+                _ => KeyOutcome::Failed(failed(&format!("deleting `{name}`"), &error)),
+            },
+        }
     }
 
     /// Whether the store refuses to delete what has another ETag: tried once, on an object made for it. False too when it can not be

@@ -1,11 +1,14 @@
 //! What is in the bucket, page by page. Where a page goes on is what the store said: not every store lists in the order of the keys.
 
+use aws_sdk_s3::operation::list_object_versions::ListObjectVersionsOutput;
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::DateTime;
-use aws_sdk_s3::types::{BucketVersioningStatus, DeleteMarkerEntry, ObjectVersion};
+use aws_sdk_s3::types::{BucketVersioningStatus, DeleteMarkerEntry, EncodingType, ObjectVersion};
 use runbook_engine::error::StepError;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::names::{goes_on, is_mangled, true_names};
 use super::object::{NULL, Name, moment};
 use super::{S3Objects, record_of};
 use crate::collections::{Item, Version};
@@ -130,15 +133,27 @@ impl S3Objects {
 
     async fn list_current(&self, cursor: Option<Cursor>, limit: i32) -> Result<Listing, StepError> {
         let client = self.bucket.client().await;
-        let page = client
+        let request = client
             .list_objects_v2()
             .bucket(self.bucket.bucket())
             .prefix(&self.settings.prefix)
             .max_keys(limit)
-            .set_continuation_token(cursor.map(|cursor| cursor.at))
-            .send()
-            .await
-            .map_err(|error| failed(&format!("listing {}", self.bucket.describe()), &error))?;
+            .set_continuation_token(cursor.map(|cursor| cursor.at));
+        let what = format!("listing {}", self.bucket.describe());
+        let mut page = request.clone().send().await.map_err(|error| failed(&what, &error))?;
+        let keys = |page: &ListObjectsV2Output| {
+            page.contents().iter().map(|one| one.key().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        let token = page.next_continuation_token().map(str::to_owned);
+        if keys(&page).iter().any(|key| is_mangled(key)) || token.as_deref().is_some_and(is_mangled) {
+            let again = request.encoding_type(EncodingType::Url).send().await;
+            let again = again.map_err(|error| failed(&what, &error))?;
+            let names = true_names(&keys(&page), &keys(&again))?;
+            page.next_continuation_token = goes_on(token.as_deref(), &names)?;
+            for (one, name) in page.contents.iter_mut().flatten().zip(names) {
+                one.key = Some(name);
+            }
+        }
         let mut objects = Vec::new();
         for one in page.contents() {
             let Some(key) = one.key() else { continue };
@@ -160,12 +175,9 @@ impl S3Objects {
         if name.version.is_none() {
             return Ok(None);
         }
-        let client = self.bucket.client().await;
         let (mut at, mut version) = (None, None);
         loop {
-            let request = client.list_object_versions().bucket(self.bucket.bucket()).prefix(&name.key);
-            let page = request.set_key_marker(at).set_version_id_marker(version).send().await;
-            let page = page.map_err(|error| failed(&format!("looking for `{name}`"), &error))?;
+            let page = self.versions_of(&name.key, (at, version), None).await?;
             let found = page.delete_markers().iter().filter_map(of_marker).find(|one| one.name == *name);
             // Of the keys that begin so the key itself is the first one.
             let further =
@@ -178,21 +190,45 @@ impl S3Objects {
         }
     }
 
-    async fn list_versions(&self, cursor: Option<Cursor>, limit: i32) -> Result<Listing, StepError> {
+    /// A page of the versions of the keys that begin so, after a key and its version, with the keys as they are.
+    async fn versions_of(
+        &self,
+        prefix: &str,
+        (at, version): (Option<String>, Option<String>),
+        limit: Option<i32>,
+    ) -> Result<ListObjectVersionsOutput, StepError> {
         let client = self.bucket.client().await;
-        let (at, version) = cursor.map_or((None, None), |cursor| (Some(cursor.at), cursor.version));
-        let page = client
+        let request = client
             .list_object_versions()
             .bucket(self.bucket.bucket())
-            .prefix(&self.settings.prefix)
-            .max_keys(limit)
+            .prefix(prefix)
+            .set_max_keys(limit)
             .set_key_marker(at)
-            .set_version_id_marker(version)
-            .send()
-            .await
-            .map_err(|error| {
-                failed(&format!("listing the versions of {}", self.bucket.describe()), &error)
-            })?;
+            .set_version_id_marker(version);
+        let what = format!("listing the versions of {}", self.bucket.describe());
+        let mut page = request.clone().send().await.map_err(|error| failed(&what, &error))?;
+        let keys = |page: &ListObjectVersionsOutput| {
+            let versions = page.versions().iter().map(|one| one.key().unwrap_or_default().to_owned());
+            let markers = page.delete_markers().iter().map(|one| one.key().unwrap_or_default().to_owned());
+            versions.chain(markers).collect::<Vec<_>>()
+        };
+        let next = page.next_key_marker();
+        if !keys(&page).iter().any(|key| is_mangled(key)) && !next.is_some_and(is_mangled) {
+            return Ok(page);
+        }
+        let again = request.encoding_type(EncodingType::Url).send().await;
+        let again = again.map_err(|error| failed(&what, &error))?;
+        let names = true_names(&keys(&page), &keys(&again))?;
+        page.next_key_marker = goes_on(next, &names)?;
+        let mut names = names.into_iter();
+        page.versions.iter_mut().flatten().zip(&mut names).for_each(|(one, name)| one.key = Some(name));
+        page.delete_markers.iter_mut().flatten().zip(names).for_each(|(one, name)| one.key = Some(name));
+        Ok(page)
+    }
+
+    async fn list_versions(&self, cursor: Option<Cursor>, limit: i32) -> Result<Listing, StepError> {
+        let after = cursor.map_or((None, None), |cursor| (Some(cursor.at), cursor.version));
+        let page = self.versions_of(&self.settings.prefix, after, Some(limit)).await?;
         let mut objects: Vec<Listed> = page.versions().iter().filter_map(of_version).collect();
         objects.extend(page.delete_markers().iter().filter_map(of_marker));
         // What came last stands first; of two in one second the one that is current.

@@ -2,6 +2,7 @@
 
 mod delete;
 mod list;
+mod names;
 mod object;
 mod urls;
 

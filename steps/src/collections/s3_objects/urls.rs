@@ -32,6 +32,10 @@ impl Places {
     /// The key of the object that `text` leads to: `s3://BUCKET/KEY` as it stands; of `http` and `https` the path, decoded, with the bucket
     /// before it or in the host.
     pub(super) fn key(&self, text: &str) -> Result<String, String> {
+        // A parser of URLs drops some of them, and whoever wrote them did not mean them.
+        if text.trim() != text || text.contains(char::is_control) {
+            return Err("it has whitespace or control characters that are no part of a URL".to_owned());
+        }
         let key = match text.strip_prefix("s3://") {
             Some(rest) => {
                 let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
@@ -47,6 +51,9 @@ impl Places {
         let url = Url::parse(text).map_err(|_| "it is no URL".to_owned())?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(format!("its scheme is {}", url.scheme()));
+        }
+        if text.contains('\\') {
+            return Err("it has a backslash, which is a slash to some and itself to others".to_owned());
         }
         let (host, path) = (authority(&url), raw_path(text)?);
         for (store, base) in &self.stores {
@@ -99,7 +106,28 @@ fn authority(url: &Url) -> String {
 /// Whether a host is one of S3 at AWS, without a bucket in it.
 fn is_aws(host: &str) -> bool {
     let rest = host.strip_suffix(".amazonaws.com").or_else(|| host.strip_suffix(".amazonaws.com.cn"));
-    rest.is_some_and(|rest| rest == "s3" || rest.starts_with("s3.") || rest.starts_with("s3-"))
+    let Some(rest) = rest else { return false };
+    let (service, rest) = rest.split_once('.').unwrap_or((rest, ""));
+    let rest = rest.strip_prefix("dualstack").map_or(rest, |rest| rest.strip_prefix('.').unwrap_or(rest));
+    match service {
+        "s3" | "s3-fips" => rest.is_empty() || is_region(rest),
+        "s3-accelerate" | "s3-external-1" => rest.is_empty(),
+        // An old form, with the region in the name of the service.
+        _ => rest.is_empty() && service.strip_prefix("s3-").is_some_and(is_region),
+    }
+}
+
+/// Whether a name is formed like a region of AWS: `eu-west-1`, `us-gov-east-1`.
+fn is_region(name: &str) -> bool {
+    let parts: Vec<&str> = name.split('-').collect();
+    let [country, middle @ .., number] = parts.as_slice() else { return false };
+    let letters = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase());
+    country.len() == 2
+        && letters(country)
+        && !middle.is_empty()
+        && middle.iter().all(letters)
+        && number.len() <= 2
+        && number.parse::<u8>().is_ok()
 }
 
 /// The path as it is written, because a parser of URLs takes `..` for the way up, and a key may hold it.
@@ -188,6 +216,13 @@ mod tests {
             "http://localhost:9000/real-staging/%FF",
             "ftp://localhost:9000/real-staging/a",
             "data:image/png;base64,AA==",
+            "http://localhost:9000/real-staging/a.jpg ",
+            " http://localhost:9000/real-staging/a.jpg",
+            "http://localhost:9000/real-staging/a.jpg\n",
+            "http://localhost:9000/real-staging/pl\nain.jpg",
+            "http://localhost:9000/real-staging/a\tb",
+            "http://localhost:9000/real-staging/a\\b",
+            "s3://real-staging/a.jpg\r\n",
         ] {
             assert!(own.key(text).is_err(), "{text} is {:?}", own.key(text));
         }
@@ -196,8 +231,21 @@ mod tests {
             "https://s3.amazonaws.com.evil.com/real-staging/a",
             "https://real-staging.s3.example.com/a",
             "https://x.real-staging.s3.amazonaws.com/a",
+            "https://s3-other.s3.amazonaws.com/real-staging/a",
+            "https://s3.other-bucket.s3.eu-west-1.amazonaws.com/real-staging/a",
+            "https://s3.eu-west-1.s3.amazonaws.com/real-staging/a",
+            "https://s3-eu-west-1.s3.amazonaws.com/real-staging/a",
+            "https://s3-other.amazonaws.com/real-staging/a",
         ] {
             assert!(aws.key(text).is_err(), "{text}");
+        }
+        for text in [
+            "https://s3.dualstack.eu-west-1.amazonaws.com/real-staging/a",
+            "https://s3-fips.us-gov-east-1.amazonaws.com/real-staging/a",
+            "https://real-staging.s3-accelerate.dualstack.amazonaws.com/a",
+            "https://s3.cn-north-1.amazonaws.com.cn/real-staging/a",
+        ] {
+            assert_eq!(aws.key(text).as_deref(), Ok("a"), "{text}");
         }
         let told = own.key("http://localhost:4566/real-staging/a?X-Amz-Signature=secret").unwrap_err();
         assert!(told.contains("localhost:4566") && !told.contains("secret"), "{told}");

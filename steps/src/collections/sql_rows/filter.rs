@@ -22,6 +22,12 @@ impl Parameters {
         self.0.push(value);
         column.place(self.0.len())
     }
+
+    /// The place of a value of this column, as what rows are sorted by.
+    pub fn sorted_place(&mut self, column: &Column, value: Cell) -> String {
+        self.0.push(value);
+        column.sorted_place(self.0.len())
+    }
 }
 
 /// The comparisons, as an author writes them and as SQL has them.

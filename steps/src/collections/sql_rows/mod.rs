@@ -288,7 +288,7 @@ impl Rows {
                 let holds = self.holds(table, parameters)?;
                 let further =
                     after.map_or_else(|| "1 = 1".to_owned(), |after| further(table, after, parameters));
-                let order: Vec<_> = table.key().map(|column| format!("t.{}", column.quoted)).collect();
+                let order: Vec<_> = table.key().map(Column::sorted).collect();
                 Ok(format!("{holds} and {further} order by {} limit {limit}", order.join(", ")))
             })
             .await?;
@@ -304,29 +304,28 @@ impl Rows {
 /// The rows after a key.
 fn further(table: &Table, after: Vec<Cell>, parameters: &mut Parameters) -> String {
     let columns: Vec<&Column> = table.key().collect();
-    let name = |column: &Column| format!("t.{}", column.quoted);
     if let [column] = columns[..] {
         let value = after.into_iter().next().unwrap_or(Cell::Null);
-        return format!("{} > {}", name(column), parameters.place(column, value));
+        return format!("{} > {}", column.sorted(), parameters.sorted_place(column, value));
     }
     if table.dialect != Dialect::MySql {
-        let names: Vec<_> = columns.iter().map(|column| name(column)).collect();
+        let names: Vec<_> = columns.iter().map(|column| column.sorted()).collect();
         let places: Vec<_> =
-            columns.iter().zip(after).map(|(column, value)| parameters.place(column, value)).collect();
+            columns.iter().zip(after).map(|(column, value)| parameters.sorted_place(column, value)).collect();
         return format!("({}) > ({})", names.join(", "), places.join(", "));
     }
     // MySQL finds no place in an index by a comparison of rows. The places of parameters go by their order in the text.
     let value = |at: usize| after.get(at).cloned().unwrap_or(Cell::Null);
     let first = columns.first().map_or_else(String::new, |column| {
-        format!("{} >= {} and ", name(column), parameters.place(column, value(0)))
+        format!("{} >= {} and ", column.sorted(), parameters.sorted_place(column, value(0)))
     });
     let mut either = Vec::new();
     for (at, column) in columns.iter().enumerate() {
         let mut all: Vec<String> = Vec::new();
         for (place, before) in columns.iter().enumerate().take(at) {
-            all.push(format!("{} = {}", name(before), parameters.place(before, value(place))));
+            all.push(format!("{} = {}", before.sorted(), parameters.sorted_place(before, value(place))));
         }
-        all.push(format!("{} > {}", name(column), parameters.place(column, value(at))));
+        all.push(format!("{} > {}", column.sorted(), parameters.sorted_place(column, value(at))));
         either.push(format!("({})", all.join(" and ")));
     }
     format!("({first}({}))", either.join(" or "))
@@ -368,6 +367,10 @@ impl Collection for Rows {
 
     fn guard(&self) -> Guard {
         Guard::Looks
+    }
+
+    fn may_be_empty(&self) -> bool {
+        true
     }
 
     fn max_batch(&self) -> usize {

@@ -6,7 +6,7 @@ use runbook_engine::error::StepError;
 use serde_json::Value;
 
 use super::filter::Parameters;
-use super::table::{Affinity, Column, Kind, Table, mysql_kind, no_nulls, text};
+use super::table::{Affinity, Column, Kind, Sorts, Table, mysql_kind, mysql_sorts, no_nulls, sortable, text};
 use crate::connections::sql::scan::{Place, only_reads, places, statements};
 use crate::connections::sql::{Cell, Dialect, Session, Shape, as_cell, quoted};
 use crate::text::in_brief;
@@ -55,6 +55,7 @@ pub(super) async fn load(
         table.column(name)?;
         table.key.extend(table.columns.iter().position(|column| column.name == *name));
     }
+    sortable(&table)?;
     if dialect == Dialect::Sqlite {
         types_of_key(&mut *session, &mut table).await?;
     }
@@ -66,6 +67,12 @@ pub(super) async fn load(
 }
 
 fn column(dialect: Dialect, name: &str, kind: &str) -> Column {
+    let sorts = match (dialect, kind.to_lowercase().split(' ').next().unwrap_or_default()) {
+        // A column of type `set` is called so too.
+        (Dialect::MySql, "char") => Sorts::ByText,
+        (Dialect::MySql, kind) => mysql_sorts(kind),
+        _ => Sorts::Plainly,
+    };
     let kind = match dialect {
         Dialect::Postgres => Kind::Postgres(kind.to_owned()),
         // As many digits as there can be: the result of a query does not say.
@@ -75,7 +82,8 @@ fn column(dialect: Dialect, name: &str, kind: &str) -> Column {
         }
         Dialect::Sqlite => Kind::Sqlite(Affinity::Blob),
     };
-    Column { name: name.to_owned(), quoted: quoted(dialect, name), kind, generated: false, nullable: true }
+    let quoted = quoted(dialect, name);
+    Column { name: name.to_owned(), quoted, kind, sorts, generated: false, nullable: true }
 }
 
 /// The query with its values at the places that all of our statements have them at.

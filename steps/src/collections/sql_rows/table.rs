@@ -34,6 +34,17 @@ pub(super) enum Affinity {
     Blob,
 }
 
+/// How rows are sorted by a column, which has to be the order that its values are compared in: a page begins after the last key of the one before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Sorts {
+    /// As the database sorts its values.
+    Plainly,
+    /// By the bytes of its text: MySQL sorts some types by a number and compares them with texts.
+    ByText,
+    /// In no order that is known. This is its type.
+    Unknown(String),
+}
+
 /// A column.
 #[derive(Clone, Debug)]
 pub(super) struct Column {
@@ -43,6 +54,8 @@ pub(super) struct Column {
     pub quoted: String,
     /// How its values travel.
     pub kind: Kind,
+    /// How rows are sorted by it.
+    pub sorts: Sorts,
     /// Whether the database computes it.
     pub generated: bool,
     /// Whether it may hold no value.
@@ -84,6 +97,23 @@ impl Column {
             Kind::Cast(name) | Kind::Number(_, name) => format!("cast(? as {name})"),
             Kind::Bytes => "unhex(?)".to_owned(),
             Kind::Text | Kind::Sqlite(_) => "?".to_owned(),
+        }
+    }
+
+    /// The column as it is sorted by, of the table that is called `t`.
+    pub fn sorted(&self) -> String {
+        self.as_sorted(format!("t.{}", self.quoted))
+    }
+
+    /// The place of parameter `number` as what the column is sorted by.
+    pub fn sorted_place(&self, number: usize) -> String {
+        self.as_sorted(self.place(number))
+    }
+
+    fn as_sorted(&self, value: String) -> String {
+        match self.sorts {
+            Sorts::ByText => format!("cast(cast({value} as char character set utf8mb4) as binary)"),
+            Sorts::Plainly | Sorts::Unknown(_) => value,
         }
     }
 }
@@ -181,9 +211,47 @@ pub(super) async fn load(database: &Database, name: &str, key: &[String]) -> Res
         return Err(StepError::refused(message)
             .with_help("a row could be read or deleted in place of another: name the columns of a primary key or of a unique index"));
     }
+    sortable(&table)?;
+    if dialect == Dialect::Postgres {
+        no_heirs(&mut *session, &table).await?;
+    }
     no_nulls(&mut *session, &table).await?;
     session.finish().await;
     Ok(table)
+}
+
+/// Refused when a column of the key is of a type whose order is not known: a page would begin elsewhere than the one before ended.
+pub(super) fn sortable(table: &Table) -> Result<(), StepError> {
+    for column in table.key() {
+        let Sorts::Unknown(kind) = &column.sorts else { continue };
+        let message = format!(
+            "the rows of {} can not be read in the order of `{}`: whether values of type {kind} are sorted as they are compared is not known",
+            table.quoted, column.name
+        );
+        return Err(StepError::refused(message).with_help(
+            "name the columns of another unique index in `key`, or cast the column in a `query`, which is only read",
+        ));
+    }
+    Ok(())
+}
+
+/// No index of PostgreSQL reaches the rows that a table has from those that inherit from it.
+async fn no_heirs(session: &mut dyn Session, table: &Table) -> Result<(), StepError> {
+    let sql = "select c.oid::regclass::text from pg_inherits i join pg_class c on c.oid = i.inhrelid \
+               where i.inhparent = to_regclass($1::text) and not c.relispartition order by 1";
+    let heirs = session.cells(sql, vec![Cell::Text(table.quoted.clone())]).await?.rows;
+    if heirs.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = heirs.iter().map(|row| text(row.first())).collect();
+    let message = format!(
+        "{} holds the rows of {} too, which inherit from it: no index makes sure that its key tells them all apart",
+        table.quoted,
+        names.join(", ")
+    );
+    Err(StepError::refused(message).with_help(
+        "name the tables that inherit, each as a collection of its own; rows of the table alone are read by a `query`: `select … from only …`",
+    ))
 }
 
 /// A row without a value in its key would never be listed.
@@ -228,8 +296,12 @@ type Described = (Vec<Column>, Vec<Unique>);
 
 async fn postgres(session: &mut dyn Session, full: &str) -> Result<Described, Failure> {
     let columns = "select a.attname::text, format_type(a.atttypid, -1), \
-                   case when a.attgenerated <> '' then '1' else '0' end, case when a.attnotnull then '0' else '1' end \
-                   from pg_attribute a where a.attrelid = to_regclass($1::text) and a.attnum > 0 and not a.attisdropped \
+                   case when a.attgenerated <> '' then '1' else '0' end, case when a.attnotnull then '0' else '1' end, \
+                   case when y.typtype = 'b' and y.typcategory <> 'A' and y.typnamespace <> 'pg_catalog'::regnamespace \
+                   and not exists (select from pg_operator o where o.oprname = '>' and o.oprleft = y.oid \
+                   and o.oprright = y.oid and pg_operator_is_visible(o.oid)) then '0' else '1' end \
+                   from pg_attribute a join pg_type t on t.oid = a.atttypid \
+                   join pg_type y on y.oid = case when t.typtype = 'd' then t.typbasetype else t.oid end where a.attrelid = to_regclass($1::text) and a.attnum > 0 and not a.attisdropped \
                    order by a.attnum";
     let unique = "select case when i.indisprimary then '1' else '0' end, i.indexrelid::text, a.attname::text \
                   from pg_index i cross join lateral unnest(i.indkey::int2[]) with ordinality k(attnum, at) \
@@ -244,6 +316,11 @@ async fn postgres(session: &mut dyn Session, full: &str) -> Result<Described, Fa
             quoted: quoted(Dialect::Postgres, &name),
             name,
             kind: Kind::Postgres(text(row.get(1))),
+            // Of a type whose own `>` is not found, PostgreSQL takes that of another type, and sorts by its own.
+            sorts: match text(row.get(4)).as_str() {
+                "1" => Sorts::Plainly,
+                _ => Sorts::Unknown(text(row.get(1))),
+            },
             generated: text(row.get(2)) == "1",
             nullable: text(row.get(3)) == "1",
         }
@@ -270,6 +347,7 @@ async fn mysql(session: &mut dyn Session, schema: Option<&str>, table: &str) -> 
             quoted: quoted(Dialect::MySql, &name),
             name,
             kind: mysql_kind(&text(row.get(1)), &text(row.get(2)), &precision, &scale),
+            sorts: mysql_sorts(&text(row.get(1))),
             generated: text(row.get(4)).to_uppercase().contains(" GENERATED"),
             nullable: text(row.get(3)) == "YES",
         }
@@ -297,6 +375,19 @@ pub(super) fn mysql_kind(data: &str, full: &str, precision: &str, scale: &str) -
     }
 }
 
+/// How MySQL sorts a type. Of texts and bytes without a near end it sorts by the beginning only.
+pub(super) fn mysql_sorts(data: &str) -> Sorts {
+    match data.to_lowercase().as_str() {
+        "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "year" | "boolean" | "decimal"
+        | "float" | "double" | "bit" | "char" | "varchar" | "tinytext" | "binary" | "varbinary"
+        | "tinyblob" | "date" | "time" | "datetime" | "timestamp" | "uuid" | "inet4" | "inet6" => {
+            Sorts::Plainly
+        }
+        "enum" | "set" => Sorts::ByText,
+        other => Sorts::Unknown(other.to_owned()),
+    }
+}
+
 async fn sqlite(session: &mut dyn Session, schema: Option<&str>, table: &str) -> Result<Described, Failure> {
     let schema = Cell::Text(schema.unwrap_or("main").to_owned());
     let of_table = vec![Cell::Text(table.to_owned()), schema.clone()];
@@ -312,6 +403,7 @@ async fn sqlite(session: &mut dyn Session, schema: Option<&str>, table: &str) ->
             quoted: quoted(Dialect::Sqlite, &name),
             name,
             kind: Kind::Sqlite(affinity(&text(row.get(1)))),
+            sorts: Sorts::Plainly,
             generated: matches!(text(row.get(4)).as_str(), "2" | "3"),
             nullable: text(row.get(2)) != "1",
         }

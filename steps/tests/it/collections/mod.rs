@@ -2,6 +2,7 @@
 
 mod held;
 mod queries;
+mod sorted;
 mod sql;
 mod updates;
 

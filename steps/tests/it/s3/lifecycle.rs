@@ -74,7 +74,7 @@ async fn a_rule_is_made_so_beside_those_of_others() {
         rule("other", "logs/", 7),
         rule("a", "chat/staging/", 30),
         rule("b", "chat/staging/", 60),
-        rule("near", "chat/stag", 9),
+        rule("near", "chat/stag", 90),
     ];
     set(&s3, all).await;
     let error = run(&weed, "verify", json!({ "expire_days": 45 })).await.unwrap_err();
@@ -106,7 +106,7 @@ async fn a_rule_is_made_so_beside_those_of_others() {
     assert_eq!(ids(&s3).await, ["ours"]);
     set(
         &s3,
-        vec![rule("near", "chat/stag", 9), rule("other", "logs/", 7), rule("ours", "chat/staging/", 45)],
+        vec![rule("near", "chat/stag", 90), rule("other", "logs/", 7), rule("ours", "chat/staging/", 45)],
     )
     .await;
 

@@ -4,6 +4,8 @@ mod deletes;
 mod deleting;
 mod inventory;
 mod lifecycle;
+mod lifecycle_of_others;
+mod odd_names;
 pub mod proxy;
 mod suspended;
 
