@@ -2,6 +2,7 @@
 
 mod expect;
 pub(crate) mod settle;
+pub(crate) mod stopping;
 mod work;
 
 use async_trait::async_trait;

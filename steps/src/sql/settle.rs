@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::work::single;
 use super::{Expect, Part};
-use crate::connections::sql::{Begin, Database, Fate};
+use crate::connections::sql::{Begin, Database, Dialect, Fate};
 use crate::effect::uncharged;
 use crate::had;
 use crate::kind::Context;
@@ -28,6 +28,9 @@ pub(crate) struct Announced<T> {
     pub items: u64,
     /// What the server calls it, where it can be asked.
     pub transaction: Option<String>,
+    /// What the server calls the connection, where the statement is announced before it begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
     /// What the step comes to when it is committed.
     pub outputs: T,
 }
@@ -37,6 +40,8 @@ pub(crate) struct Announced<T> {
 pub(crate) enum Unsure {
     /// It is done again: the author declared that it may be, or a person said so.
     Again,
+    /// The same, unless it was still at work when that was said: then it is not known what the word was about.
+    AgainWhenOver,
     /// It is done again when the step was reopened since, and the step fails otherwise.
     WhenReopened,
 }
@@ -79,6 +84,10 @@ impl Settling<'_> {
     ) -> Result<Option<T>, StepError> {
         let announced = Announced::<T>::deserialize(&batch.what)
             .map_err(|error| StepError::new(ErrorKind::Bug, format!("the ledger is unreadable: {error}")))?;
+        let was_at_work = match &announced.backend {
+            Some(backend) => self.over(backend).await?,
+            None => false,
+        };
         match self.happened(announced.transaction.as_deref()).await? {
             Some(true) => {
                 let announced = Announced { series, ..announced };
@@ -90,6 +99,12 @@ impl Settling<'_> {
                 return Err(
                     StepError::gate(message).with_help("look at the database; to resume does it again")
                 );
+            }
+            None if was_at_work && self.unsure == Unsure::AgainWhenOver => {
+                let message = "the statement of the last attempt was still at work on the server when it was to be done again; it is over now, and was not done again";
+                return Err(StepError::gate(message)
+                    .unknown()
+                    .with_help("look whether it had its effect, then answer; a `check` in the step would find out by itself"));
             }
             Some(false) | None => {}
         }
@@ -155,6 +170,28 @@ impl Settling<'_> {
         let outcome = json!({ "failed": error.message, "causes": error.causes });
         let outcome: Value = self.cx.redactor.value(&outcome);
         self.cx.ledger.settle(batch, Settlement { outcome, ..Settlement::default() }).await
+    }
+
+    /// Waits until a connection of an earlier attempt is not at work any more; whether it was.
+    async fn over(&self, backend: &str) -> Result<bool, StepError> {
+        for look in 0..LOOKS {
+            if !self.database.is_at_work(backend).await? {
+                return Ok(look > 0);
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            self.cx.checkpoint()?;
+        }
+        let id = backend.split(' ').next().unwrap_or_default();
+        let end = match self.database.dialect() {
+            Dialect::MySql => format!("kill {id}"),
+            _ => format!("select pg_terminate_backend({id})"),
+        };
+        let message = format!(
+            "the statement of the last attempt is still at work on the server, as connection {id}: it was not done again"
+        );
+        Err(StepError::transient(message)
+            .unknown()
+            .with_help(format!("wait for its end, or end it by `{end}`, then resume")))
     }
 
     /// Whether it had its effect; nothing when nobody can tell.

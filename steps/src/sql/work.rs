@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use runbook_engine::crash;
 use runbook_engine::error::{Outcome, StepError};
-use runbook_engine::kinds::{Class, Effect};
+use runbook_engine::kinds::{Class, Effect, Repeat};
 use runbook_engine::saved::Foresight;
 use serde_json::{Map, Value};
 
 use super::expect::Amount;
 use super::settle::{Announced, Settling, Unsure};
+use super::stopping::{Ending, until_stopped};
 use super::{Expect, Part, PartOutputs, Sql, SqlOutputs};
 use crate::connections::sql::scan::{Statement, only_reads, statements};
 use crate::connections::sql::{Answer, Begin, Database, Dialect, Session};
@@ -131,35 +132,53 @@ impl<'a> Work<'a> {
 
     fn settling(&self) -> Settling<'_> {
         let check = self.step.check.as_ref();
-        Settling { cx: self.cx, database: &self.database, check, unsure: Unsure::Again }
+        let once = self.effect.repeat == Repeat::Once;
+        let unsure = if once { Unsure::AgainWhenOver } else { Unsure::Again };
+        Settling { cx: self.cx, database: &self.database, check, unsure }
     }
 
     async fn read(&self) -> Result<SqlOutputs, StepError> {
-        let reading = async {
-            let mut session = self.database.begin(Begin::ReadOnly).await?;
-            let outputs = self.statements(&mut *session).await?;
-            session.rollback().await?;
-            session.finish().await;
-            Ok(outputs)
+        let (mut session, backend) = self.begun(Begin::ReadOnly).await?;
+        let reading = self.statements(&mut *session);
+        let outputs = match until_stopped(self.cx, &self.database, backend.as_deref(), reading).await {
+            Ending::ByItself(outputs) => outputs?,
+            Ending::Stopped(_) => return Err(StepError::interrupted()),
         };
-        self.cx.unless_abandoned(reading).await
+        session.rollback().await?;
+        session.finish().await;
+        Ok(outputs)
+    }
+
+    /// A session in a transaction, and what the server calls it.
+    async fn begun(&self, how: Begin) -> Result<(Box<dyn Session>, Option<String>), StepError> {
+        let begun = async {
+            let mut session = self.database.open().await?;
+            let backend = session.backend().await?;
+            session.begin(how).await?;
+            Ok::<_, StepError>((session, backend))
+        };
+        tokio::select! {
+            begun = begun => begun,
+            () = self.cx.abandon.cancelled() => Err(StepError::interrupted()),
+        }
     }
 
     /// All statements in one transaction. It is announced when all is done but the commit: before, nothing has an effect.
     async fn transact(&self, series: u32) -> Result<SqlOutputs, StepError> {
+        let (mut session, backend) = self.begun(Begin::Write).await?;
         let prepared = async {
-            let mut session = self.database.begin(Begin::Write).await?;
             let outputs = self.statements(&mut *session).await?;
             let transaction = session.transaction().await?;
-            Ok::<_, StepError>((session, outputs, transaction))
+            Ok::<_, StepError>((outputs, transaction))
         };
         // Given up, the connection is closed and the database rolls back.
-        let (mut session, outputs, transaction) = tokio::select! {
-            prepared = prepared => prepared?,
-            () = self.cx.abandon.cancelled() => return Err(StepError::interrupted()),
-        };
+        let (outputs, transaction) =
+            match until_stopped(self.cx, &self.database, backend.as_deref(), prepared).await {
+                Ending::ByItself(prepared) => prepared?,
+                Ending::Stopped(_) => return Err(StepError::interrupted()),
+            };
         let items = self.destroyed(outputs.affected);
-        let announced = Announced { series, items, transaction, outputs };
+        let announced = Announced { series, items, transaction, backend: None, outputs };
         let batch = self.settling().announce(&announced).await?;
         match crash::around("sql: commit", session.commit()).await {
             Ok(()) => {
@@ -181,18 +200,35 @@ impl<'a> Work<'a> {
     /// One statement as it stands. It is announced before.
     async fn run_alone(&self, series: u32) -> Result<SqlOutputs, StepError> {
         let mut session = self.database.open().await?;
+        let backend = session.backend().await?;
         let items = self.destroyed(1);
-        let mut announced = Announced { series, items, transaction: None, outputs: SqlOutputs::default() };
+        let outputs = SqlOutputs::default();
+        let mut announced = Announced { series, items, transaction: None, backend: backend.clone(), outputs };
         let batch = self.settling().announce(&announced).await?;
         let Some(part) = self.parts.first() else { return Ok(announced.outputs) };
         let statement = single(&part.statement, self.database.dialect())?;
         let keep = usize::try_from(self.step.max_rows).unwrap_or(usize::MAX);
-        let ran = crash::around("sql: statement", session.run(&statement, &part.parameters, keep)).await;
+        let running = crash::around("sql: statement", session.run(&statement, &part.parameters, keep));
+        let (ran, stopped) = match backend {
+            // SQLite has nobody who could be told: it ends when it ends.
+            None => (running.await, false),
+            Some(backend) => match until_stopped(self.cx, &self.database, Some(&backend), running).await {
+                Ending::ByItself(ran) => (ran, false),
+                Ending::Stopped(Some(ran)) => (ran, true),
+                Ending::Stopped(None) => {
+                    let id = backend.split(' ').next().unwrap_or_default();
+                    let message = format!(
+                        "the statement was told to end and is still at work on the server, as connection {id}"
+                    );
+                    return Err(StepError { message, ..StepError::interrupted() }.unknown());
+                }
+            },
+        };
         match ran {
             Ok(answer) => {
                 session.finish().await;
                 let judged = judge(&statement, part.expect.as_ref(), &answer);
-                match judged.and_then(|()| outputs(&[answer])) {
+                match judged.and_then(|()| self::outputs(&[answer])) {
                     Ok(outputs) => announced.outputs = outputs,
                     Err(error) => {
                         self.settling().was_unexpected(batch, items, &error).await?;
@@ -208,7 +244,7 @@ impl<'a> Work<'a> {
             }
             Err(failure) => {
                 self.settling().had_no_effect(batch, &failure.error).await?;
-                Err(*failure.error)
+                Err(if stopped { StepError::interrupted() } else { *failure.error })
             }
         }
     }
@@ -258,6 +294,14 @@ fn judge(statement: &Statement<'_>, expect: Option<&Expect>, answer: &Answer) ->
 
 /// Answers as outputs.
 fn outputs(answers: &[Answer]) -> Result<SqlOutputs, StepError> {
+    for answer in answers {
+        let twice = answer.columns.iter().enumerate().find(|(at, name)| answer.columns[..*at].contains(name));
+        if let Some((_, name)) = twice {
+            return Err(StepError::invalid(format!("the statement gives two columns `{name}`")).with_help(
+                "name one of them otherwise, with `as`: a row of the outputs has one value of a name",
+            ));
+        }
+    }
     let row = |answer: &Answer, row: &Vec<Value>| -> Map<String, Value> {
         answer.columns.iter().cloned().zip(row.iter().cloned()).collect()
     };

@@ -5,12 +5,21 @@ use runbook_engine::error::StepError;
 
 use super::survey::{Survey, count, texts};
 use crate::connections::sql::{Cell, Dialect, Failure, Session, quoted};
+use crate::kind::Context;
 
 /// The name of the table that marks the database.
 const MARK: &str = "runbook_reset";
 
+/// Whatever is not known to be something else: MariaDB has tables of another type than `BASE TABLE`, those that keep their history.
 const TABLES: &str = "select table_name from information_schema.tables where table_schema = database() \
-                      and table_type = 'BASE TABLE' and table_name <> 'runbook_reset' order by table_name";
+                      and table_type not in ('VIEW', 'SYSTEM VIEW', 'SEQUENCE', 'TEMPORARY') \
+                      and table_name <> 'runbook_reset' order by table_name";
+
+/// The name of the lock of a reset of this database.
+const LOCK: &str = "concat('runbook-reset-', left(sha2(database(), 256), 32))";
+
+/// How often the lock is asked for, a second each.
+const ASKED: u32 = 30;
 
 /// Everything that is dropped, each as the words that name it.
 const THINGS: &[(&str, &str)] = &[
@@ -50,6 +59,25 @@ pub(super) async fn marked(session: &mut dyn Session) -> Result<Option<(String, 
     }))
 }
 
+/// Holds the lock of this database until the connection ends. A server goes on with the statements of a process that was killed: whoever
+/// comes after it waits for their end.
+pub(super) async fn lock(session: &mut dyn Session, cx: &Context) -> Result<(), StepError> {
+    for _ in 0..ASKED {
+        cx.checkpoint()?;
+        let got = texts(session, &format!("select cast(get_lock({LOCK}, 1) as char)"), &[]).await?;
+        if got.first().is_some_and(|got| got == "1") {
+            return Ok(());
+        }
+    }
+    let holder = texts(session, &format!("select cast(is_used_lock({LOCK}) as char)"), &[]).await?;
+    let holder = holder.first().map_or("", String::as_str);
+    let message = format!(
+        "another connection of the server, {holder}, is in the middle of a reset of this database; nothing was dropped"
+    );
+    Err(StepError::transient(message)
+        .with_help(format!("wait for its end, or end it by `kill {holder}`, then resume")))
+}
+
 /// Marks the database.
 pub(super) async fn mark(session: &mut dyn Session, run: &str, step: &str) -> Result<(), Failure> {
     // With its row at once, so that there is no mark that is nobody's.
@@ -72,5 +100,9 @@ pub(super) async fn clear(session: &mut dyn Session) -> Result<(), StepError> {
         }
     }
     session.script("set foreign_key_checks = 1").await?;
-    Ok(())
+    let left = texts(session, TABLES, &[]).await?;
+    if left.is_empty() {
+        return Ok(());
+    }
+    Err(StepError::refused(format!("tables are left after everything was dropped: {}", left.join(", "))))
 }

@@ -45,6 +45,49 @@ const SETTINGS: &[&str] = &[
      from pg_extension e join pg_namespace n on n.oid = e.extnamespace where n.nspname = $1",
 ];
 
+/// The publications that a table of the schema, or all of it, is named in. The second catalogue is there since PostgreSQL 15.
+const PUBLISHED: &[&str] = &[
+    "select distinct p.pubname::text from pg_publication_rel r join pg_publication p on p.oid = r.prpubid \
+     join pg_class c on c.oid = r.prrelid join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 order by 1",
+    "select p.pubname::text from pg_publication_namespace s join pg_publication p on p.oid = s.pnpubid \
+     join pg_namespace n on n.oid = s.pnnspid where n.nspname = $1 order by 1",
+];
+
+/// The roles that may do something with what is in the schema and do not own it.
+const GRANTED: &str = "select distinct case when a.grantee = 0 then 'public' else pg_get_userbyid(a.grantee)::text end from ( \
+     select c.relacl as acl, c.relowner as owner from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+     where n.nspname = $1 union all \
+     select t.attacl, c.relowner from pg_attribute t join pg_class c on c.oid = t.attrelid \
+     join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 union all \
+     select p.proacl, p.proowner from pg_proc p join pg_namespace n on n.oid = p.pronamespace where n.nspname = $1) o \
+     cross join lateral aclexplode(o.acl) a where a.grantee <> o.owner order by 1";
+
+/// Refused when a publication names what is in the schema: it would lose it without a word, and whoever is fed from it.
+pub(super) async fn unpublished(session: &mut dyn Session, schema: &str) -> Result<(), StepError> {
+    let there = "select coalesce(to_regclass('pg_catalog.pg_publication_namespace')::text, '')";
+    let newer = texts(session, there, &[]).await?.iter().any(|name| !name.is_empty());
+    let mut names = Vec::new();
+    for sql in &PUBLISHED[..if newer { 2 } else { 1 }] {
+        names.extend(texts(session, sql, &[schema]).await?);
+    }
+    if names.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "what is in {} is published by {}, which would lose it: nothing was dropped",
+        quoted(Dialect::Postgres, schema),
+        names.join(", ")
+    );
+    Err(StepError::refused(message).with_help(
+        "take it out of the publication before (`alter publication … drop table …`), and put it back when it is made anew",
+    ))
+}
+
+/// The roles that were granted something in the schema.
+pub(super) async fn granted(session: &mut dyn Session, schema: &str) -> Result<Vec<String>, Failure> {
+    texts(session, GRANTED, &[schema]).await
+}
+
 pub(super) async fn survey(session: &mut dyn Session, schema: &str) -> Result<Survey, Failure> {
     let tables = texts(session, TABLES, &[schema]).await?;
     let enums = texts(session, ENUMS, &[schema]).await?;

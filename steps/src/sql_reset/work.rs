@@ -17,6 +17,7 @@ use crate::connections::sql::{Begin, Database, Dialect, Failure, Session};
 use crate::had;
 use crate::kind::{Context, would};
 use crate::sql::settle::{Announced, Settling, Unsure};
+use crate::sql::stopping::{Ending, until_stopped};
 
 /// One attempt.
 pub(super) struct Work<'a> {
@@ -54,6 +55,7 @@ impl<'a> Work<'a> {
         let mut session = self.database.begin(Begin::ReadOnly).await?;
         let before = self.survey(&mut *session).await?;
         let bound = self.bound(&mut *session, &before).await?;
+        let lost = self.lost(&mut *session).await?;
         session.rollback().await?;
         session.finish().await;
         self.step.expect_before.judge(&before, "before")?;
@@ -72,8 +74,9 @@ impl<'a> Work<'a> {
         } else {
             "held to the number of rows of each table, since there are too many to read them all"
         };
+        let lost = lost.map(|lost| format!("; {lost}")).unwrap_or_default();
         let does = format!(
-            "drop {tables} tables with {rows} rows at {place}, {held} (digest {digest}), then run {}",
+            "drop {tables} tables with {rows} rows at {place}, {held} (digest {digest}), then run {}{lost}",
             files.join(", ")
         );
         Ok(Foresight { items: rows, binds: bound.facts, ..would(does) })
@@ -81,6 +84,21 @@ impl<'a> Work<'a> {
 
     async fn bound(&self, session: &mut dyn Session, before: &Survey) -> Result<Bound, Failure> {
         bound(session, self.database.dialect(), self.schema(), before, &self.files, self.cx).await
+    }
+
+    /// What goes with the schema and does not come back by itself, in words. Refused when others are fed from it.
+    async fn lost(&self, session: &mut dyn Session) -> Result<Option<String>, StepError> {
+        if self.database.dialect() != Dialect::Postgres {
+            return Ok(None);
+        }
+        postgres::unpublished(session, self.schema()).await?;
+        let roles = postgres::granted(session, self.schema()).await?;
+        Ok((!roles.is_empty()).then(|| {
+            format!(
+                "what {} may do with what is in the schema is gone with it, unless the files grant it again",
+                roles.join(", ")
+            )
+        }))
     }
 
     pub async fn run(self) -> Result<ResetOutputs, StepError> {
@@ -124,12 +142,16 @@ impl<'a> Work<'a> {
             return Ok(outputs);
         }
         // Given up, the connection is closed and the database rolls back.
-        let (mut session, outputs, transaction) = tokio::select! {
-            prepared = self.prepared() => prepared?,
-            () = self.cx.abandon.cancelled() => return Err(StepError::interrupted()),
-        };
+        let mut session = self.database.open().await?;
+        let backend = session.backend().await?;
+        let prepared = self.prepared(&mut *session);
+        let (outputs, transaction) =
+            match until_stopped(self.cx, &self.database, backend.as_deref(), prepared).await {
+                Ending::ByItself(prepared) => prepared?,
+                Ending::Stopped(_) => return Err(StepError::interrupted()),
+            };
         let items = outputs.before.rows;
-        let announced = Announced { series, items, transaction: Some(transaction), outputs };
+        let announced = Announced { series, items, transaction: Some(transaction), backend: None, outputs };
         let batch = self.settling().announce(&announced).await?;
         let committed = crash::around("sql-reset: commit", session.commit()).await;
         // The files may have changed the settings of this connection: nobody else gets it.
@@ -150,33 +172,35 @@ impl<'a> Work<'a> {
     }
 
     /// Everything but the commit.
-    async fn prepared(&self) -> Result<(Box<dyn Session>, ResetOutputs, String), StepError> {
-        let mut session = self.database.open().await?;
+    async fn prepared(&self, session: &mut dyn Session) -> Result<(ResetOutputs, String), StepError> {
         if self.database.dialect() == Dialect::Sqlite {
             // Inside of a transaction it could not be switched.
             session.script("pragma foreign_keys = off").await?;
             session.begin(Begin::Write).await?;
-            let version = sqlite::version(&mut *session).await?;
-            let before = self.before(&mut *session).await?;
-            sqlite::clear(&mut *session).await?;
-            self.run_files(&mut *session).await?;
-            sqlite::check(&mut *session).await?;
-            let after = self.after(&mut *session).await?;
-            let transaction = schema_change(version, sqlite::version(&mut *session).await?);
-            return Ok((session, self.outputs(before, after), transaction));
+            let version = sqlite::version(session).await?;
+            let before = self.before(session).await?;
+            sqlite::clear(session).await?;
+            self.run_files(session).await?;
+            sqlite::check(session).await?;
+            let after = self.after(session).await?;
+            let transaction = schema_change(version, sqlite::version(session).await?);
+            return Ok((self.outputs(before, after), transaction));
         }
         session.begin(Begin::Write).await?;
-        postgres::lock(&mut *session, self.schema()).await?;
+        postgres::lock(session, self.schema()).await?;
         if let Some(step) = &self.step.unchanged_since {
             let then = Contents::found_by(step, self.cx).await?;
-            then.judge(&mut *session, Some(self.schema())).await?;
+            then.judge(session, Some(self.schema())).await?;
         }
-        let before = self.before(&mut *session).await?;
-        postgres::clear(&mut *session, self.schema()).await?;
-        self.run_files(&mut *session).await?;
-        let after = self.after(&mut *session).await?;
+        let before = self.before(session).await?;
+        if let Some(lost) = self.lost(session).await? {
+            self.cx.live.say(&lost);
+        }
+        postgres::clear(session, self.schema()).await?;
+        self.run_files(session).await?;
+        let after = self.after(session).await?;
         let transaction = session.transaction().await?.unwrap_or_default();
-        Ok((session, self.outputs(before, after), transaction))
+        Ok((self.outputs(before, after), transaction))
     }
 
     async fn before(&self, session: &mut dyn Session) -> Result<Survey, StepError> {
@@ -199,6 +223,7 @@ impl<'a> Work<'a> {
         let series = had::series(self.cx).await?;
         let view = self.cx.ledger.view().await?;
         let mut session = self.database.open().await?;
+        mysql::lock(&mut *session, self.cx).await?;
         let mark = mysql::marked(&mut *session).await?;
         let ours = (self.cx.run.id.clone(), self.cx.step.clone());
         if let Some((run, step)) = mark.as_ref().filter(|mark| **mark != ours) {
@@ -222,7 +247,7 @@ impl<'a> Work<'a> {
                 let before = self.before(&mut *session).await?;
                 let items = before.rows;
                 let outputs = self.outputs(before, Survey::default());
-                let announced = Announced { series, items, transaction: None, outputs };
+                let announced = Announced { series, items, transaction: None, backend: None, outputs };
                 (self.settling().announce(&announced).await?, announced)
             }
         };

@@ -37,6 +37,7 @@ mod smoke_upload;
 mod snapshot;
 mod sql;
 mod sql_reset;
+mod sql_stopped;
 mod upload;
 mod verify_header;
 mod wait_for;

@@ -221,3 +221,52 @@ async fn postgres() {
     held.unwrap();
     assert_eq!(refused.unwrap_err().kind, ErrorKind::Transient);
 }
+
+#[tokio::test]
+async fn mariadb_drops_tables_with_a_history_and_waits_for_a_session_that_outlived_its_process() {
+    let db = Db::mariadb().await;
+    db.execute(
+        "create table kept (id integer primary key) with system versioning; insert into kept values (1)",
+    )
+    .await;
+    let files = Files::new();
+    let path = files.write(
+        "slow.sql",
+        "create table a (id integer); do sleep(4); insert into a values (1); create table kept (id integer)",
+    );
+    let bench = Bench::new(vec![step(&json!({ "files": path }))], db.connections(), json!({})).await;
+    // The server goes on with the script of a process that is gone.
+    let cut = tokio::time::timeout(std::time::Duration::from_millis(1500), bench.enter("wipe")).await;
+    assert!(cut.is_err(), "it was not cut off");
+    let outputs = bench.enter("wipe").await.unwrap();
+    assert_eq!(outputs["before"]["tables"], json!({ "kept": 1 }));
+    assert_eq!(outputs["after"]["tables"], json!({ "a": 1, "kept": 0 }));
+    assert_eq!(number(&db, "select count(*) as n from a").await, json!(1));
+}
+
+#[tokio::test]
+async fn postgres_tells_of_grants_and_leaves_what_is_published() {
+    let db = Db::postgres().await;
+    db.execute(
+        "create table rings (id integer primary key); create role reader; grant select on rings to reader; \
+         create publication feed for table rings",
+    )
+    .await;
+    let files = Files::new();
+    let with = json!({ "files": files.write("anew.sql", "create table rings (id integer primary key)") });
+    let foresee =
+        async || Bench::new(vec![step(&with)], db.connections(), json!({})).await.foresee("wipe").await;
+    for publication in ["for table rings", "for tables in schema public"] {
+        db.execute(&format!("drop publication feed; create publication feed {publication}")).await;
+        for error in [foresee().await.unwrap_err(), reset(&db, &with).await.unwrap_err()] {
+            assert!(
+                error.kind == ErrorKind::Refused && error.message.contains("published by feed"),
+                "{error}"
+            );
+        }
+    }
+    db.execute("drop publication feed").await;
+    let does = foresee().await.unwrap().does;
+    assert!(does.contains("what reader may do"), "{does}");
+    reset(&db, &with).await.unwrap();
+}

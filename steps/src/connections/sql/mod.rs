@@ -154,6 +154,11 @@ pub trait Session: Send {
         Ok(None)
     }
 
+    /// What the server calls this connection, so that another one can look whether it is at work, or stop it; none where there is no server.
+    async fn backend(&mut self) -> Result<Option<String>, Failure> {
+        Ok(None)
+    }
+
     /// Ends the transaction with its effect. A failure after which nobody knows whether it had it says so.
     async fn commit(&mut self) -> Result<(), Failure> {
         self.script("commit").await.map_err(Failure::at_commit)
@@ -214,6 +219,18 @@ pub trait Driver: Send + Sync {
 
     /// From now on it is only read from, see `ConnectionKind::only_read`.
     fn only_read(&self) {}
+
+    /// Whether a connection that [`Session::backend`] named is at work on a statement.
+    async fn is_at_work(&self, backend: &str) -> Result<bool, Failure> {
+        let _ = backend;
+        Ok(false)
+    }
+
+    /// Ends the statement that a connection is at work on, by way of another connection.
+    async fn interrupt(&self, backend: &str) -> Result<(), Failure> {
+        let _ = backend;
+        Ok(())
+    }
 
     /// What became of a transaction that [`Session::transaction`] named.
     async fn fate(&self, transaction: &str) -> Result<Fate, Failure> {

@@ -16,8 +16,8 @@ use sqlx::mysql::{
 use sqlx::pool::PoolOptions;
 use sqlx::query::Query;
 use sqlx::{
-    AssertSqlSafe, Column as _, ConnectOptions as _, Either, Executor as _, Row as _, SqlSafeStr as _,
-    Statement as _, TypeInfo as _,
+    AssertSqlSafe, Column as _, ConnectOptions as _, Connection as _, Either, Executor as _, Row as _,
+    SqlSafeStr as _, Statement as _, TypeInfo as _,
 };
 
 use super::mysql_values::{cell, shown};
@@ -106,14 +106,18 @@ impl ConnectionKind for MysqlConnection {
     }
 }
 
-/// Makes a new connection wait no longer than it may.
+/// How many bytes of a value rows are sorted by: all that an index can have. By default two long values may count as the same.
+const SORTED_BYTES: u32 = 8192;
+
+/// Makes a new connection wait no longer than it may, and sort by whole values.
 async fn prepare_session(
     connection: &mut MySqlConnection,
     lock_seconds: u64,
     statement_millis: Option<u128>,
 ) -> Result<(), sqlx::Error> {
     let locks = format!(
-        "set session innodb_lock_wait_timeout = {lock_seconds}, session lock_wait_timeout = {lock_seconds}"
+        "set session innodb_lock_wait_timeout = {lock_seconds}, session lock_wait_timeout = {lock_seconds}, \
+         session max_sort_length = {SORTED_BYTES}"
     );
     connection.execute(sqlx::raw_sql(AssertSqlSafe(locks))).await?;
     let Some(millis) = statement_millis else { return Ok(()) };
@@ -216,6 +220,27 @@ impl Driver for Server {
         let (who, database) = (who.unwrap_or_default(), database.unwrap_or_default());
         Ok(SystemIs::There(format!("MySQL server {who}, database {database}")))
     }
+
+    async fn is_at_work(&self, backend: &str) -> Result<bool, Failure> {
+        let sql = "select id from information_schema.processlist where id = ? and command <> 'Sleep'";
+        let mut session = self.session().await?;
+        let found = session.cells(sql, vec![Cell::Unsigned(number(backend)?)]).await?;
+        Box::new(session).finish().await;
+        Ok(!found.rows.is_empty())
+    }
+
+    async fn interrupt(&self, backend: &str) -> Result<(), Failure> {
+        let sql = format!("kill query {}", number(backend)?);
+        // The pool may have no other connection.
+        let mut connection = self.options.connect().await?;
+        connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
+        Ok(connection.close().await?)
+    }
+}
+
+/// The number of a connection.
+fn number(backend: &str) -> Result<u64, Failure> {
+    backend.parse().map_err(|_| Failure::plain(StepError::invalid(format!("`{backend}` is no connection"))))
 }
 
 fn first_text(found: &Cells) -> Option<String> {
@@ -303,6 +328,10 @@ impl Session for MySqlSession {
     async fn begin(&mut self, how: Begin) -> Result<(), Failure> {
         let read_only = how == Begin::ReadOnly;
         self.script(if read_only { "start transaction read only" } else { "start transaction" }).await
+    }
+
+    async fn backend(&mut self) -> Result<Option<String>, Failure> {
+        Ok(first_text(&self.cells("select cast(connection_id() as char)", Vec::new()).await?))
     }
 
     async fn finish(self: Box<Self>) {

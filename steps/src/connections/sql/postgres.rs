@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgSslMode, Postgres};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Either, Executor as _, Row as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Either, Executor as _, Row as _};
 
 use super::postgres_values::{Bound, bind, decoded, plan_of, shape_of};
 use super::scan::Statement;
@@ -265,6 +265,24 @@ impl Driver for Server {
         Some(Database::new(Self { options, environment, pool, made: OnceLock::new() }))
     }
 
+    async fn is_at_work(&self, backend: &str) -> Result<bool, Failure> {
+        let sql = format!(
+            "select pid::text from pg_stat_activity where {BACKEND} = $1 and state is distinct from 'idle'"
+        );
+        let mut session = self.session().await?;
+        let found = session.cells(&sql, vec![Cell::Text(backend.to_owned())]).await?;
+        Box::new(session).finish().await;
+        Ok(!found.rows.is_empty())
+    }
+
+    async fn interrupt(&self, backend: &str) -> Result<(), Failure> {
+        let sql = format!("select pg_cancel_backend(pid) from pg_stat_activity where {BACKEND} = $1");
+        // The pool may have no other connection.
+        let mut connection = self.options.connect().await?;
+        connection.execute(sqlx::query(AssertSqlSafe(sql)).bind(backend.to_owned())).await?;
+        Ok(connection.close().await?)
+    }
+
     async fn fate(&self, transaction: &str) -> Result<Fate, Failure> {
         let mut session = self.session().await?;
         let asked = session
@@ -279,6 +297,9 @@ impl Driver for Server {
         })
     }
 }
+
+/// A connection by its process and by when that began, because numbers of processes come again.
+const BACKEND: &str = "pid::text || ' ' || extract(epoch from backend_start)::text";
 
 async fn one_text(session: &mut PgSession, sql: &str) -> Result<String, Failure> {
     let found = session.cells(sql, Vec::new()).await?;
@@ -369,6 +390,16 @@ impl Session for PgSession {
 
     async fn transaction(&mut self) -> Result<Option<String>, Failure> {
         one_text(self, "select txid_current()::text").await.map(Some)
+    }
+
+    async fn backend(&mut self) -> Result<Option<String>, Failure> {
+        let sql = format!("select {BACKEND} from pg_stat_activity where pid = pg_backend_pid()");
+        match one_text(self, &sql).await {
+            Ok(backend) => Ok(Some(backend)),
+            // Not every server that speaks so has the view, and not everybody may ask for it.
+            Err(failure) if !failure.lost => Ok(None),
+            Err(failure) => Err(failure),
+        }
     }
 
     async fn finish(self: Box<Self>) {
