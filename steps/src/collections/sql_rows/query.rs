@@ -68,8 +68,9 @@ pub(super) async fn load(
 
 fn column(dialect: Dialect, name: &str, kind: &str) -> Column {
     let sorts = match (dialect, kind.to_lowercase().split(' ').next().unwrap_or_default()) {
-        // A column of type `set` is called so too.
+        // A column of type `set` is called so too, and one whose texts are compared by their bytes is called as bytes are.
         (Dialect::MySql, "char") => Sorts::ByText,
+        (Dialect::MySql, "binary") => Sorts::ByBytes,
         (Dialect::MySql, kind) => mysql_sorts(kind),
         _ => Sorts::Plainly,
     };

@@ -41,6 +41,8 @@ pub(super) enum Sorts {
     Plainly,
     /// By the bytes of its text: MySQL sorts some types by a number and compares them with texts.
     ByText,
+    /// By its bytes, which may be those of such a type.
+    ByBytes,
     /// In no order that is known. This is its type.
     Unknown(String),
 }
@@ -113,6 +115,7 @@ impl Column {
     fn as_sorted(&self, value: String) -> String {
         match self.sorts {
             Sorts::ByText => format!("cast(cast({value} as char character set utf8mb4) as binary)"),
+            Sorts::ByBytes => format!("cast({value} as binary)"),
             Sorts::Plainly | Sorts::Unknown(_) => value,
         }
     }

@@ -37,13 +37,39 @@ async fn keys_of_mariadb_that_are_sorted_by_a_number_are_listed_whole() {
     db.execute(
         "create table k_enum (a enum('z','a','m') collate utf8mb4_bin, b int, primary key (a, b)); \
          insert into k_enum select elt(1 + seq % 3, 'z', 'a', 'm'), seq from seq_1_to_250; \
+         create table k_set (a set('z','a','é') character set latin1, b int, primary key (b, a)); \
+         insert into k_set select seq % 8, seq div 8 from seq_0_to_249; \
+         create table k_one (a enum('z','a','Z','é','b','c') collate utf8mb4_bin primary key); \
+         insert into k_one values ('z'), ('a'), ('Z'), ('é'), ('b'), ('c'); \
+         create table k_uuid (a uuid primary key); \
+         insert into k_uuid select uuid() from seq_1_to_250; \
+         create table k_address (a inet6 primary key); \
+         insert into k_address select concat('::', hex(seq * 251)) from seq_1_to_250; \
+         create table k_year (a year, b bit(9), primary key (a, b)); \
+         insert into k_year select 1999 + seq % 3, seq from seq_1_to_250; \
+         create table k_time (a time(3) primary key); \
+         insert into k_time select sec_to_time((cast(seq as signed) - 125) * 9007.5) from seq_1_to_250; \
+         create table k_long (a varchar(700) primary key); \
+         insert into k_long select concat(repeat('x', 690), 1000 + seq) from seq_1_to_250; \
          create table k_text (a text unique not null); \
          insert into k_text values ('a'); \
          create table k_json (a int primary key, b json not null, c longtext not null); \
          insert into k_json values (1, '{}', 'c')",
     )
     .await;
-    is_whole(&db, json!({ "table": "k_enum", "key": ["a", "b"] }), 250).await;
+    for (table, key, count) in [
+        ("k_enum", json!(["a", "b"]), 250),
+        ("k_set", json!(["a", "b"]), 250),
+        ("k_one", json!("a"), 6),
+        ("k_uuid", json!("a"), 250),
+        ("k_address", json!("a"), 250),
+        ("k_year", json!(["a", "b"]), 250),
+        ("k_time", json!("a"), 250),
+        ("k_long", json!("a"), 250),
+    ] {
+        is_whole(&db, json!({ "table": table, "key": key }), count).await;
+        is_whole(&db, json!({ "query": format!("select * from {table}"), "key": key }), count).await;
+    }
     let told = refused(&db, json!({ "table": "k_text", "key": "a" })).await;
     assert!(told.contains("`a`") && told.contains("of type text"), "{told}");
     let told = refused(&db, json!({ "query": "select a, c from k_json", "key": "c" })).await;
