@@ -11,7 +11,7 @@ use crate::{Bench, run_in};
 async fn in_a_sandbox_the_rule_is_set_beside_those_of_others_and_an_upload_comes_back() {
     let bench = Bench::start().await;
     let site = bench.site("sandbox").await;
-    site.set_rules(&[("logs/", 7), ("chat-attachments/sandbox/", 60), ("chat-attachments/sand", 9)]).await;
+    site.set_rules(&[("logs/", 7), ("chat-attachments/sandbox/", 60), ("chat-attachments/sand", 90)]).await;
     let before = site.rules().await;
 
     let said = bench.exec(&site, 5, &[]).await;
@@ -19,7 +19,7 @@ async fn in_a_sandbox_the_rule_is_set_beside_those_of_others_and_an_upload_comes
     assert_eq!(site.rules().await, before, "nothing is changed before the answer");
     bench.expect("ada", 0, &["answer", &run_in(&said), crate::PHRASE]).await;
     let ours = |prefix: &str, days| (prefix.to_owned(), days);
-    let after = [ours("chat-attachments/sand", 9), ours("chat-attachments/sandbox/", 45), ours("logs/", 7)];
+    let after = [ours("chat-attachments/sand", 90), ours("chat-attachments/sandbox/", 45), ours("logs/", 7)];
     assert_eq!(site.rules().await, after);
     let keys = site.keys().await;
     assert_eq!(keys.len(), 2, "{keys:?}");

@@ -120,9 +120,11 @@ fn a_report_that_is_old_missing_wrong_or_of_another_target_stops_the_run() {
 #[test]
 fn a_plan_says_who_is_asked() {
     let place = rollout(PASS, "");
+    // Of after the plan was begun, by a clock that is a little ahead.
+    let date = jiff::Timestamp::now() + jiff::SignedDuration::from_mins(1);
     place.write(
         "reports/policy-latest.md",
-        "Mode: apply\nStatus: PASS\nBucket: evidence-staging\nDate: 2099-01-01T00:00:00Z\n",
+        &format!("Mode: apply\nStatus: PASS\nBucket: evidence-staging\nDate: {date}\n"),
     );
     let ran = place.expect(0, &["plan", "rollout.yaml"]);
     assert!(ran.out.contains("waits for the approval of: release manager (ada, bob)"), "{}", ran.out);
