@@ -49,6 +49,7 @@ steps:
     with: {{ collections: [dids], keys: "${{{{ steps.listed.outputs.manifest }}}}", batch_size: 3 }}
   - {{ id: clear, uses: redis-flush, with: {{ connection: cache }} }}
   - {{ id: after, uses: count, with: {{ collections: dids, expect: 0 }} }}
+  - {{ id: empty, uses: redis-info, with: {{ connection: cache, scope: all, expect: 0 }} }}
 finally:
   - {{ id: report, uses: report }}
 "#,
@@ -81,6 +82,11 @@ impl World for Keys {
             (self.place.path("").display().to_string(), "WORLD/".to_owned()),
             (self.server.url(), "SERVER".to_owned()),
         ]
+    }
+
+    /// Each world has a server of its own.
+    fn is_drawn(&self, member: &str) -> bool {
+        ["server", "run_id"].contains(&member)
     }
 
     fn picture(&self) -> Value {
