@@ -110,7 +110,7 @@ impl World for Folder {
 
 #[test]
 fn files_are_deleted_once_whatever_crashes() {
-    explore(&Case { name: "files", recovery: Recovery::Resume, make, stride: 1, second_stride: 97 });
+    explore(&Case { name: "files", recovery: Recovery::Resume, make, stride: 2, second_stride: 97 });
 }
 
 #[test]

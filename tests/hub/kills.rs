@@ -18,7 +18,7 @@ const EFFECTS: [&str; 4] = ["backup: ", "redis-flush: flush", "sql-reset: commit
 const AFTER: usize = 2;
 
 /// Of the other points one in so many is tried each time.
-const STRIDE: usize = 131;
+const STRIDE: usize = 262;
 
 /// How many commands a person types at most.
 const COMMANDS: usize = 12;
