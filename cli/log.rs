@@ -28,22 +28,23 @@ pub struct Record {
     /// What it said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+    /// The number of the last event that the database had when an older copy of it was put back: the events after it are numbered anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub put_back_to: Option<u64>,
 }
 
 impl Record {
     /// The record of an event.
     pub fn event(event: &Event) -> Self {
-        Self { at: event.at, seq: Some(event.seq), what: Some(event.what.clone()), step: None, text: None }
+        Self { seq: Some(event.seq), what: Some(event.what.clone()), ..Self::empty(event.at) }
     }
 
     fn line(line: &Line) -> Self {
-        Self {
-            at: line.at,
-            seq: None,
-            what: None,
-            step: Some(line.step.clone()),
-            text: Some(line.text.clone()),
-        }
+        Self { step: Some(line.step.clone()), text: Some(line.text.clone()), ..Self::empty(line.at) }
+    }
+
+    fn empty(at: Timestamp) -> Self {
+        Self { at, seq: None, what: None, step: None, text: None, put_back_to: None }
     }
 }
 
@@ -58,7 +59,7 @@ pub struct RunLog {
 impl RunLog {
     /// Opens the log at `path` for its owner alone, and makes it when it is not there.
     pub fn open(path: &Path, redactor: Redactor) -> io::Result<Self> {
-        let last_seq = read(path)?.into_iter().filter_map(|record| record.seq).max().unwrap_or(0);
+        let last_seq = last_of(&read(path)?).unwrap_or(0);
         let mut file = OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(path)?;
         if torn(&mut file)? {
             file.write_all(b"\n")?;
@@ -80,6 +81,13 @@ impl RunLog {
         self.write(&Record::event(event))
     }
 
+    /// Takes the events after number `seq` once more: the database was put back to it.
+    pub fn put_back(&mut self, seq: u64, text: &str) -> io::Result<()> {
+        self.last_seq = seq;
+        let text = Some(text.to_owned());
+        self.write(&Record { text, put_back_to: Some(seq), ..Record::empty(Timestamp::now()) })
+    }
+
     /// Adds what a step said.
     pub fn line(&mut self, line: &Line) -> io::Result<()> {
         self.write(&Record::line(line))
@@ -87,14 +95,20 @@ impl RunLog {
 
     /// Adds what this program has to say of the run as a whole, and waits until it is on the disk.
     pub fn note(&mut self, text: &str) -> io::Result<()> {
-        let (at, text) = (Timestamp::now(), Some(text.to_owned()));
-        self.write(&Record { at, seq: None, what: None, step: None, text })?;
+        self.write(&Record { text: Some(text.to_owned()), ..Record::empty(Timestamp::now()) })?;
         self.file.as_ref().map_or(Ok(()), File::sync_data)
     }
 
     fn write(&mut self, record: &Record) -> io::Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
-        let value = self.redactor.value(&serde_json::to_value(record)?);
+        let plain = serde_json::to_value(record)?;
+        let mut value = self.redactor.value(&plain);
+        // What a record is told apart by holds no secret, whatever short secret it may look like.
+        for place in ["/at", "/what/type"] {
+            if let (Some(masked), Some(own)) = (value.pointer_mut(place), plain.pointer(place)) {
+                masked.clone_from(own);
+            }
+        }
         // One write a line, so that a crash leaves whole lines and at most one torn one.
         file.write_all(format!("{value}\n").as_bytes())
     }
@@ -117,6 +131,47 @@ pub fn read(path: &Path) -> io::Result<Vec<Record>> {
         Ok(file) => records(&mut BufReader::new(file), &mut 0),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
+    }
+}
+
+/// The number of the last event of these that counts; none when there is none. A process that was stopped may add an event after later ones.
+fn last_of(records: &[Record]) -> Option<u64> {
+    records.iter().fold(None, |last, record| record.put_back_to.or(last.max(record.seq)))
+}
+
+/// The number of a record, whatever else is in it.
+#[derive(Deserialize)]
+struct Numbered {
+    #[serde(default)]
+    seq: Option<u64>,
+}
+
+/// How many bytes at the end of a log are looked at first for its last event.
+const TAIL: u64 = 4096;
+
+/// The highest number of an event near the end of a log; none when it has no event, or is missing.
+pub fn last_event(path: &Path) -> io::Result<Option<u64>> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let length = file.metadata()?.len();
+    let mut tail = TAIL;
+    loop {
+        let begin = length.saturating_sub(tail);
+        file.seek(SeekFrom::Start(begin))?;
+        // The first line may be cut off, and is no record then.
+        let (mut last, mut reader, mut line) = (None, BufReader::new(&file), Vec::new());
+        while reader.read_until(b'\n', &mut line)? > 0 {
+            let numbered = serde_json::from_slice::<Numbered>(&line).ok();
+            last = last.max(numbered.and_then(|record| record.seq));
+            line.clear();
+        }
+        if last.is_some() || begin == 0 {
+            return Ok(last);
+        }
+        tail *= 4;
     }
 }
 
@@ -156,6 +211,28 @@ mod tests {
     fn event(seq: u64) -> Event {
         let by = "me@here".to_owned();
         Event { seq, at: "2026-11-21T02:26:03Z".parse().unwrap(), what: EventKind::RunCreated { by } }
+    }
+
+    #[test]
+    fn the_last_event_is_found_at_the_end_of_a_long_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        assert_eq!(last_event(&path).unwrap(), None);
+        let mut log = RunLog::open(&path, Redactor::default()).unwrap();
+        assert_eq!(last_event(&path).unwrap(), None);
+        (1..=7).for_each(|seq| log.event(&event(seq)).unwrap());
+        let said = Line { at: event(1).at, step: "purge".to_owned(), text: "x".repeat(100) };
+        (0..1000).for_each(|_| log.line(&said).unwrap());
+        assert_eq!(last_event(&path).unwrap(), Some(7));
+        // One that was stopped before it could write it.
+        log.write(&Record::event(&event(3))).unwrap();
+        assert_eq!(RunLog::open(&path, Redactor::default()).unwrap().last_seq, 7);
+        assert_eq!(last_event(&path).unwrap(), Some(3));
+        (0..50).for_each(|_| log.line(&said).unwrap());
+        log.put_back(4, "put back").unwrap();
+        log.event(&event(5)).unwrap();
+        assert_eq!(last_event(&path).unwrap(), Some(5));
+        assert_eq!(RunLog::open(&path, Redactor::default()).unwrap().last_seq, 5);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use runbook_engine::event::{Closed, EventKind, Obligation, ObligationChange, Run
 use runbook_engine::store::Store;
 use runbook_steps::freeze;
 
+use crate::behind;
 use crate::format;
 use crate::log;
 use crate::state::Location;
@@ -24,7 +25,8 @@ struct Lost {
     held: Vec<Obligation>,
 }
 
-/// Says on stderr which runs have a log and are not in the store; nothing when all are. Whether one of them may still hold something.
+/// Says on stderr which runs have a log and are not in the store, or not as a whole; nothing when all are. Whether one of them may still
+/// hold something that the store does not know of.
 pub async fn tell(location: &Location, store: &dyn Store) -> bool {
     // The folders are looked at first: the row of a run is there before its log.
     let logged = logged(location);
@@ -33,10 +35,11 @@ pub async fn tell(location: &Location, store: &dyn Store) -> bool {
     }
     // A command must not fail for this; a store that is broken says so by itself.
     let Ok(rows) = store.runs(usize::MAX).await else { return false };
+    let behind = behind::tell(location, store, &rows).await;
     let known: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
     let lost: Vec<String> = logged.into_iter().filter(|run| !known.contains(run.as_str())).collect();
     if lost.is_empty() {
-        return false;
+        return behind;
     }
     format::warn(&format!(
         "{} does not have {} that {} here: it is new, was exchanged, or lost what was in it",
@@ -50,7 +53,7 @@ pub async fn tell(location: &Location, store: &dyn Store) -> bool {
         "  put the right database back; or, when nothing is left to do for a run, move its folder out of {}",
         folder.display()
     );
-    lost.iter().any(|run| !read(location, run).held.is_empty())
+    behind || lost.iter().any(|run| !read(location, run).held.is_empty())
 }
 
 /// What the logs say of every run that has one, for when the database says nothing.

@@ -12,6 +12,7 @@ macro_rules! eprintln {
 mod app;
 mod args;
 mod banner;
+mod behind;
 mod commands;
 mod confirm;
 mod diagnostics;

@@ -24,6 +24,7 @@ use runbook_steps::vault::SealedVault;
 
 use self::recorder::{Last, Pump, Recorder};
 use crate::app::State;
+use crate::behind::{self, Behind};
 use crate::confirm::{Confirmed, Foretold};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::format;
@@ -173,13 +174,61 @@ pub async fn load(state: &State, row: &RunRow) -> Outcome<(Plan, RunState)> {
 /// Takes the run up for a purpose, shows it, and tells what came of it, also when the store fails on the way.
 pub async fn drive(state: &State, row: &RunRow, prepared: Prepared, purpose: Purpose, json: bool) -> Outcome {
     let plan = Arc::clone(&prepared.systems.plan);
+    undamaged(state, &purpose).await?;
+    let behind = not_behind(state, &row.id, &purpose).await?;
     let last = Last::new(load_state(&*state.store, &row.id, &plan).await?);
-    match work(state, row, prepared, purpose, json, &last).await {
+    let outcome = match work(state, row, prepared, purpose, json, &last).await {
         Err(failure) if failure.exit == Exit::Store => {
             Err(trouble::during(state, row, &plan, last.state(), failure).await)
         }
         outcome => outcome,
+    };
+    match behind {
+        // What the database does not know of was not put back.
+        Some(behind) if behind.holds() => {
+            behind.warn(&state.location);
+            outcome.map(|_| Exit::Failed)
+        }
+        _ => outcome,
     }
+}
+
+/// What of the run only its log knows: an error before it goes on, a warning where it is only put back.
+async fn not_behind(state: &State, run: &str, purpose: &Purpose) -> Outcome<Option<Behind>> {
+    let Some(behind) = behind::of(&state.location, &*state.store, run).await?.filter(Behind::matters) else {
+        return Ok(None);
+    };
+    if !matches!(purpose, Purpose::Cancel(_) | Purpose::Reconcile) {
+        return Err(behind.refused(&state.location));
+    }
+    if let Some(failure) = behind.untouchable(&state.location, &*state.store).await? {
+        return Err(failure);
+    }
+    behind.warn(&state.location);
+    Ok(Some(behind))
+}
+
+/// Fails before a run goes on in a database that finds itself damaged: what an index has lost is not seen, and would be done again.
+async fn undamaged(state: &State, purpose: &Purpose) -> Outcome<()> {
+    let Some(found) = state.store.damage().await? else { return Ok(()) };
+    let message = format!("{} is damaged: {found}", state.location.database().display());
+    if matches!(purpose, Purpose::Cancel(_) | Purpose::Reconcile) {
+        format::warn(&message);
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Store, message)
+        .help("nothing was done: what is not found in it any more would be done a second time")
+        .help("put a good copy back; or keep a copy of it, and try `sqlite3 DATABASE reindex` where only an index is named"))
+}
+
+/// Refuses a run of which only the log knows everything, for what is recorded before it is driven.
+pub async fn whole(state: &State, run: &str) -> Outcome<()> {
+    not_behind(state, run, &Purpose::GoOn).await.map(drop)
+}
+
+/// Whether steps may run, and not only what is held be put back.
+fn goes_on(purpose: &Purpose) -> bool {
+    matches!(purpose, Purpose::GoOn | Purpose::Resume)
 }
 
 async fn work(
@@ -291,13 +340,17 @@ async fn open_log(
     purpose: &Purpose,
 ) -> Outcome<Arc<Mutex<RunLog>>> {
     let (path, events) = (state.location.log(run), state.store.events(run, 0).await?);
+    let behind = behind::of(&state.location, &*state.store, run).await?;
     let opened = RunLog::open(&path, redactor.clone()).and_then(|mut log| {
+        if let Some(behind) = behind {
+            log.put_back(behind.stored(), &behind.note())?;
+        }
         events.iter().try_for_each(|event| log.event(event))?;
         Ok(log)
     });
     let log = match opened {
         Ok(log) => log,
-        Err(error) if matches!(purpose, Purpose::GoOn | Purpose::Resume) => {
+        Err(error) if goes_on(purpose) => {
             let failure =
                 Failure::new(Exit::Store, format!("the log of run {run}, {}: {error}", path.display()));
             return Err(failure

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use runbook_engine::drive::Halt;
 use runbook_engine::store::Store;
@@ -84,10 +85,15 @@ pub fn stop_between_writes(store: Arc<dyn Store>) -> Outcome<()> {
             next(&mut asked).await;
             let _still = store.still().await;
             let _ = kill_process(getpid(), rustix::process::Signal::STOP);
+            // It is the whole process that is stopped, a moment after this thread has asked for that.
+            tokio::time::sleep(SETTLED).await;
         }
     });
     Ok(())
 }
+
+/// By when a process has stopped that was sent a signal to.
+const SETTLED: Duration = Duration::from_millis(100);
 
 /// The next signal; none ever comes of one that is not heard.
 async fn next(heard: &mut Option<Signal>) {

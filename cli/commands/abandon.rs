@@ -1,4 +1,4 @@
-//! `runbook cancel --abandon`: the way out of a run whose record can not be read.
+//! `runbook cancel --abandon`: the way out of a run whose record can not be read, or is an older one than its log.
 
 use jiff::Timestamp;
 use runbook_engine::drive::LEASE;
@@ -7,6 +7,7 @@ use runbook_engine::redact::Redactor;
 use runbook_engine::store::{Fence, RunRow, Write};
 
 use crate::app::State;
+use crate::behind;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::format;
 use crate::log::RunLog;
@@ -30,7 +31,14 @@ pub async fn run(state: &State, named: &str, confirm: Option<&str>) -> Outcome {
     }
     let _held = session::take(state, &run).await?;
     let by = session::person();
-    note(state, &run, &format!("{by} gives this run up, whose record can not be read: {}", held.join("; ")));
+    note(
+        state,
+        &run,
+        &format!(
+            "{by} gives this run up, whose record can not be read or is an older one: {}",
+            held.join("; ")
+        ),
+    );
     let now = Timestamp::now();
     let epoch = state.store.claim(&run, &session::owner(), now, LEASE.after(now)).await?;
     state.store.commit(&run, Fence::Owner(epoch), vec![Write::Abandon]).await?;
@@ -53,6 +61,9 @@ async fn unreadable(state: &State, row: &RunRow) -> Outcome<()> {
     }
     if let Some((owner, until)) = session::live_owner(state, row) {
         return Err(session::busy(&row.id, &owner, until));
+    }
+    if behind::of(&state.location, &*state.store, &row.id).await?.is_some_and(|behind| behind.matters()) {
+        return Ok(());
     }
     match session::load(state, row).await {
         Err(Failure { unreadable: Some(_), .. }) => Ok(()),

@@ -36,6 +36,7 @@ pub async fn run(app: &App, args: &args::Answer) -> Outcome {
     let row = state::run_named(&state, &args.run, Prefer::Unfinished).await?;
     banner::show(&state, Some(&row.id)).await;
     let (plan, stands) = session::load(&state, &row).await?;
+    session::whole(&state, &row.id).await?;
     if let Some(obligation) = by_hand(&stands, &args.words) {
         let abandon = args.words.last().is_some_and(|word| word == ABANDON);
         let purpose = Purpose::ByHand { obligation, by: session::person(), abandon };

@@ -80,11 +80,8 @@ async fn recorded(
         Exit::Busy,
         format!("run {} is held by {}, which is alive or stopped", row.id, stalled.owner),
     );
-    let failure = stalled
-        .ways()
-        .into_iter()
-        .fold(failure, |failure, (command, about)| failure.help(format!("{command}   {about}")));
-    Ok(failure
+    Ok(stalled
+        .told(failure)
         .help("the cancel is recorded: it is done when that process goes on")
         .help(format!("when that process has ended, type  runbook cancel {}", row.id)))
 }

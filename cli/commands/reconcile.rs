@@ -77,10 +77,7 @@ async fn waited(state: &State, of_run: &[OpenObligation], failure: Failure) -> O
         let row = state.store.run(&of_run[0].run).await.ok().flatten()?;
         if let Some(stalled) = session::stalled(state, &row) {
             let message = format!("run {}: {}, and what it holds is overdue", row.id, stalled.says());
-            let ways = stalled.ways().into_iter();
-            let failure = ways.fold(Failure::new(Exit::Busy, message), |failure, (command, about)| {
-                failure.help(format!("{command}   {about}"))
-            });
+            let failure = stalled.told(Failure::new(Exit::Busy, message));
             return Some(failure.help("then  runbook reconcile"));
         }
         if begun.elapsed() >= MOMENT {

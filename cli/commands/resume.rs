@@ -35,6 +35,7 @@ pub async fn run(app: &App, args: &Resume) -> Outcome {
     }
     let (plan, stands) = session::load(&state, &row).await?;
     session::in_time(&row, &plan, &stands)?;
+    session::whole(&state, &row.id).await?;
     let prepared = Prepared::new(&state, &row.id, plan, Needs::All).await?;
     session::announce(&row.id);
     tell_difference(&row);

@@ -74,6 +74,12 @@ impl Stalled {
         if self.stopped { vec![go_on, end] } else { vec![end] }
     }
 
+    /// A failure with what a person types.
+    pub fn told(&self, failure: Failure) -> Failure {
+        let ways = self.ways().into_iter();
+        ways.fold(failure, |failure, (command, about)| failure.help(format!("{command}   {about}")))
+    }
+
     /// The same in one line.
     pub fn way(&self) -> String {
         let ways: Vec<String> =
@@ -147,10 +153,7 @@ async fn hold(state: &State, run: &str) -> Outcome<Held> {
     let failure =
         Failure::new(Exit::Busy, format!("run {run} is held by {owner}, which is alive or stopped"));
     Err(match row.as_ref().and_then(|row| stalled(state, row)) {
-        Some(stalled) => stalled
-            .ways()
-            .into_iter()
-            .fold(failure, |failure, (command, about)| failure.help(format!("{command}   {about}"))),
+        Some(stalled) => stalled.told(failure),
         None => failure.help("let that process go on, or end it for good (kill -9), and try again"),
     })
 }

@@ -18,6 +18,10 @@ pub struct ObligationState {
     /// What was found when it was not in force while it was held, or ended before the run was done with it: whatever comes after the
     /// step that took it on has lost its ground.
     pub lost: Option<String>,
+    /// Since when it may not have been held any more, once it is lost: nothing that ended later stood on it.
+    pub lost_since: Option<Timestamp>,
+    /// When the run began to put it back, since it was last changed.
+    pub let_go: Option<Timestamp>,
     /// Why it could not be put back when that was last tried.
     pub stuck: Option<StepError>,
 }
@@ -48,6 +52,11 @@ impl ObligationState {
         self.obligation.max_hold.after(self.opened_at)
     }
 
+    /// Whether the run began to put it back before it had been held too long: how long that takes does not count.
+    pub fn let_go_in_time(&self) -> bool {
+        self.let_go.is_some_and(|at| at < self.hold_until())
+    }
+
     /// How far it is, as a step that goes on with it needs to know. One that is over counts as being put back.
     pub fn hold(&self) -> Hold {
         match self.phase {
@@ -56,6 +65,12 @@ impl ObligationState {
             ObligationPhase::Applied => Hold::Applied,
             ObligationPhase::Releasing | ObligationPhase::Closed(_) => Hold::Releasing,
         }
+    }
+
+    /// It was not held any more at this time at the latest; what was found first counts.
+    fn lose(&mut self, found: String, at: Timestamp) {
+        self.lost.get_or_insert(found);
+        self.lost_since.get_or_insert(at);
     }
 
     /// Takes a change in; the present phase when it can not follow that.
@@ -69,15 +84,21 @@ impl ObligationState {
             (Changing, ObligationChange::Unchanged) => self.phase = Opened,
             (Opened | Changing | Releasing | Applied, ObligationChange::Applied) => {
                 self.phase = Applied;
-                (self.lost, self.stuck) = (None, None);
+                (self.lost, self.lost_since, self.let_go, self.stuck) = (None, None, None, None);
             }
-            (Applied, ObligationChange::Lost { found }) => self.lost = Some(found.clone()),
+            (Applied, ObligationChange::Lost { found }) => self.lose(found.clone(), at),
             // Nothing was changed, so whatever stands there then, nothing of it is this run's to put back.
             (Opened, ObligationChange::Releasing) => {}
-            (Changing | Applied | Releasing, ObligationChange::Releasing) => self.phase = Releasing,
+            (Changing | Applied | Releasing, ObligationChange::Releasing) => {
+                self.phase = Releasing;
+                self.let_go.get_or_insert(at);
+            }
             (Opened | Releasing, ObligationChange::Stuck { error }) => self.stuck = Some(error.clone()),
             (Opened | Changing | Applied | Releasing, ObligationChange::Closed { how }) => {
-                self.lost = self.lost.take().or_else(|| lost_by(how, at >= self.hold_until()));
+                let due = self.hold_until();
+                if let Some(found) = lost_by(how, at >= due && !self.let_go_in_time()) {
+                    self.lose(found, at.min(due));
+                }
                 self.phase = Closed(how.clone());
             }
             (phase, _) => return Err(phase.clone()),

@@ -399,6 +399,8 @@ impl RunState {
                 phase: ObligationPhase::Opened,
                 opened_at: at,
                 lost: None,
+                lost_since: None,
+                let_go: None,
                 stuck: None,
             };
             self.obligations.insert(id.to_owned(), state);

@@ -134,6 +134,19 @@ pub trait Executor: Send + Sync {
         cx: StepContext,
     ) -> Result<Release, StepError>;
 
+    /// Whether an attempt of this kind that was cut off may leave something behind that only [`Self::tidy`] takes away.
+    fn tidies(&self, uses: &str) -> bool {
+        let _ = uses;
+        false
+    }
+
+    /// Takes away what the attempts of a step that was cut off left behind, when its run is cancelled. Idempotent. The error says what is left, and
+    /// what to type to take it away.
+    async fn tidy(&self, call: StepCall, cx: StepContext) -> Result<(), StepError> {
+        let _ = (call, cx);
+        Ok(())
+    }
+
     /// Looks whether what the obligation changed is still so. Changes nothing that lasts.
     async fn inspect(
         &self,

@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
 use crate::database::mortal;
+use crate::free_port;
 use crate::installed::installed;
 
 /// The owner of all that it makes. Every token that it does not know is this user's.
@@ -23,9 +24,6 @@ pub const STRANGER: &str = "stranger-token";
 
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// How often it is started when another program takes its port first.
-const TRIES: u32 = 5;
 
 /// A running stand-in.
 pub struct Emulate {
@@ -41,15 +39,7 @@ impl Emulate {
     /// # Errors
     /// When it is not installed, or does not answer.
     pub async fn start() -> Result<Self> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            // Between looking for a free port and taking it somebody else may.
-            match Self::try_start().await {
-                Err(error) if tries < TRIES && error.to_string().contains("EADDRINUSE") => {}
-                started => return started,
-            }
-        }
+        free_port::start("EADDRINUSE", Self::try_start).await
     }
 
     async fn try_start() -> Result<Self> {

@@ -10,6 +10,7 @@ mod crypto;
 pub mod database;
 pub mod demo;
 pub mod emulate;
+mod free_port;
 pub mod gateway;
 pub mod github;
 mod handle;

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::crypto;
 use crate::database::mortal;
+use crate::free_port;
 use crate::installed::installed;
 use crate::presign::Bucket;
 
@@ -22,9 +23,6 @@ pub const SECRET_KEY: &str = "runbook-test-secret";
 
 /// How long a store may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// How often it is started when another program takes one of its ports first.
-const TRIES: u32 = 5;
 
 /// A running store.
 pub struct Weed {
@@ -57,15 +55,7 @@ impl Weed {
     /// # Errors
     /// When there is no such program, or it does not answer.
     pub async fn start() -> Result<Self> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            // Between looking for a free port and taking it somebody else may.
-            match Self::try_start().await {
-                Err(error) if tries < TRIES && error.to_string().contains("address already in use") => {}
-                started => return started,
-            }
-        }
+        free_port::start("address already in use", Self::try_start).await
     }
 
     async fn try_start() -> Result<Self> {

@@ -72,6 +72,15 @@ impl Executor for CatalogExecutor {
         (entry(&call.uses)?.release)(call.with, obligation.clone(), hold, cx).await
     }
 
+    fn tidies(&self, uses: &str) -> bool {
+        catalog::step(uses).is_some_and(|entry| entry.tidies)
+    }
+
+    async fn tidy(&self, call: StepCall, cx: StepContext) -> Result<(), StepError> {
+        let cx = self.context(cx, &call);
+        (entry(&call.uses)?.tidy)(call.with, cx).await
+    }
+
     async fn inspect(
         &self,
         call: StepCall,

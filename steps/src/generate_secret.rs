@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::digest::{hex, sha256};
 use crate::kind::{Context, End, Step, would};
-use crate::new_secret::{is_free, write_once};
+use crate::new_secret::{self, is_free, write_once};
 
 /// Draws random bytes from the operating system and writes them, as a text in one line, to a file that nobody but its owner may read. It is never
 /// written over what is there, and the secret is in no output, log or report. A step that needs it reads the file.
@@ -61,6 +61,7 @@ pub struct Outputs {
 #[async_trait]
 impl Step for GenerateSecret {
     const NAME: &'static str = "generate-secret";
+    const TIDIES: bool = true;
     const SUMMARY: &'static str = "Write random bytes into a file of their own, and never over what is there";
     const EXAMPLE: &'static str = "\
 id: session_secret
@@ -78,6 +79,10 @@ with:
     async fn foresee(self, _: Effect, _: &Context) -> Result<Foresight, StepError> {
         is_free(&self.path).await?;
         Ok(would(format!("write {} random bytes to {}", self.bytes, self.path.display())))
+    }
+
+    async fn tidy(self, cx: &Context) -> Result<(), StepError> {
+        new_secret::tidy(cx, &self.path).await
     }
 
     async fn run(self, cx: &Context) -> Result<End<Outputs>, StepError> {

@@ -79,6 +79,8 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + Sized + 'static {
     const LOOKS: bool = true;
     /// JSON pointers to outputs that say when something was done or how long it took.
     const FLEETING_OUTPUTS: &'static [&'static str] = &[];
+    /// Whether an attempt that was cut off may leave something behind that only [`Step::tidy`] takes away.
+    const TIDIES: bool = false;
     /// Its outputs: a struct, each field one name under `steps.ID.outputs`.
     type Outputs: Serialize + JsonSchema + Send;
 
@@ -114,6 +116,13 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + Sized + 'static {
         ))
     }
 
+    /// Takes away what attempts that were cut off left behind, when the run is cancelled: what a later attempt would see to. An error says what
+    /// is left, and what to type to take it away. Only kinds that say so have it.
+    async fn tidy(self, cx: &Context) -> Result<(), StepError> {
+        let _ = cx;
+        Ok(())
+    }
+
     /// Looks whether what `obligation`, opened by this step, changed is still so. Only kinds that open obligations have it.
     async fn inspect(self, obligation: &Obligation, look: Look, cx: &Context) -> Result<Found, StepError> {
         let _ = (look, cx);
@@ -137,6 +146,10 @@ pub struct StepEntry {
     pub foresee: fn(Value, Effect, Context) -> Running<Foresight>,
     /// Releases an obligation of it.
     pub release: fn(Value, Obligation, Hold, Context) -> Running<Release>,
+    /// Whether it has something to tidy up.
+    pub tidies: bool,
+    /// Tidies up after its attempts.
+    pub tidy: fn(Value, Context) -> Running<()>,
     /// Looks at an obligation of it.
     pub inspect: fn(Value, Obligation, Look, Context) -> Running<Found>,
 }
@@ -165,6 +178,8 @@ pub const fn step<T: Step>() -> StepEntry {
         run: run::<T>,
         foresee: foresee::<T>,
         release: release::<T>,
+        tidies: T::TIDIES,
+        tidy: tidy::<T>,
         inspect: inspect::<T>,
     }
 }
@@ -223,6 +238,10 @@ pub async fn read_now<T: Step>(step: T, cx: &Context) -> Result<Foresight, StepE
 
 fn release<T: Step>(with: Value, obligation: Obligation, hold: Hold, cx: Context) -> Running<Release> {
     Box::pin(async move { decode::<T>(with)?.release(&obligation, hold, &cx).await })
+}
+
+fn tidy<T: Step>(with: Value, cx: Context) -> Running<()> {
+    Box::pin(async move { decode::<T>(with)?.tidy(&cx).await })
 }
 
 fn inspect<T: Step>(with: Value, obligation: Obligation, look: Look, cx: Context) -> Running<Found> {

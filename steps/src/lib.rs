@@ -54,6 +54,7 @@ pub mod snapshot;
 pub mod sql;
 pub mod sql_reset;
 pub mod text;
+mod unfinished;
 pub mod unfreeze;
 pub mod upload;
 pub mod vault;

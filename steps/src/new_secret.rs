@@ -16,6 +16,8 @@ use crate::digest::sha256;
 use crate::had;
 use crate::kind::Context;
 use crate::manifest::blocking;
+use crate::process::quoted;
+use crate::unfinished::{self, Of};
 
 /// How much of a file is read, in bytes: more than any secret has.
 const MOST: u64 = 64 * 1024;
@@ -172,8 +174,16 @@ fn beside(cx: &Context, path: &Path) -> Result<PathBuf, StepError> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(StepError::invalid(format!("{} is no name of a file", path.display())));
     };
-    let mark = sha256(format!("{}:{}", cx.run.id, cx.step).as_bytes());
-    Ok(folder.join(format!(".{}.{}.part", name.to_string_lossy(), &mark[..16])))
+    let mark = sha256(format!("{}:{}:{}", cx.run.id, cx.step, path.display()).as_bytes());
+    Ok(folder.join(unfinished::name(&name.to_string_lossy(), &mark, Of::Step)))
+}
+
+/// Removes what killed attempts left beside a file that was to be written.
+pub(crate) async fn tidy(cx: &Context, path: &Path) -> Result<(), StepError> {
+    let beside = beside(cx, path)?;
+    remove(&beside)
+        .await
+        .map_err(|error| error.with_help(format!("rm {}", quoted(&beside.display().to_string()))))
 }
 
 /// Removes what a killed attempt left, a secret that nobody knows of.

@@ -87,7 +87,8 @@ with:
             let held = if held.is_empty() { String::new() } else { format!(" ({})", held.join(", ")) };
             return Err(StepError::gate(format!(
                 "there are {sum} keys at {server}{held} where {amount} were expected"
-            )));
+            ))
+            .with_help("find out who writes there, then resume"));
         }
         Ok(End::Done(Outputs { server, database: redis.database(), run_id, keys: sum, by_database }))
     }

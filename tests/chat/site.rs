@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use aws_sdk_s3::types::{
-    BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter,
+    AbortIncompleteMultipartUpload, BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration,
+    LifecycleRule, LifecycleRuleFilter,
 };
 use runbook_engine::redact::Redactor;
 use runbook_sandbox::prometheus::PrometheusServer;
@@ -121,6 +122,18 @@ impl Site {
         let client = self.store.client().await;
         let request = client.put_bucket_lifecycle_configuration().bucket(self.store.bucket());
         request.lifecycle_configuration(whole.build().unwrap()).send().await.unwrap();
+    }
+
+    /// Sets a rule that ends uploads below a prefix that were never finished, and expires nothing.
+    pub async fn tidy_uploads(&self, prefix: &str) {
+        let rule = LifecycleRule::builder().id("tidy-uploads").status(ExpirationStatus::Enabled);
+        let rule = rule.filter(LifecycleRuleFilter::builder().prefix(prefix).build());
+        let after = AbortIncompleteMultipartUpload::builder().days_after_initiation(3).build();
+        let rule = rule.abort_incomplete_multipart_upload(after).build().unwrap();
+        let whole = BucketLifecycleConfiguration::builder().rules(rule).build().unwrap();
+        let client = self.store.client().await;
+        let request = client.put_bucket_lifecycle_configuration().bucket(self.store.bucket());
+        request.lifecycle_configuration(whole).send().await.unwrap();
     }
 
     /// The keys in the bucket.

@@ -116,6 +116,15 @@ async fn only_staging_that_passed_by_the_same_definition_leads_to_production() {
             of(&[("/inputs/bucket", json!("evidence-production"))]),
             "its `/inputs/bucket` is evidence-production too",
         ),
+        // Another way to write it is no other one.
+        (
+            of(&[("/inputs/prometheus_url", json!("http://PROMETHEUS.production.example:80/"))]),
+            "its `/inputs/prometheus_url` is http://prometheus.production.example too",
+        ),
+        (
+            of(&[("/inputs/s3_endpoint", json!("http://s3.production.example"))]),
+            "its `/inputs/s3_endpoint` is http://s3.production.example too",
+        ),
         (of(&[("/inputs/app_url", json!("http://app.production.example"))]), "and must be another"),
         (
             of(&[("/inputs/kubernetes_context", json!("production"))]),
@@ -134,7 +143,12 @@ async fn only_staging_that_passed_by_the_same_definition_leads_to_production() {
     bench.cancel(&said).await;
     // What is refused above is refused for what it says, and for nothing else.
     fs::write(&edited, of(&[]).to_string()).unwrap();
-    bench.exec(&production, 5, &[&proof]).await;
+    let said = bench.exec(&production, 5, &[&proof]).await;
+    bench.expect("ada", 6, &["cancel", &run_in(&said)]).await;
+    // Two buckets of one store are told to be so.
+    let shared = of(&[("/inputs/s3_endpoint", json!("http://s3.production.example"))]);
+    fs::write(&edited, shared.to_string()).unwrap();
+    bench.exec(&production, 5, &[&proof, "shared_store=true"]).await;
     assert!(path.exists() && production.rules().await.is_empty());
     assert!(cluster.alert("production").await.is_null());
     assert!(!bench.called().contains("hot-path-rollout"));
@@ -163,10 +177,8 @@ async fn reports_of_another_run_a_dry_run_or_a_rollout_on_hold_stop_the_run() {
         said.contains("rollout") && !said.contains("Its report is of this run and says PASS failed"),
         "{said}"
     );
-    assert!(
-        !bench.evidence().iter().any(|name| name.starts_with("hot-path-rollout-")),
-        "nothing is kept as proof"
-    );
+    let copied = |name: &String| name.ends_with("Z.md");
+    assert!(!bench.evidence().iter().any(copied), "nothing is kept as proof: {:?}", bench.evidence());
     assert_eq!(bench.report("staging").1["verdict"], "FAIL");
     // Once it is well again, the same run goes on.
     bench.recipes("right");
@@ -174,6 +186,64 @@ async fn reports_of_another_run_a_dry_run_or_a_rollout_on_hold_stop_the_run() {
     bench.expect("ada", 0, &["resume", rest.split_whitespace().next().unwrap()]).await;
     assert_eq!(bench.report("staging").1["verdict"], "PASS");
     assert!(cluster.alert("staging").await.as_str().unwrap().ends_with("> 0.75"));
+}
+
+#[tokio::test]
+async fn each_of_the_five_reports_has_to_say_what_it_is_there_for() {
+    let Some((bench, _cluster)) = Bench::with_cluster().await else { return };
+    let staging = bench.site("staging").await;
+    staging.set_rules(&[("chat-attachments/staging/", 45)]).await;
+    for (how, told) in [
+        ("alerts-dry-run", "chat-attachment-alerts-apply-latest.md: its mode is dry-run, not apply"),
+        ("elsewhere", "its `Namespace` is monitoring-elsewhere, not monitoring-staging"),
+        ("another-bucket", "its `Bucket` is gotong-royong-evidence-dev, not evidence-staging"),
+        ("removed", "its `Rules removed` is 1, not 0"),
+        ("unverified", "chat-attachment-lifecycle-verify-latest.md: it says FAIL, not PASS"),
+        ("another-check", "its `Required check` is CI / lint, not CI / surreal-release-gates"),
+        ("branch-fail", "branch_report: `just` exited with 1"),
+    ] {
+        bench.recipes(how);
+        let said = bench.exec(&staging, 4, &[]).await;
+        assert!(said.contains(told), "{how}: {said}");
+        assert!(!bench.evidence().iter().any(|name| name.ends_with("Z.md")), "nothing is kept as proof");
+        bench.cancel(&said).await;
+    }
+    // A report that is not asked for is neither checked nor kept.
+    bench.exec(&staging, 0, &["branch_report_command=[]"]).await;
+    let kept = bench.evidence().into_iter().filter(|name| name.ends_with("Z.md")).collect::<Vec<_>>();
+    assert!(kept.len() == 4 && !kept.iter().any(|name| name.starts_with("branch-")), "{kept:?}");
+}
+
+#[tokio::test]
+async fn every_required_prefix_has_to_have_its_rule() {
+    let bench = Bench::start().await;
+    let site = bench.site("sandbox").await;
+    let ours = ("chat-attachments/sandbox/", 45);
+    let required = r#"required_prefixes=["chat-attachments/smoke/", "chat-attachments/ci/"]"#;
+    let smoke = ("chat-attachments/smoke/", 45);
+    for (rules, told) in [
+        (&[ours][..], "`chat-attachments/smoke/`: no rule expires it"),
+        (&[ours, smoke], "`chat-attachments/ci/`: no rule expires it"),
+        (&[ours, smoke, ("chat-attachments/ci/", 30)], "`chat-attachments/ci/`"),
+    ] {
+        site.set_rules(rules).await;
+        let said = bench.exec(&site, 4, &[required]).await;
+        assert!(said.contains("verify_again") && said.contains(told), "{told}: {said}");
+        bench.cancel(&said).await;
+    }
+    assert_eq!(site.rules().await.len(), 3, "they are looked at, and not set");
+    site.set_rules(&[ours, smoke, ("chat-attachments/ci/", 45)]).await;
+    bench.exec(&site, 0, &[required]).await;
+}
+
+#[tokio::test]
+async fn rules_of_others_for_the_same_prefix_are_not_left_to_the_rollout() {
+    let Some((bench, _cluster)) = Bench::with_cluster().await else { return };
+    let staging = bench.site("staging").await;
+    staging.tidy_uploads("chat-attachments/staging/").await;
+    let said = bench.confirmed(&staging, 4, &[]).await;
+    assert!(said.contains("would remove: ") && said.contains("tidy-uploads"), "{said}");
+    assert!(!bench.called().contains("hot-path-rollout"), "it is not called then");
 }
 
 #[tokio::test]

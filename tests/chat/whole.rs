@@ -16,6 +16,8 @@ async fn in_a_sandbox_the_rule_is_set_beside_those_of_others_and_an_upload_comes
 
     let said = bench.exec(&site, 5, &[]).await;
     assert!(said.contains("EXPIRE ATTACHMENTS"), "{said}");
+    let required = "Required of what gets into the branch: CI / surreal-release-gates (main of gotong/royong";
+    assert!(said.contains(required), "{said}");
     assert_eq!(site.rules().await, before, "nothing is changed before the answer");
     bench.expect("ada", 0, &["answer", &run_in(&said), crate::PHRASE]).await;
     let ours = |prefix: &str, days| (prefix.to_owned(), days);
@@ -46,6 +48,15 @@ async fn in_a_sandbox_the_rule_is_set_beside_those_of_others_and_an_upload_comes
     assert!(said.contains("release-gates-surreal-latest.md: it says FAIL"), "{said}");
 }
 
+/// The reports that staging and production leave of the application's own tools, by what stands before `-latest`.
+const REPORTS: [&str; 5] = [
+    "hot-path-rollout",
+    "chat-attachment-alerts-apply",
+    "chat-attachment-lifecycle-policy",
+    "chat-attachment-lifecycle-verify",
+    "branch-protection-surreal-release-gates",
+];
+
 #[tokio::test]
 async fn production_comes_after_staging_has_passed_and_somebody_else_has_approved() {
     let Some((bench, cluster)) = Bench::with_cluster().await else { return };
@@ -55,12 +66,15 @@ async fn production_comes_after_staging_has_passed_and_somebody_else_has_approve
     let (proof, report) = bench.report("staging");
     assert_eq!((&report["verdict"], &report["inputs"]["environment"]), (&json!("PASS"), &json!("staging")));
     let kept = bench.evidence();
-    let copy = |name: &String| name.starts_with("hot-path-rollout-staging-") && name.ends_with("Z.md");
-    assert!(kept.iter().any(copy), "{kept:?}");
+    for report in REPORTS {
+        let begin = format!("{report}-staging-");
+        let copies = kept.iter().filter(|name| name.starts_with(&begin) && name.ends_with("Z.md"));
+        assert_eq!(copies.count(), 1, "{report}: {kept:?}");
+    }
     assert!(cluster.alert("staging").await.as_str().unwrap().ends_with("> 0.75"));
     assert!(cluster.alert("production").await.is_null(), "each environment has its own");
     let called = bench.called();
-    let wanted = "hot-path-rollout monitoring-staging http://prometheus.staging.example 60s false false false true true \
+    let wanted = "hot-path-rollout monitoring-staging http://prometheus.staging.example 60s false true true true true \
                   staging http://s3.staging.example evidence-staging 45";
     assert!(called.contains(wanted), "{called}");
     // The kubeconfig says production; the recipes see the context of the inputs, by a file that is gone afterwards.
@@ -92,6 +106,12 @@ async fn production_comes_after_staging_has_passed_and_somebody_else_has_approve
         (&json!("PASS"), &bench.report("staging").1["definition"])
     );
     let kept = bench.evidence();
+    for report in REPORTS {
+        assert!(
+            kept.iter().any(|name| name.starts_with(&format!("{report}-production-"))),
+            "{report}: {kept:?}"
+        );
+    }
     let copy =
         kept.iter().find(|name| name.contains("proof-of-staging")).unwrap_or_else(|| panic!("{kept:?}"));
     let copied = fs::read(bench.path("evidence").join(copy)).unwrap();

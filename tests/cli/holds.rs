@@ -280,3 +280,23 @@ fn a_change_that_may_have_been_made_is_followed_by_a_restart_whatever_the_value_
         "it runs with the original"
     );
 }
+
+#[test]
+fn a_release_that_was_begun_in_time_may_take_its_time() {
+    let place = Place::new();
+    place.write("value", "25");
+    let value = place.path("value").display().to_string();
+    let sh = |script: &str| format!("[sh, -c, \"{script}\"]");
+    let freeze = format!(
+        "  - id: freeze\n    uses: freeze\n    with:\n      command: {{ target: it, read: [cat, {value}], apply: {}, release: {}, value: \"0\" }}\n      max_hold: 2s\n",
+        sh(&format!("printf 0 > {value}")),
+        sh(&format!("sleep 3; printf 25 > {value}")),
+    );
+    let thaw = "  - { id: thaw, uses: unfreeze, with: { freeze: freeze } }\n";
+    place.runbook(
+        "slow",
+        &format!("steps:\n{freeze}{}{thaw}{}", reads("work", "true"), reads("tell", "true")),
+    );
+    let ran = place.expect(0, &["exec", "slow.yaml"]);
+    assert_eq!(place.text("value"), "25", "{}", ran.err);
+}

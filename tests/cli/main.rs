@@ -3,6 +3,7 @@
 mod absent;
 mod approval;
 mod author;
+mod behind;
 mod bound;
 mod bound_links;
 mod bound_sql;

@@ -89,6 +89,64 @@ fn a_run_whose_record_can_not_be_read_has_a_way_out() {
 }
 
 #[test]
+fn a_value_that_changed_on_the_disk_is_not_put_back() {
+    let place = place("1h");
+    let (started, run) = holding(&place);
+    started.kill();
+    let frozen = place.text("app.env");
+    place.query(&format!(
+        "update events set body = replace(body, 'MAX_MB=25', 'MAX_MB=35') where run = '{run}' and body like '%MAX_MB=25%'"
+    ));
+    for command in ["cancel", "resume"] {
+        let ran = place.expect(7, &[command, &run]);
+        assert!(ran.err.contains("does not match its checksum"), "{}", ran.err);
+        assert!(ran.err.contains("its original value is 25"), "by the row and by the log\n{}", ran.err);
+        assert!(!ran.err.contains("35"), "{}", ran.err);
+    }
+    assert_eq!(place.text("app.env"), frozen);
+}
+
+#[test]
+fn a_number_that_changed_on_the_disk_hangs_nothing_and_keeps_no_other_run() {
+    for change in ["last_seq = last_seq + 1", "last_seq = last_seq - 1"] {
+        let (place, other) = (place("1s"), "other.env");
+        place.write(other, ORIGINAL);
+        let (started, run) = holding(&place);
+        place.write(
+            "other.yaml",
+            &place.text("hold.yaml").replace("app.env", other).replace("lock: target\n", ""),
+        );
+        let second = place.start(&["exec", "other.yaml"]);
+        crate::place::wait_until("both hold", || place.text(other) != ORIGINAL);
+        place.wait_for("nap", "running");
+        started.kill();
+        second.kill();
+        place.query(&format!("update runs set {change} where id = '{run}'"));
+        std::thread::sleep(Duration::from_millis(1100));
+        let ran = place.expect(4, &["reconcile"]);
+        assert_eq!(place.text(other), ORIGINAL, "{change}\n{}", ran.err);
+        assert!(ran.err.contains("can not be read") && ran.err.contains("--abandon"), "{}", ran.err);
+        for command in ["cancel", "resume", "show"] {
+            let ran = place.expect(7, &[command, &run]);
+            assert!(ran.err.contains("its row says that it has"), "{change} {command}\n{}", ran.err);
+        }
+        place.write("app.env", ORIGINAL);
+        place.expect(4, &["cancel", &run, "--abandon", "--confirm", &run]);
+    }
+}
+
+#[test]
+fn a_time_that_changed_on_the_disk_makes_no_freeze_last() {
+    let place = place("1s");
+    let (started, _) = holding(&place);
+    started.kill();
+    place.query("update obligations set hold_until = replace(hold_until, '20', '60')");
+    std::thread::sleep(Duration::from_millis(1100));
+    place.expect(0, &["reconcile"]);
+    assert_eq!(place.text("app.env"), ORIGINAL);
+}
+
+#[test]
 fn a_run_whose_row_can_not_be_read_is_given_up_too() {
     let place = place("1h");
     let (started, run) = holding(&place);

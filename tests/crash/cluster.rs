@@ -1,11 +1,12 @@
-//! Manifests applied to a cluster: planned, applied and verified by a real API server.
+//! Manifests applied to a cluster while a workload of it is scaled down: planned, applied and verified by a real API server.
 
 use std::path::PathBuf;
 use std::process::Output;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use runbook_sandbox::kubernetes::{ADMIN, KubernetesServer};
+use runbook_sandbox::workload::Workload;
 use serde_json::{Value, json};
 
 use crate::matrix::{Case, explore};
@@ -13,18 +14,24 @@ use crate::picture::RUNTIME;
 use crate::place::Place;
 use crate::trial::{Recovery, World, run_in};
 
-/// Where the API server of this process answers, and the certificates that vouch for it.
-static SERVER: OnceLock<(String, PathBuf)> = OnceLock::new();
+/// The API server of this process.
+static SERVER: OnceLock<Arc<KubernetesServer>> = OnceLock::new();
 static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// How many pods the workload of a world has.
+const REPLICAS: u32 = 3;
 
 struct Cluster {
     place: Place,
     /// What the objects of this world are called.
     name: String,
+    workload: Workload,
+    /// What the server knows the workload by.
+    uid: String,
 }
 
 fn make() -> Box<dyn World> {
-    let (url, authorities) = SERVER.get().unwrap();
+    let server = SERVER.get().unwrap();
     let name = format!("world-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
     let place = Place::new();
     let objects = ["limits", "alerts"].map(|what| {
@@ -40,30 +47,34 @@ fn make() -> Box<dyn World> {
             file.display()
         )
     };
+    let (kind, gateway) = ("Deployment", format!("{name}-gateway"));
+    let frozen = format!(
+        "  - {{ id: frozen, uses: freeze, with: {{ max_hold: 1h, kubernetes: {{ connection: cluster, kind: {kind}, namespace: default, name: {gateway}, replicas: 0 }} }} }}\n"
+    );
     let text = format!(
-        "secrets:\n  token: {{ env: CLUSTER_TOKEN }}\nconnections:\n  cluster: {{ type: kubernetes, server: \"{url}\", \
-         token: \"${{{{ secrets.token }}}}\", ca_file: \"{}\" }}\nlock: cluster\nsteps:\n{}{}{}finally:\n  - {{ id: report, uses: report }}\n",
-        authorities.display(),
+        "secrets:\n  token: {{ env: CLUSTER_TOKEN }}\nconnections:\n  cluster: {{ type: kubernetes, server: \"{}\", \
+         token: \"${{{{ secrets.token }}}}\", ca_file: \"{}\" }}\nlock: cluster\nsteps:\n{}{frozen}{}{}  - {{ id: thawed, uses: unfreeze, with: {{ freeze: frozen }} }}\n\
+         finally:\n  - {{ id: report, uses: report }}\n",
+        server.url(),
+        server.authorities().display(),
         step("planned", "plan"),
         step("applied", "apply"),
         step("verified", "verify"),
     );
     place.runbook("cluster", &text);
-    Box::new(Cluster { place, name })
+    let (workload, uid) = RUNTIME.block_on(async {
+        let workload = Workload::create(server, kind, "default", &gateway, REPLICAS).await.unwrap();
+        let uid = workload.object().await.unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
+        (workload, uid)
+    });
+    Box::new(Cluster { place, name, workload, uid })
 }
 
 impl Cluster {
     /// What the objects of this world hold, as the server tells.
     async fn objects(&self) -> Value {
-        let (url, authorities) = SERVER.get().unwrap();
-        let mut http = reqwest::Client::builder().no_proxy();
-        for certificate in
-            reqwest::Certificate::from_pem_bundle(&std::fs::read(authorities).unwrap()).unwrap()
-        {
-            http = http.add_root_certificate(certificate);
-        }
-        let get = http.build().unwrap().get(format!("{url}/api/v1/namespaces/default/configmaps"));
-        let all: Value = get.bearer_auth(ADMIN).send().await.unwrap().json().await.unwrap();
+        let server = SERVER.get().unwrap();
+        let all = server.call("GET", "/api/v1/namespaces/default/configmaps", None).await.unwrap();
         let begin = format!("{}-", self.name);
         let ours = all["items"].as_array().unwrap().iter().filter_map(|one| {
             let name = one["metadata"]["name"].as_str()?.strip_prefix(&begin)?;
@@ -94,7 +105,7 @@ impl World for Cluster {
     }
 
     fn names(&self) -> Vec<(String, String)> {
-        vec![(self.name.clone(), "WORLD".to_owned())]
+        vec![(self.name.clone(), "WORLD".to_owned()), (self.uid.clone(), "UID".to_owned())]
     }
 
     /// The name of the world is in the file; what was applied already is found so after a crash.
@@ -107,7 +118,9 @@ impl World for Cluster {
     }
 
     fn wrong(&self, _: &[String]) -> Vec<String> {
-        Vec::new()
+        let replicas = RUNTIME.block_on(self.workload.replicas()).unwrap();
+        let as_before = replicas == i64::from(REPLICAS);
+        (!as_before).then(|| format!("the workload has {replicas} replicas")).into_iter().collect()
     }
 }
 
@@ -118,6 +131,6 @@ fn manifests_are_applied_whatever_crashes() {
         eprintln!("LEFT OUT: there is no kube-apiserver; tests/kubernetes builds it");
         return;
     };
-    SERVER.get_or_init(|| (server.url(), server.authorities()));
-    explore(&Case { name: "cluster", recovery: Recovery::Resume, make, stride: 5, second_stride: 0 });
+    SERVER.get_or_init(|| Arc::new(server));
+    explore(&Case { name: "cluster", recovery: Recovery::Resume, make, stride: 12, second_stride: 0 });
 }

@@ -84,10 +84,8 @@ impl World for Folder {
         let below = |folder: &str| -> Vec<(String, String)> {
             let folder = self.0.path(folder);
             let name = |path: &PathBuf| path.strip_prefix(&folder).unwrap().display().to_string();
-            // What a crash left unfinished has a name that says so.
-            let whole = |path: &&PathBuf| !name(path).ends_with(".part");
             let all = files(&folder);
-            all.iter().filter(whole).map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
+            all.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
         };
         json!({ "logs": below("logs"), "copies": below("copies") })
     }

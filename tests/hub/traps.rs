@@ -157,6 +157,8 @@ async fn schema_files_that_are_not_there_or_lack_a_table_wipe_nothing() {
     let said = bench.exec(5, &[]).await;
     let said = bench.confirm(4, &said).await;
     assert!(said.contains("Invitation") && said.contains("the database was not wiped"), "{said}");
+    assert!(said.contains("Redis was not touched"), "{said}");
+    assert_eq!([bench.keys(0).await, bench.keys(1).await], [1, 1], "it is refused before anything is gone");
     assert!(!said.contains("To go back"), "what needs no way back is told none:\n{said}");
     cancel(&bench, &said).await;
     assert_eq!(bench.texts(r#"select count(*)::text from "Invitation""#).await, ["1"]);
@@ -250,6 +252,7 @@ async fn what_is_written_after_the_backup_is_not_wiped() {
     let said = bench.exec(5, &[]).await;
     let said = bench.confirm(4, &said).await;
     assert!(said.contains("the database was not wiped") && !said.contains("To go back"), "{said}");
+    assert!(said.contains("Redis was not touched"), "{said}");
     reader.execute("rollback").await.unwrap();
     let run = run_in(&said);
     let refused = async |told: &str| {
@@ -263,6 +266,7 @@ async fn what_is_written_after_the_backup_is_not_wiped() {
     refused("`public.Actor` has as many rows, and not the same").await;
     bench.execute(r#"delete from "Actor" where id = 'later'"#).await;
     refused("`public.Actor` has 39 rows and had 40").await;
+    assert_eq!([bench.keys(0).await, bench.keys(1).await], [1, 1], "what the hub has cached is there still");
     assert_eq!(bench.rows().await.values().sum::<i64>(), ROWS.iter().map(|(_, rows)| rows).sum::<i64>() - 1);
     bench.expect(6, &["cancel", &run]).await;
     assert_eq!(bench.kit.state().await.unwrap()["hub-api"]["up"], true);

@@ -8,7 +8,9 @@ mod proxy;
 #[path = "../../steps/tests/it/reconcile/oracle.rs"]
 mod oracle;
 
+mod apart;
 mod api;
+mod nightly;
 mod planned;
 mod scale;
 mod traps;
@@ -153,12 +155,24 @@ impl Bench {
             "known_key=known",
             "created_before=2026-01-01T00:00:00Z",
             "mode=apply",
+            "database=app",
         ];
         let given = |one: &str| inputs.iter().any(|input| input.split('=').next() == one.split('=').next());
         for input in usual.into_iter().filter(|one| !given(one)).chain(inputs.iter().copied()) {
             if !input.ends_with("=ABSENT") {
                 arguments.extend(["-i", input]);
             }
+        }
+        self.expect(code, &arguments).await
+    }
+
+    /// Rolls back what this run has marked, with these inputs beside the usual ones; what it said.
+    async fn rollback(&self, code: i32, run: &str, inputs: &[&str]) -> String {
+        let (archive, prior) = (self.archive(), format!("prior_state={run}.jsonl"));
+        let mut arguments = vec!["exec", "rollback-reconcile-images", "-i", &archive, "-i", &prior];
+        let named = inputs.iter().any(|input| input.starts_with("database="));
+        for input in (!named).then_some("database=app").into_iter().chain(inputs.iter().copied()) {
+            arguments.extend(["-i", input]);
         }
         self.expect(code, &arguments).await
     }

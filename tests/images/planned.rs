@@ -25,8 +25,14 @@ async fn a_plan_of_the_reconciliation_and_of_its_rollback_only_reads() {
         bench.lose(&original(number)).await;
     }
     let (archive, endpoint) = (bench.archive(), format!("s3_endpoint={}", bench.proxy.url));
-    let inputs =
-        [archive.as_str(), &endpoint, "known_key=known", "created_before=2026-01-01T00:00:00Z", "mode=apply"];
+    let inputs = [
+        archive.as_str(),
+        &endpoint,
+        "database=app",
+        "known_key=known",
+        "created_before=2026-01-01T00:00:00Z",
+        "mode=apply",
+    ];
     let mut plan = vec!["plan", "reconcile-images"];
     inputs.iter().for_each(|input| plan.extend(["-i", input]));
     let before = bench.content().await;
@@ -42,7 +48,8 @@ async fn a_plan_of_the_reconciliation_and_of_its_rollback_only_reads() {
     assert_eq!(bench.images().await[&id(1)].0, "error");
     let (before, writes) = (bench.content().await, bench.proxy.writes().len());
     let prior = format!("prior_state={}.jsonl", run_in(&said));
-    let said = bench.expect(0, &["plan", "rollback-reconcile-images", "-i", &archive, "-i", &prior]).await;
+    let rollback = ["plan", "rollback-reconcile-images", "-i", "database=app", "-i", &archive, "-i", &prior];
+    let said = bench.expect(0, &rollback).await;
     assert!(said.contains("nothing was changed"), "{said}");
     assert_eq!(bench.content().await, before);
     assert_eq!(bench.proxy.writes()[writes..], [] as [String; 0]);

@@ -122,6 +122,7 @@ async fn images_are_found_and_marked_once_however_often_the_process_is_killed() 
     let batch = if wanted.is_some() { "batch_size=1000" } else { "batch_size=20" };
     for input in [
         "mode=dry-run",
+        "database=app",
         "known_key=known",
         "created_before=2026-01-01T00:00:00Z",
         "max_missing_percent=100",

@@ -36,8 +36,14 @@ async fn images_without_files_are_marked_on_every_page_and_each_gets_its_own_sta
     let said = bench.reconcile(5, &["batch_size=7"]).await;
     assert!(said.contains("checked 128, missing 6"), "{said}");
     assert_eq!(bench.images().await, before, "nothing is changed before the answer");
+    assert!(
+        said.contains("Without an original_url: 1, which"),
+        "the row without one is told before anybody answers:\n{said}"
+    );
     let run = run_in(&said);
     bench.answer(0, &said, PHRASE).await;
+    let told = "1 of 128 images: they name no original, and are not marked for it";
+    assert!(reports(bench.folder.path()).iter().any(|text| text.contains(told)), "the report tells it too");
     let marked = bench.images().await;
     for (number, text) in
         [(1, ORIGINAL), (2, ORIGINAL), (3, ORIGINAL), (128, ORIGINAL), (6, STAGED), (129, STAGED)]
@@ -53,11 +59,8 @@ async fn images_without_files_are_marked_on_every_page_and_each_gets_its_own_sta
     assert_eq!(bench.images().await, marked);
 
     // The rollback, of two of them and then of all. Somebody has dealt with one of them since.
-    let prior = format!("prior_state={run}.jsonl");
-    let archive = bench.archive();
-    let rollback = ["exec", "rollback-reconcile-images", "-i", &archive, "-i", &prior];
     let ids = format!("image_ids={},{}", id(1), id(4));
-    let said = bench.expect(5, &[&rollback[..], &["-i", &ids]].concat()).await;
+    let said = bench.rollback(5, &run, &[&ids]).await;
     let said = bench.answer(4, &said, "ROLL BACK IMAGES").await;
     assert!(said.contains("not in the findings") && said.contains(&id(4)), "{said}");
     assert_eq!(
@@ -67,7 +70,7 @@ async fn images_without_files_are_marked_on_every_page_and_each_gets_its_own_sta
     );
     bench.expect(6, &["cancel", &run_of_cancel(&said)]).await;
     bench.execute(&format!("update images set error = 'looked into' where id = '{}'", id(6))).await;
-    let said = bench.expect(5, &rollback).await;
+    let said = bench.rollback(5, &run, &[]).await;
     bench.answer(0, &said, "ROLL BACK IMAGES").await;
     let after = bench.images().await;
     for number in [1, 2, 3, 128, 129] {
@@ -82,4 +85,18 @@ async fn images_without_files_are_marked_on_every_page_and_each_gets_its_own_sta
 fn run_of_cancel(said: &str) -> String {
     let rest = said.split("runbook resume ").nth(1).unwrap_or_else(|| panic!("no next command in:\n{said}"));
     rest.split_whitespace().next().unwrap().to_owned()
+}
+
+/// What the reports below a folder say.
+fn reports(folder: &std::path::Path) -> Vec<String> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            all.extend(reports(&path));
+        } else if path.extension().is_some_and(|ending| ending == "md") {
+            all.push(std::fs::read_to_string(path).unwrap());
+        }
+    }
+    all
 }

@@ -119,6 +119,8 @@ codes! {
     UNFREEZE_WHAT = "RB0510";
     /// Items are destroyed or changed of a collection where that can not be done.
     ONLY_READ = "RB0511";
+    /// Something is to be unchanged since what is no backup.
+    UNCHANGED_SINCE = "RB0512";
 }
 
 /// The rules a step may waive with a reason.

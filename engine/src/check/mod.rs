@@ -22,6 +22,7 @@ mod shapes;
 mod shell;
 mod snapshot_first;
 mod types;
+mod unchanged_since;
 mod undeclared;
 mod unfreeze_after;
 mod unfreeze_what;
@@ -61,6 +62,7 @@ const RULES: &[Rule] = &[
     needs::check,
     cycles::check,
     unfreeze_what::check,
+    unchanged_since::check,
     references::check,
     types::check,
     no_outputs::check,

@@ -40,6 +40,9 @@ pub(super) const FREEZE: &str = "freeze";
 /// The kind of a step that lifts a freeze.
 pub(super) const UNFREEZE: &str = "unfreeze";
 
+/// The kind of a step that saves a whole system.
+pub(super) const BACKUP: &str = "backup";
+
 /// Whether a step lifts this freeze.
 pub(super) fn lifts(step: &Step, freeze: &Step) -> bool {
     step.uses.value == UNFREEZE

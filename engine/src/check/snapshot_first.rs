@@ -1,11 +1,10 @@
 //! What is destroyed was saved before: every way to a step that destroys passes a snapshot of that collection, or a backup of the system.
 
-use super::safety::{collections, destroying, guards};
+use super::safety::{BACKUP, collections, destroying, guards};
 use super::{Context, Finding, codes};
 use crate::diagnostic::Diagnostic;
 use crate::runbook::Step;
 
-const BACKUP: &str = "backup";
 const KINDS: &[&str] = &["snapshot", BACKUP];
 
 pub(super) fn check(cx: &Context<'_>, found: &mut Vec<Finding>) {

@@ -43,8 +43,23 @@ pub(super) fn holds(view: View<'_>, decision: &mut Decision) {
 
 /// An obligation that is to be released, or that could not be, although its time is over.
 pub(super) fn overdue(view: View<'_>) -> Option<&ObligationState> {
-    let late = |one: &&ObligationState| one.is_open() && view.now >= one.hold_until();
+    let late =
+        |one: &&ObligationState| one.is_open() && view.now >= one.hold_until() && !one.let_go_in_time();
     view.state.obligations.values().find(late)
+}
+
+/// Whether a step was not done with an obligation when that was lost: what such a step came to is not proven, although it ended by itself before
+/// it could be made to stop. What the run let go of in time, it was done with.
+pub(super) fn outlived(view: View<'_>, lost: &ObligationState) -> bool {
+    let since = lost.lost_since.unwrap_or_else(|| lost.hold_until());
+    if lost.let_go.is_some_and(|at| at < since) {
+        return false;
+    }
+    let after = view.plan.downstream(&lost.obligation.step);
+    after.into_iter().filter_map(|step| view.state.step(&step.id)).any(|step| {
+        matches!(step.status, StepStatus::Succeeded | StepStatus::Failed)
+            && step.ended_at.is_some_and(|ended| ended > since)
+    })
 }
 
 /// Whether a step may only run while every freeze that came before it is in force: one that destroys, or of which nobody knows. What

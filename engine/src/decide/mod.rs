@@ -20,7 +20,7 @@ use crate::step::RunInfo;
 
 pub use self::ground::WATCH;
 pub(crate) use self::ground::needs_ground;
-use self::ground::{foreign, holds, lost_error, overdue, watch};
+use self::ground::{foreign, holds, lost_error, outlived, overdue, watch};
 
 /// How often a later step may send an earlier one back because its outputs were lost.
 pub const MAX_REWINDS: u32 = 3;
@@ -148,9 +148,10 @@ fn halted(view: View<'_>, decision: &mut Decision) -> Option<Halt> {
             return Some(Halt::Ground(StepError::new(ErrorKind::Limit, message)));
         }
     }
-    // A freeze that was lifted because it had been held too long leaves the rest of the run without its ground.
-    let lost = overdue(view).or_else(|| state.lost_ground().next());
-    if let Some(lost) = lost.filter(|_| !all_done(view)) {
+    // A freeze that was lifted because it had been held too long leaves the rest of the run without its ground, and what was not done by then.
+    let rest = !all_done(view);
+    let mut lost = overdue(view).into_iter().chain(state.lost_ground());
+    if let Some(lost) = lost.find(|lost| rest || outlived(view, lost)) {
         return Some(Halt::Ground(lost_error(lost)));
     }
     let failed = plan.steps.iter().any(|step| {

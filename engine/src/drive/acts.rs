@@ -5,10 +5,11 @@ use tokio_util::sync::CancellationToken;
 use super::ground;
 use super::obligations::{Request, Standing};
 use super::run::{Loop, Running, Stopping, Task, TaskEnd, Waiter};
+use super::tidy::with_left;
 use super::{DriveError, GRACE, Halt, lazy};
 use crate::decide::Action;
 use crate::error::{ErrorKind, Outcome, StepError};
-use crate::event::{EventKind, Obligation, ObligationChange};
+use crate::event::{EventKind, Obligation, ObligationChange, RunOutcome};
 use crate::expr;
 use crate::kinds::{Class, Repeat};
 use crate::plan::{PlannedStep, StepId};
@@ -23,6 +24,16 @@ impl Loop {
         let mut changed = false;
         for action in actions {
             match action {
+                Action::Record(EventKind::RunEnded { outcome: RunOutcome::Cancelled, error }) => {
+                    if let Some(left) = self.tidied().await? {
+                        let ended = EventKind::RunEnded {
+                            outcome: RunOutcome::Cancelled,
+                            error: with_left(error, left),
+                        };
+                        self.owner.record(ended, Vec::new()).await?;
+                    }
+                    changed = true;
+                }
                 Action::Record(event) => {
                     self.owner.record(event, Vec::new()).await?;
                     changed = true;

@@ -15,6 +15,7 @@ mod planned;
 mod release;
 mod run;
 mod steady;
+mod tidy;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

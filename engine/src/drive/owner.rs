@@ -101,7 +101,11 @@ impl Owner {
                     return Ok(true);
                 }
                 Err(StoreError::Conflict) => {
-                    self.catch_up(true).await?;
+                    // What does not fit and is not because of others never will.
+                    if !self.catch_up(true).await? {
+                        let reason = "its row has another number of events".to_owned();
+                        return Err(StoreError::Corrupt { run: self.run.clone(), reason }.into());
+                    }
                 }
                 Err(error) => return Err(error.into()),
             }

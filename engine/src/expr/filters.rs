@@ -225,13 +225,33 @@ fn basename(path: &str) -> String {
     path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned()
 }
 
+/// Names of the machine that asks, as the `hosts` files of systems have them; those below `localhost` are its own too (RFC 6761).
+const OWN_NAMES: &[&str] = &[
+    "localhost",
+    "localhost.localdomain",
+    "localhost4",
+    "localhost4.localdomain4",
+    "localhost6",
+    "localhost6.localdomain6",
+    "ip6-localhost",
+    "ip6-loopback",
+    "ipv6-localhost",
+    "ipv6-loopback",
+    "localhost4.localdomain",
+    "localhost6.localdomain",
+    "host.docker.internal",
+    "gateway.docker.internal",
+    "kubernetes.docker.internal",
+    "host.containers.internal",
+];
+
 /// Whether a URL leads to the machine that asks, by its name or its address, however that is written.
 fn loopback(text: &str) -> Result<bool, Error> {
     let url = Url::parse(text).map_err(|error| refuse(format!("`{text}` is no URL: {error}")))?;
     Ok(match url.host() {
         Some(Host::Domain(name)) => {
             let name = name.trim_end_matches('.').to_ascii_lowercase();
-            name == "localhost" || name.ends_with(".localhost") || name == "host.docker.internal"
+            OWN_NAMES.contains(&name.as_str()) || name.ends_with(".localhost")
         }
         Some(Host::Ipv4(address)) => is_own(address),
         Some(Host::Ipv6(address)) => {

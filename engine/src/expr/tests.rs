@@ -276,15 +276,30 @@ fn a_url_that_leads_to_this_machine_is_known_however_it_is_written() {
         "http://localhost:9000",
         "https://LOCALHOST./x",
         "http://minio.localhost",
+        "http://a.b.localhost.:9000",
+        "http://localhost.localdomain:9000",
+        "http://LocalHost.LocalDomain.",
+        "http://localhost4",
+        "http://localhost6:9000",
+        "http://localhost6.localdomain6",
+        "http://ip6-localhost:9000",
+        "http://ip6-loopback",
         "http://host.docker.internal:9000",
         "http://127.0.0.1:9000",
         "http://127.1",
         "http://0x7f000001:9000",
-        "http://2130706433",
+        "http://2130706433/",
+        "http://2130706433:9000",
+        "http://017700000001",
+        "http://0x7f.1",
         "http://0.0.0.0",
+        "http://0",
         "http://[::1]:9000",
         "http://[::]",
         "http://[::ffff:127.0.0.1]",
+        "http://[::ffff:7f00:1]:9000",
+        "http://[::ffff:0.0.0.0]",
+        "http://[::127.0.0.1]",
     ] {
         assert!(is(own), "{own}");
     }
@@ -295,6 +310,10 @@ fn a_url_that_leads_to_this_machine_is_known_however_it_is_written() {
         "http://128.0.0.1",
         "http://[2001:db8::1]",
         "http://notlocalhost",
+        "http://localhost.localdomain.example.com",
+        "http://localhost7",
+        "http://3221225985",
+        "http://[::ffff:10.0.0.1]",
     ] {
         assert!(!is(other), "{other}");
     }

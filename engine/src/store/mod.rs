@@ -383,6 +383,11 @@ pub trait Store: Send + Sync {
     /// The open obligations of every run, oldest first.
     async fn obligations(&self) -> Result<Vec<OpenObligation>, StoreError>;
 
+    /// What the store finds damaged in itself, in words; none when it is whole.
+    async fn damage(&self) -> Result<Option<String>, StoreError> {
+        Ok(None)
+    }
+
     /// Waits for the write that is under way. While what is returned lives nothing is written here, so that this process can be stopped
     /// without keeping others from writing. None when nobody else writes to the store.
     async fn still(&self) -> Option<OwnedMutexGuard<()>> {

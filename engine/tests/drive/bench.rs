@@ -91,6 +91,11 @@ impl Executor for Scripted {
                 cx.obligations.applied(&id).await?;
                 Ok(StepEnd::Done(json!({})))
             }
+            // It hears no stop.
+            "deaf" => {
+                tokio::time::sleep(StdDuration::from_millis(call.with["ms"].as_u64().unwrap_or(0))).await;
+                Ok(StepEnd::Done(json!({})))
+            }
             "unfreeze" => {
                 let released = cx.obligations.release("freeze").await?;
                 Ok(StepEnd::Done(json!({ "released": released.len() })))

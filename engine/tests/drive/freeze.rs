@@ -118,6 +118,41 @@ async fn a_freeze_held_too_long_is_lifted_by_whoever_sees_it_and_nothing_goes_on
 }
 
 #[tokio::test]
+async fn a_run_whose_last_step_outlived_the_freeze_has_failed() {
+    for (freeze_ms, last_ms, thaws, status) in [
+        (300, 600, false, RunStatus::Failed),
+        (60_000, 10, false, RunStatus::Succeeded),
+        (300, 10, true, RunStatus::Succeeded),
+    ] {
+        let bench = Bench::new();
+        let mut freeze = step("freeze", "freeze", &[]);
+        freeze.with = json!({ "max_hold_ms": freeze_ms });
+        let mut steps = vec![freeze, step("last", "deaf", &["freeze"])];
+        steps[1].with = json!({ "ms": last_ms });
+        if thaws {
+            // What comes after the freeze was let go of in time stands on nothing.
+            let mut later = step("later", "deaf", &["thaw"]);
+            later.with = json!({ "ms": 500 });
+            steps.extend([step("thaw", "unfreeze", &["last"]), later]);
+        }
+        let state = bench.run("r", &plan(steps)).await;
+        assert_eq!((state.status, bench.world.value().as_str()), (status, "25"), "{freeze_ms} {last_ms}");
+        // The step itself did what it does.
+        assert_eq!(state.step("last").unwrap().status, StepStatus::Succeeded);
+        assert!(bench.store.obligations().await.unwrap().is_empty());
+        if status == RunStatus::Failed {
+            let error = state.error.clone().unwrap();
+            assert!(error.message.contains("was not held until the run was done with it"), "{error}");
+            assert!(error.message.contains("max_hold"), "{error}");
+            // To resume freezes again, and does again what stood on it.
+            let again = ended(bench.drive("r", Purpose::Resume).await.unwrap());
+            assert_eq!(again.status, RunStatus::Failed, "it is as slow as before");
+            assert_eq!((bench.world.count("freeze"), bench.world.count("last")), (2, 2));
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_was_never_changed_stays_so_through_every_try_to_release_it() {
     for (fails_at_once, first, later) in [(true, "Opened", "Opened"), (false, "Applied", "Releasing")] {
         let bench = Bench::new();

@@ -1,5 +1,6 @@
 //! The stores: one suite on all of them, and what only a file can show.
 
+mod damage;
 mod durability;
 mod suite;
 mod support;

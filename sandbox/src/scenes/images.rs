@@ -87,6 +87,7 @@ async fn scene(args: &Args, stage: &Stage) -> anyhow::Result<Scene> {
     let named = settings.iter().chain(&own).map(|(name, value)| ((*name).to_owned(), value.clone()));
     let api = super::service(stage, "image-api", Vec::new(), named.collect()).await?;
     let inputs = json!({
+        "database": "app",
         "known_key": "known",
         "created_before": "2026-01-01T00:00:00Z",
         "bucket": BUCKET,

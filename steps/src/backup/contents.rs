@@ -6,7 +6,7 @@ use runbook_engine::error::StepError;
 use serde::Deserialize;
 
 use super::probe::tables;
-use crate::connections::sql::{Cell, Dialect, Failure, Session, quoted};
+use crate::connections::sql::{Cell, Failure, Session};
 use crate::kind::Context;
 
 /// How many tables are named that differ.
@@ -28,8 +28,7 @@ impl Contents {
         let mut contents = Self::default();
         let all = tables(session).await?;
         for one in all.into_iter().filter(|one| schema.is_none_or(|schema| schema == one.schema)) {
-            let [of, name] = [&one.schema, &one.name].map(|name| quoted(Dialect::Postgres, name));
-            let table = format!("{of}.{name}");
+            let table = one.quoted();
             let sql = format!(
                 "select count(*)::text, coalesce(sum(hashtextextended(row(t.*)::text, 0)::numeric), 0)::text from {table} t"
             );
@@ -50,8 +49,17 @@ impl Contents {
             StepError::refused(format!("`unchanged_since` names `{step}`, which has not succeeded"))
                 .with_help("name a step with `uses: backup` that comes before this one")
         })?;
-        Self::deserialize(outputs)
-            .map_err(|_| StepError::invalid(format!("`unchanged_since` names `{step}`, which is no backup")))
+        let found = Self::deserialize(outputs).map_err(|_| {
+            StepError::invalid(format!("`unchanged_since` names `{step}`, which is no backup"))
+        })?;
+        // A backup that was only looked at has numbers of rows, by which a row that was changed is not found.
+        if found.digests.is_empty() && !found.rows.is_empty() {
+            return Err(StepError::invalid(format!(
+                "`unchanged_since` names `{step}`, which made no backup and only looked at one"
+            ))
+            .with_help("name a step with `uses: backup` and `mode: take`"));
+        }
+        Ok(found)
     }
 
     /// Fails unless the tables hold in the transaction of `session` what they held when this was found.

@@ -46,6 +46,16 @@ struct Announced {
     upload: Option<String>,
 }
 
+/// Whether a batch is that of a copy, and not of the backup itself.
+pub(super) fn is_of_copy(what: &Value) -> bool {
+    Announced::deserialize(what).is_ok()
+}
+
+/// The upload in parts that a batch announced; nothing when it is none of a copy, or of one that is sent at once.
+pub(super) fn upload(what: &Value) -> Option<String> {
+    Announced::deserialize(what).ok()?.upload
+}
+
 /// The copy of one attempt.
 pub(super) struct Copying<'a> {
     to: &'a CopyTo,
@@ -71,12 +81,31 @@ impl<'a> Copying<'a> {
         }
     }
 
+    /// What to type to take the parts of an upload away, with the program `aws` and the keys of the bucket.
+    pub(super) fn forgetting(&self, upload: &str) -> String {
+        let (at, bucket, key) = (self.at(), quoted(self.bucket.bucket()), quoted(&self.to.key));
+        format!(
+            "aws s3api abort-multipart-upload{at} --bucket {bucket} --key {key} --upload-id {}",
+            quoted(upload)
+        )
+    }
+
+    /// The option by which `aws` reaches the store.
+    fn at(&self) -> String {
+        self.bucket.endpoint().map_or_else(String::new, |endpoint| {
+            format!(" --endpoint-url={}", quoted(endpoint.as_str().trim_end_matches('/')))
+        })
+    }
+
+    /// Takes the parts of an upload away that did not become an object.
+    pub(super) async fn forget(&self, upload: &str) -> Result<(), StepError> {
+        self.bucket.forget_parts(&self.to.key, upload).await
+    }
+
     /// A copy of this file.
     pub(super) fn of(&self, file: &Path) -> Copied {
         let url = self.url();
-        let at = self.bucket.endpoint().map_or_else(String::new, |endpoint| {
-            format!(" --endpoint-url={}", quoted(endpoint.as_str().trim_end_matches('/')))
-        });
+        let at = self.at();
         let fetch = format!("aws s3 cp{at} {} {}", quoted(&url), quoted(&file.display().to_string()));
         Copied { url, fetch }
     }

@@ -9,7 +9,7 @@ use super::probe::Table;
 
 /// The list of what is in a dump, as `pg_restore --list` prints it.
 #[derive(Clone, Debug)]
-pub(super) struct Contents {
+pub(super) struct Listing {
     /// When it was begun, by the clock of whoever made it, which says no time zone: taken for ours.
     pub dumped_at: Timestamp,
     /// The database that it is of.
@@ -17,7 +17,7 @@ pub(super) struct Contents {
     text: String,
 }
 
-impl Contents {
+impl Listing {
     pub(super) fn parse(text: String) -> Result<Self, StepError> {
         let said = |what: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(';')?.trim().strip_prefix(what));
@@ -55,9 +55,9 @@ mod tests {
 
     #[test]
     fn a_list_is_read() {
-        let contents = Contents::parse(LIST.to_owned()).unwrap();
-        assert_eq!(contents.database, "app");
-        let at = contents.dumped_at.to_zoned(TimeZone::system());
+        let listing = Listing::parse(LIST.to_owned()).unwrap();
+        assert_eq!(listing.database, "app");
+        let at = listing.dumped_at.to_zoned(TimeZone::system());
         assert_eq!(at.strftime("%F %T").to_string(), "2026-11-21 18:50:00");
         let table = |name: &str, owner: &str| Table {
             schema: "public".to_owned(),
@@ -65,10 +65,10 @@ mod tests {
             owner: owner.to_owned(),
         };
         for other in ["Rin", "RingRole", "a", "a b c"] {
-            assert!(!contents.has(&table(other, "ada")), "{other}");
+            assert!(!listing.has(&table(other, "ada")), "{other}");
         }
-        assert!(contents.has(&table("Ring", "ada")) && contents.has(&table("a b", "ada")));
-        assert!(contents.has(&table("a", "b runbook")), "an owner of two words");
-        assert!(Contents::parse("PGDMP".to_owned()).is_err());
+        assert!(listing.has(&table("Ring", "ada")) && listing.has(&table("a b", "ada")));
+        assert!(listing.has(&table("a", "b runbook")), "an owner of two words");
+        assert!(Listing::parse("PGDMP".to_owned()).is_err());
     }
 }

@@ -5,7 +5,9 @@ mod copy;
 mod dump;
 mod probe;
 mod restore;
+mod rows;
 mod take;
+mod tidy;
 mod tools;
 
 use std::collections::BTreeMap;
@@ -30,7 +32,9 @@ use crate::kind::{Context, End, Step, read_now, would};
 ///
 /// `take` counts the rows of every table in the very state that is dumped, with a digest of them, and holds a probe to their number. The file is for its owner alone, whole or not there, and never
 /// written over what is there. With `copy` a second one is in S3, where the loss of this machine does not reach it. `check` is the gate before something that can not be taken back: it refuses a file that is older than `max_age`, by
-/// the time that stands in it, that is of another database, or that lacks a table that the database has now.
+/// the time that stands in it, that is of another database, that lacks a table that the database has now, or that has no row at all while the database has some.
+///
+/// Cancelled in the middle of it, the run takes away what is unfinished: the file, the database of the probe, and the parts of a copy.
 ///
 /// It needs `pg_dump` and `pg_restore` of the server's version or a newer one, and what it says to restore the file needs `psql`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -112,6 +116,7 @@ impl Step for Backup {
     const SUMMARY: &'static str =
         "Dump a PostgreSQL database into a file, or hold a backup to being one that can be restored";
     const FLEETING_OUTPUTS: &'static [&'static str] = &["/dumped_at"];
+    const TIDIES: bool = true;
     const EXAMPLE: &'static str = "\
 id: backup
 uses: backup
@@ -152,5 +157,9 @@ with:
             Mode::Check => work.checked().await,
         }
         .map(End::Done)
+    }
+
+    async fn tidy(self, cx: &Context) -> Result<(), StepError> {
+        tidy::tidy(&self, cx).await
     }
 }

@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use runbook_engine::crash;
 use runbook_engine::error::{ErrorKind, StepError};
+use runbook_engine::step::{Intent, Settlement};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::Backup;
 use super::tools::{environment, run};
@@ -23,6 +27,12 @@ impl Table {
     /// `schema.table`.
     pub(super) fn path(&self) -> String {
         format!("{}.{}", self.schema, self.name)
+    }
+
+    /// The same as SQL.
+    pub(super) fn quoted(&self) -> String {
+        let [schema, name] = [&self.schema, &self.name].map(|name| quoted(Dialect::Postgres, name));
+        format!("{schema}.{name}")
     }
 }
 
@@ -46,12 +56,26 @@ pub(super) async fn tables(session: &mut dyn Session) -> Result<Vec<Table>, Fail
         .collect())
 }
 
+/// One of these tables that holds a row.
+pub(super) async fn filled<'t>(
+    session: &mut dyn Session,
+    tables: &'t [Table],
+) -> Result<Option<&'t Table>, Failure> {
+    for one in tables {
+        let sql = format!("select exists (select from {})::text", one.quoted());
+        let rows = session.cells(&sql, Vec::new()).await?.rows;
+        if matches!(rows.first().and_then(|row| row.first()), Some(Cell::Text(text)) if text == "true") {
+            return Ok(Some(one));
+        }
+    }
+    Ok(None)
+}
+
 /// How many rows the tables of a database hold, as `schema.table`.
 pub(super) async fn count(session: &mut dyn Session) -> Result<BTreeMap<String, u64>, Failure> {
     let mut counts = BTreeMap::new();
     for one in tables(session).await? {
-        let [schema, name] = [&one.schema, &one.name].map(|name| quoted(Dialect::Postgres, name));
-        let table = format!("{schema}.{name}");
+        let table = one.quoted();
         let rows = session.cells(&format!("select count(*)::text from {table}"), Vec::new()).await?.rows;
         let number = match rows.first().and_then(|row| row.first()) {
             Some(Cell::Text(text)) => text.parse().unwrap_or_default(),
@@ -60,6 +84,30 @@ pub(super) async fn count(session: &mut dyn Session) -> Result<BTreeMap<String, 
         counts.insert(one.path(), number);
     }
     Ok(counts)
+}
+
+/// What is announced before a database is made for a probe.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Announced {
+    probe_database: String,
+}
+
+/// The database of a probe that a batch announced; nothing when it is none of a probe.
+pub(super) fn announced(what: &Value) -> Option<String> {
+    Announced::deserialize(what).ok().map(|announced| announced.probe_database)
+}
+
+/// Records that what was announced of probes is over.
+async fn settle(cx: &Context) -> Result<(), StepError> {
+    let view = cx.ledger.view().await?;
+    // What the step had before stays known.
+    let cursor = view.cursor.unwrap_or_default();
+    for batch in view.unsettled.into_iter().filter(|batch| announced(&batch.what).is_some()) {
+        let (cursor, outcome) = (cursor.clone(), json!({ "dropped": true }));
+        cx.ledger.settle(batch.number, Settlement { cursor, outcome, ..Settlement::default() }).await?;
+    }
+    Ok(())
 }
 
 /// Restores the file into a database made for it on the server of connection `on`; what is in there then. The database is dropped, however it went.
@@ -75,6 +123,8 @@ pub(super) async fn restored(
     let mark = sha256(format!("{}:{}", cx.run.id, cx.step).as_bytes());
     let name = format!("runbook_probe_{}", &mark[..16]);
     let during = |error: Failure| StepError::from(error.during("making a database for the probe"));
+    let what = json!(Announced { probe_database: name.clone() });
+    cx.ledger.intend(Intent { what, items: 0, charged_items: 0, charged_bytes: 0 }).await?;
     drop_database(&server, &name).await.map_err(during)?;
     script(&server, &format!("create database {name} template template0")).await.map_err(during)?;
     env.insert("PGDATABASE".to_owned(), name.clone());
@@ -96,7 +146,11 @@ pub(super) async fn restored(
         Ok(count(&mut *session).await?)
     }
     .await;
+    crash::point("backup: probed");
     let dropped = drop_database(&server, &name).await;
+    if dropped.is_ok() {
+        settle(cx).await?;
+    }
     let counts = ended?;
     dropped.map_err(|error| {
         StepError::from(error.during(&format!("dropping the database {name} of the probe")))
@@ -104,7 +158,7 @@ pub(super) async fn restored(
     Ok(counts)
 }
 
-async fn drop_database(server: &Arc<Database>, name: &str) -> Result<(), Failure> {
+pub(super) async fn drop_database(server: &Arc<Database>, name: &str) -> Result<(), Failure> {
     script(server, &format!("drop database if exists {name} with (force)")).await
 }
 

@@ -15,11 +15,7 @@ const KEPT: usize = 40;
 /// Who is connected to it is disconnected; the renaming needs that, and what they see is about to be another database.
 /// Nothing is emptied for it: what came later may hang on what was dumped, and what a wipe has left is of use to whoever looks for the cause.
 pub(super) fn line(env: &BTreeMap<String, String>, database: &str, file: &Path, sha256: &str) -> String {
-    let at = [("host", "PGHOST"), ("port", "PGPORT"), ("username", "PGUSER")];
-    let at: String = at
-        .iter()
-        .filter_map(|(option, name)| env.get(*name).map(|value| format!(" --{option}={}", quoted(value))))
-        .collect();
+    let at = at(env);
     let cut = (0..=KEPT.min(database.len())).rev().find(|at| database.is_char_boundary(*at)).unwrap_or(0);
     let begin = &database[..cut];
     let aside = format!("{begin}_was_{}", sha256.get(..8).unwrap_or(sha256));
@@ -32,13 +28,31 @@ pub(super) fn line(env: &BTreeMap<String, String>, database: &str, file: &Path, 
     // Only what is selected is called for the rows that are left, and for no other.
     let ended = format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{literal}'");
     let away = statement(ended) + &statement(format!("alter database {name} rename to {other}"));
-    let back = statement(format!("drop database if exists {name}"))
+    let back = statement(format!("drop database if exists {name} with (force)"))
         + &statement(format!("alter database {other} rename to {name}"));
     let file = quoted(&file.display().to_string());
     let said = quoted(&format!("restored; what was there is in the database {aside}"));
     format!(
         "{psql}{away} && {{ pg_restore{at} --dbname=postgres --create --exit-on-error {file} && echo {said} || {{ {psql}{back}; false; }}; }}"
     )
+}
+
+/// What to type to drop a database of a probe, one line for a shell.
+pub(super) fn dropping(env: &BTreeMap<String, String>, probe: &str) -> String {
+    let at = at(env);
+    format!(
+        "psql{at} --dbname=postgres --no-psqlrc --command={}",
+        quoted(&format!("drop database if exists {probe} with (force)"))
+    )
+}
+
+/// The options by which the programs of PostgreSQL reach a server.
+fn at(env: &BTreeMap<String, String>) -> String {
+    let options = [("host", "PGHOST"), ("port", "PGPORT"), ("username", "PGUSER")];
+    let given = options
+        .iter()
+        .filter_map(|(option, name)| env.get(*name).map(|value| format!(" --{option}={}", quoted(value))));
+    given.collect()
 }
 
 #[cfg(test)]

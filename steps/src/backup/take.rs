@@ -12,19 +12,20 @@ use runbook_engine::crash;
 use runbook_engine::error::{ErrorKind, StepError};
 use runbook_engine::step::{Intent, Settlement};
 use serde::Deserialize as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::contents::Contents as InTables;
-use super::copy::Copying;
-use super::dump::Contents;
+use super::contents::Contents;
+use super::copy::{Copying, is_of_copy};
+use super::dump::Listing;
 use super::probe::Table;
 use super::tools::{environment, run};
-use super::{Backup, Outputs, probe, restore};
+use super::{Backup, Outputs, probe, restore, rows};
 use crate::connections::sql::{Begin, Cell, Database, Session};
-use crate::digest::sha256_file;
+use crate::digest::{sha256, sha256_file};
 use crate::had;
 use crate::kind::Context;
 use crate::manifest::blocking;
+use crate::unfinished::{self, Of};
 
 /// How far ahead of ours the clock of whoever made a dump may be.
 const AHEAD: SignedDuration = SignedDuration::from_mins(5);
@@ -88,17 +89,15 @@ impl<'a> Work<'a> {
 
     async fn made(&self, series: u32) -> Result<Outputs, StepError> {
         let view = self.cx.ledger.view().await?;
-        let part = self.part()?;
+        let part = part(self.step, self.cx)?;
         // What an attempt that was killed left: a backup half written, or a second name of a whole one.
         let _ = tokio::fs::remove_file(&part).await;
         if let Some(outputs) = had::outputs::<Outputs>(&view, series) {
             return self.still_there(outputs).await;
         }
-        for batch in view.unsettled {
-            // Of a copy, which comes after the file.
-            if batch.what.get("upload").is_some() {
-                continue;
-            }
+        // A copy comes after the file, and the database of a probe is dropped by the next probe.
+        let of_file = |what: &Value| !is_of_copy(what) && probe::announced(what).is_none();
+        for batch in view.unsettled.into_iter().filter(|batch| of_file(&batch.what)) {
             let announced = Outputs::deserialize(&batch.what).map_err(|error| {
                 StepError::new(ErrorKind::Bug, format!("the ledger is unreadable: {error}"))
             })?;
@@ -117,17 +116,6 @@ impl<'a> Work<'a> {
         made
     }
 
-    /// Where an unfinished backup stands: one of an attempt that was killed is written over.
-    fn part(&self) -> Result<PathBuf, StepError> {
-        let file = &self.step.file;
-        match (file.parent(), file.file_name()) {
-            (Some(folder), Some(name)) => {
-                Ok(folder.join(format!(".{}.{}.part", name.to_string_lossy(), self.cx.run.id)))
-            }
-            _ => Err(StepError::invalid(format!("{} is no name of a file", file.display()))),
-        }
-    }
-
     async fn make(&self, part: &Path, series: u32) -> Result<Outputs, StepError> {
         let (file, path) = (self.step.file.clone(), part.to_owned());
         let made = blocking(move || {
@@ -139,7 +127,7 @@ impl<'a> Work<'a> {
         let mut session = self.database.open().await?;
         session.script("begin transaction isolation level repeatable read, read only").await?;
         let snapshot = exported(&mut *session).await?;
-        let InTables { rows, digests } = InTables::now(&mut *session, None).await?;
+        let Contents { rows, digests } = Contents::now(&mut *session, None).await?;
         let tables = probe::tables(&mut *session).await?;
         let (snapshot, target) = (format!("--snapshot={snapshot}"), format!("--file={}", part.display()));
         let arguments = ["--no-password", "--format=custom", &snapshot, &target];
@@ -166,7 +154,7 @@ impl<'a> Work<'a> {
     }
 
     /// Holds a backup that is there to what it must be, by reads alone.
-    pub(super) async fn check(&self) -> Result<(Contents, Vec<Table>), StepError> {
+    pub(super) async fn check(&self) -> Result<(Listing, Vec<Table>), StepError> {
         let file = &self.step.file;
         if !tokio::fs::try_exists(file).await.unwrap_or(false) {
             return Err(StepError::gate(format!("there is no backup {}", file.display()))
@@ -187,6 +175,7 @@ impl<'a> Work<'a> {
         let mut session = self.database.begin(Begin::ReadOnly).await?;
         let name = one_text(&mut *session, "select current_database()::text").await?;
         let tables = probe::tables(&mut *session).await?;
+        let filled = probe::filled(&mut *session, &tables).await?;
         session.rollback().await?;
         session.finish().await;
         if contents.database != name {
@@ -197,6 +186,17 @@ impl<'a> Work<'a> {
             )));
         }
         complete(&contents, &tables)?;
+        if let Some(table) = filled
+            && !rows::any(self.step, self.cx, file).await?
+        {
+            let message = format!(
+                "the backup {} holds no row of any table, and the database has some, in `{}`",
+                file.display(),
+                table.path()
+            );
+            return Err(StepError::gate(message)
+                .with_help("it is of another database of the same name, or of before there was anything: make a new one, then resume"));
+        }
         if let Some(copying) = self.copying()? {
             copying.check(&self.digest(file).await?.0).await?;
         }
@@ -207,7 +207,7 @@ impl<'a> Work<'a> {
     pub(super) async fn checked(&self) -> Result<Outputs, StepError> {
         let (contents, tables) = self.check().await?;
         if let Some(step) = &self.step.unchanged_since {
-            let then = InTables::found_by(step, self.cx).await?;
+            let then = Contents::found_by(step, self.cx).await?;
             let mut session = self.database.begin(Begin::ReadOnly).await?;
             then.judge(&mut *session, None).await?;
             session.rollback().await?;
@@ -220,7 +220,7 @@ impl<'a> Work<'a> {
     }
 
     /// What the file says is in it, after all of it was read.
-    async fn readable(&self, file: &Path) -> Result<Contents, StepError> {
+    async fn readable(&self, file: &Path) -> Result<Listing, StepError> {
         let path = file.display().to_string();
         let broken = |error: StepError| {
             let kind = if error.kind == ErrorKind::Refused { ErrorKind::Gate } else { error.kind };
@@ -236,7 +236,7 @@ impl<'a> Work<'a> {
         }
         let all = ["--file=/dev/null", &path];
         run(self.step, self.cx, "pg_restore", &all, BTreeMap::new()).await.map_err(broken)?;
-        Contents::parse(list.text)
+        Listing::parse(list.text)
     }
 
     /// Restores it where that is asked for; what was in it then, held to what was counted.
@@ -262,7 +262,7 @@ impl<'a> Work<'a> {
     async fn known(
         &self,
         file: &Path,
-        contents: &Contents,
+        contents: &Listing,
         tables: &[Table],
         probed: bool,
     ) -> Result<Outputs, StepError> {
@@ -304,8 +304,20 @@ impl<'a> Work<'a> {
     }
 }
 
+/// Where an unfinished backup stands: one of an attempt that was killed is written over, and a cancel removes it.
+pub(super) fn part(step: &Backup, cx: &Context) -> Result<PathBuf, StepError> {
+    let file = &step.file;
+    match (file.parent(), file.file_name()) {
+        (Some(folder), Some(name)) => {
+            let mark = sha256(format!("{}:{}:{}", cx.run.id, cx.step, file.display()).as_bytes());
+            Ok(folder.join(unfinished::name(&name.to_string_lossy(), &mark, Of::Step)))
+        }
+        _ => Err(StepError::invalid(format!("{} is no name of a file", file.display()))),
+    }
+}
+
 /// Fails unless the rows of all these tables are in a dump.
-fn complete(contents: &Contents, tables: &[Table]) -> Result<(), StepError> {
+fn complete(contents: &Listing, tables: &[Table]) -> Result<(), StepError> {
     let missing: Vec<String> = tables
         .iter()
         .filter(|table| !contents.has(table))

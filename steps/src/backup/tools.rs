@@ -19,6 +19,15 @@ pub(super) fn environment(database: &Database, name: &str) -> Result<BTreeMap<St
     })
 }
 
+/// A program that nobody sees print, with these arguments.
+pub(super) fn process(step: &Backup, program: &str, arguments: &[&str]) -> Process {
+    let path =
+        step.programs.as_deref().map_or_else(|| Path::new(program).to_owned(), |folder| folder.join(program));
+    let mut argv = vec![path.display().to_string()];
+    argv.extend(arguments.iter().map(|&argument| argument.to_owned()));
+    Process { quiet: true, ..Process::new(&argv) }
+}
+
 /// Runs a program to its end; what it printed.
 pub(super) async fn run(
     step: &Backup,
@@ -27,11 +36,7 @@ pub(super) async fn run(
     arguments: &[&str],
     env: BTreeMap<String, String>,
 ) -> Result<Kept, StepError> {
-    let path =
-        step.programs.as_deref().map_or_else(|| Path::new(program).to_owned(), |folder| folder.join(program));
-    let mut argv = vec![path.display().to_string()];
-    argv.extend(arguments.iter().map(|&argument| argument.to_owned()));
-    let process = Process { env, quiet: true, ..Process::new(&argv) };
+    let process = Process { env, ..process(step, program, arguments) };
     let finished = process.run(&cx.engine, &cx.stop).await.map_err(|error| {
         error.with_help(format!("install the client programs of PostgreSQL, or name their folder in `programs`: `{program}` is needed"))
     })?;

@@ -14,6 +14,7 @@ use runbook_engine::kinds::Effect;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use url::Url;
 
 use self::read::Reading;
 use self::words::{Says, says};
@@ -58,7 +59,8 @@ pub struct Expected {
     /// What its fields say, by name (`Bucket`) or, of JSON, by pointer (`/inputs/environment`). An item of a list is known by its `id`: `/steps/wipe/status`.
     #[serde(default)]
     pub fields: BTreeMap<String, Text>,
-    /// What its fields must not say, by name or pointer, so that it is not about the same thing. They have to be there.
+    /// What its fields must not say, by name or pointer, so that it is not about the same thing. They have to be there. A URL is the same with
+    /// another case of its host, its default port, or a `/` at its end.
     #[serde(default)]
     pub differs: BTreeMap<String, Text>,
     /// Whether rows of its table may say `SKIPPED`. Default: no.
@@ -171,6 +173,17 @@ fn load(path: &Path) -> Result<File, Vec<String>> {
     Ok(File { text, sha256, modified })
 }
 
+/// Whether two texts name the same thing: URLs do, however their scheme, host, default port and last `/` are written.
+fn same(one: &str, other: &str) -> bool {
+    let place = |text: &str| {
+        let mut url = Url::parse(text).ok().filter(Url::has_host)?;
+        let path = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&path);
+        Some(url)
+    };
+    one == other || place(one).is_some_and(|url| Some(url) == place(other))
+}
+
 /// How far the clock of whoever wrote a report may be ahead of ours.
 const AHEAD: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
 
@@ -243,7 +256,7 @@ impl Expected {
         }
         for (name, value) in &self.differs {
             match reading.get(name) {
-                Some(said) if said != value.as_str() => {}
+                Some(said) if !same(said, value.as_str()) => {}
                 Some(_) => wrong.push(format!("its `{name}` is {value} too, and must be another")),
                 None => wrong.push(format!("it has no `{name}`, which must be another than {value}")),
             }
@@ -292,6 +305,22 @@ mod tests {
         ] {
             assert_eq!(wrong(&text), [""; 0], "{text}");
         }
+    }
+
+    #[test]
+    fn a_url_is_the_same_however_it_is_written() {
+        let url = "http://Prometheus.example:80";
+        for (other, wanted) in [
+            ("http://prometheus.example/", true),
+            ("http://prometheus.example", true),
+            ("https://prometheus.example", false),
+            ("http://prometheus.example/staging/", false),
+            ("http://prometheus.example:9090", false),
+            ("prometheus.example", false),
+        ] {
+            assert_eq!(same(url, other), wanted, "{other}");
+        }
+        assert!(same("evidence", "evidence") && !same("evidence", "Evidence"), "a name is as it is written");
     }
 
     #[test]

@@ -18,6 +18,8 @@ use crate::resources::Resources;
 
 /// The files of a directory and of the folders in it. A file's key is its path below the directory, with `/`. Symbolic links are left
 /// out. A file of a snapshot is deleted only while its size, its modification time and its content are those of the snapshot.
+/// A file that belongs to it and whose name no key can be (it is not UTF-8, or holds a control character or `\`) is an error that names it, and
+/// never left out.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FilesCollection {
@@ -79,8 +81,8 @@ struct Held {
 }
 
 impl Files {
-    fn wants(&self, path: &str) -> bool {
-        self.pattern.as_ref().is_none_or(|pattern| matches(pattern.as_bytes(), path.as_bytes()))
+    fn wants(&self, path: &[u8]) -> bool {
+        self.pattern.as_ref().is_none_or(|pattern| matches(pattern.as_bytes(), path))
     }
 
     fn list(&self) -> Result<Vec<String>, StepError> {
@@ -90,7 +92,7 @@ impl Files {
     fn load(&self, key: &str) -> Result<Option<Item>, StepError> {
         // Looked at before it is read: what is written meanwhile makes it another version.
         let stamp = match self.directory.look(key)? {
-            Found::File(stamp) if self.wants(key) => stamp,
+            Found::File(stamp) if self.wants(key.as_bytes()) => stamp,
             _ => return Ok(None),
         };
         if stamp.bytes > LARGEST {
@@ -139,7 +141,7 @@ impl Files {
 
     fn remove(&self, doomed: &Doomed) -> KeyOutcome {
         let Doomed { key, expected } = doomed;
-        if !self.wants(key) {
+        if !self.wants(key.as_bytes()) {
             return KeyOutcome::Failed(StepError::refused(format!("`{key}` does not match the pattern")));
         }
         let end = match expected {
@@ -393,6 +395,51 @@ mod tests {
         assert_eq!(files.put(std::slice::from_ref(&item)).await.unwrap(), [KeyOutcome::Done]);
         let again = files.read(&keys[0]).await.unwrap().unwrap();
         assert_eq!(files.content(&again).unwrap(), files.content(&item).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_no_key_is_in_the_way_only_where_it_belongs() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::new(folder.path().to_str().unwrap()).unwrap();
+        directory.write("a.log", b"a").unwrap();
+        let below = folder.path().join(std::ffi::OsStr::from_bytes(b"d\xff"));
+        std::fs::create_dir(&below).unwrap();
+        std::fs::write(below.join("a.txt"), "x").unwrap();
+        std::fs::write(folder.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9'.txt")), "x").unwrap();
+        std::fs::write(folder.path().join("two\nlines.md"), "x").unwrap();
+        let of = |pattern: Option<&str>| {
+            let pattern = pattern.map(str::to_owned);
+            Files { directory: directory.clone(), pattern, listing: Arc::default() }
+        };
+        for pattern in ["*.log", "a*", "d/*", "**.log"] {
+            assert_eq!(
+                of(Some(pattern)).count().await.unwrap(),
+                1 - u64::from(pattern == "d/*"),
+                "{pattern}"
+            );
+            let keys = of(Some(pattern)).scan(None, 10).await.unwrap().items.len();
+            assert_eq!(keys, 1 - usize::from(pattern == "d/*"), "{pattern}");
+        }
+        for (pattern, name) in [
+            (Some("caf?'.txt"), r"'caf\xe9\'.txt'"),
+            (Some("*.txt"), r"'caf\xe9\'.txt'"),
+            (Some("*/*.txt"), r"'d\xff/a.txt'"),
+            (Some("d?/*"), r"'d\xff/a.txt'"),
+            (Some("*.md"), r"'two\x0alines.md'"),
+            (None, r"'"),
+        ] {
+            let told = |error: StepError| {
+                assert!(error.message.contains(&format!("the file {name}")), "{pattern:?}: {error}");
+                assert!(error.help.is_some_and(|help| help.contains("rename it")), "{pattern:?}");
+            };
+            told(of(pattern).count().await.unwrap_err());
+            told(of(pattern).scan(None, 10).await.unwrap_err());
+            told(of(pattern).find(&[("path", "a.log")], 1).await.unwrap_err());
+        }
+        // What is asked for by its key has nothing to do with it.
+        assert!(of(None).read("a.log").await.unwrap().is_some());
+        assert_eq!(of(None).delete(&[Doomed::whatever("a.log")]).await.unwrap(), [KeyOutcome::Done]);
     }
 
     /// The time of the files of a test.

@@ -3,10 +3,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 /// An open folder.
@@ -34,6 +34,9 @@ impl From<Errno> for Unreached {
     }
 }
 
+/// The open files of this process by their numbers.
+const OPEN_FILES: &str = "/proc/self/fd";
+
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 
 impl Folder {
@@ -41,7 +44,7 @@ impl Folder {
     /// which one it is, is what its identity says.
     pub(super) fn open<'p>(
         root: &Path,
-        parts: impl Iterator<Item = &'p str>,
+        parts: impl Iterator<Item = &'p [u8]>,
         make: bool,
     ) -> Result<Self, Unreached> {
         if make {
@@ -82,6 +85,33 @@ impl Folder {
         // What is no file (a pipe that nobody writes to) is not waited for.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         Ok(File::from(rustix::fs::openat(&self.0, name, flags, Mode::empty())?))
+    }
+
+    /// The same, to be written as well.
+    pub(super) fn open_to_write(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        Ok(File::from(rustix::fs::openat(&self.0, name, flags, Mode::empty())?))
+    }
+
+    /// A new file without a name, which is gone when nobody has it open any more; `None` where there are no such files, or none that could be
+    /// given a name.
+    pub(super) fn unnamed(&self, mode: u32) -> io::Result<Option<File>> {
+        if !Path::new(OPEN_FILES).exists() {
+            return Ok(None);
+        }
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.0, ".", flags, Mode::from_raw_mode(mode)) {
+            Ok(file) => Ok(Some(File::from(file))),
+            // What file systems and kernels say that do not know of it.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Gives a file without a name one, which nothing has yet.
+    pub(super) fn name(&self, file: &File, to: &str) -> io::Result<()> {
+        let from = format!("{OPEN_FILES}/{}", file.as_raw_fd());
+        Ok(rustix::fs::linkat(CWD, from, &self.0, to, AtFlags::SYMLINK_FOLLOW)?)
     }
 
     /// A new file, with this mode but for what the process's mask takes away.

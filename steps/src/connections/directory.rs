@@ -1,10 +1,12 @@
 //! Connection kind `directory`: a directory of this machine, with files that are whole or not there.
 
 use async_trait::async_trait;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use runbook_engine::crash;
 use runbook_engine::error::StepError;
@@ -13,9 +15,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::below::{Folder, Unreached};
-use crate::digest::{digested, hex};
+use super::part::{Part, sweep};
+use crate::digest::digested;
 use crate::kind::{ConnectionKind, OpenContext, SystemIs};
 use crate::manifest::blocking;
+use crate::unfinished;
 
 /// A directory of this machine.
 #[derive(Clone, Deserialize, JsonSchema)]
@@ -63,6 +67,8 @@ pub(super) fn whereabouts(root: &Path) -> SystemIs {
 #[derive(Clone, Debug)]
 pub struct Directory {
     root: PathBuf,
+    /// The folders in which nothing is left of killed processes, by their paths below the root.
+    swept: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// What a file is told apart by without its bytes.
@@ -92,7 +98,7 @@ impl Directory {
         if !root.is_absolute() || root.components().any(|part| part == Component::ParentDir) {
             return Err(StepError::invalid(format!("`path` is {path:?}, not an absolute path without `..`")));
         }
-        Ok(Self { root })
+        Ok(Self { root, swept: Arc::default() })
     }
 
     /// Its path.
@@ -102,13 +108,7 @@ impl Directory {
 
     /// Where the file `name` is: a relative path of plain parts, below the directory. An error of kind invalid for anything else.
     pub fn path(&self, name: &str) -> Result<PathBuf, StepError> {
-        let plain = |part: &str| {
-            !part.is_empty()
-                && part != "."
-                && part != ".."
-                && !part.chars().any(|c| c.is_control() || c == '\\')
-        };
-        if name.split('/').all(plain) {
+        if is_plain(name) {
             Ok(self.root.join(name))
         } else {
             Err(StepError::invalid(format!("{name:?} is no name of a file below {}", self.root.display())))
@@ -119,19 +119,22 @@ impl Directory {
     fn folder<'n>(&self, name: &'n str, make: bool) -> Result<Option<(Folder, &'n str)>, StepError> {
         self.path(name)?;
         let (above, own) = name.rsplit_once('/').unwrap_or(("", name));
-        Ok(self.below(above, name, make)?.map(|folder| (folder, own)))
+        Ok(self.below(above.as_bytes(), make)?.map(|folder| (folder, own)))
     }
 
-    /// The folder `above`, on the way to `name`.
-    fn below(&self, above: &str, name: &str, make: bool) -> Result<Option<Folder>, StepError> {
-        let parts = above.split('/').filter(|part| !part.is_empty());
+    /// The folder of this path.
+    fn below(&self, path: &[u8], make: bool) -> Result<Option<Folder>, StepError> {
+        let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
         match Folder::open(&self.root, parts, make) {
             Ok(folder) => Ok(Some(folder)),
             Err(Unreached::Absent) => Ok(None),
-            Err(Unreached::Failed(error)) => Err(self.failed("reaching", name, &error)),
+            Err(Unreached::Failed(error)) => {
+                Err(self.failed("reaching", &String::from_utf8_lossy(path), &error))
+            }
             Err(Unreached::Link) => {
                 let message = format!(
-                    "the way to {name:?} below {} is by a symbolic link, which is not followed",
+                    "the way to {} below {} is by a symbolic link, which is not followed",
+                    shown(path),
                     self.root.display()
                 );
                 Err(StepError::refused(message))
@@ -139,10 +142,15 @@ impl Directory {
         }
     }
 
-    /// The same for a file that is to be made.
+    /// The same for a file that is to be made. What killed processes left unfinished in the folder is removed, when that was not done yet.
     fn made<'n>(&self, name: &'n str) -> Result<(Folder, &'n str), StepError> {
         let gone = || StepError::transient(format!("the folder of {name:?} was removed just now"));
-        self.folder(name, true)?.ok_or_else(gone)
+        let (folder, own) = self.folder(name, true)?.ok_or_else(gone)?;
+        let above = name.strip_suffix(own).unwrap_or_default().to_owned();
+        if self.swept.lock().unwrap_or_else(PoisonError::into_inner).insert(above) {
+            sweep(&folder);
+        }
+        Ok((folder, own))
     }
 
     /// Writes a file that is whole or not there: beside its place, forced to disk, then renamed. Folders are made.
@@ -155,22 +163,16 @@ impl Directory {
         let path = self.path(name)?;
         let failed = |error: io::Error| self.failed("writing", name, &error);
         let (folder, own) = self.made(name)?;
-        let beside = beside(own).map_err(failed)?;
         let mut write_through = || {
-            let mut file = folder.create(&beside, 0o666)?;
-            io::copy(source, &mut file)?;
-            file.sync_all()
-        };
-        let written = write_through().and_then(|()| {
+            let mut part = Part::begin(&folder, own, 0o666)?;
+            io::copy(source, part.file())?;
+            part.file().sync_all()?;
             crash::point("file: written");
-            folder.rename(&beside, own)
-        });
+            part.replace()
+        };
+        let written = write_through();
         crash::point("file: in its place");
-        if let Err(error) = written {
-            // Its name says what it is, should it stay.
-            let _ = folder.unlink(&beside);
-            return Err(failed(error));
-        }
+        written.map_err(failed)?;
         folder.sync().map_err(failed)?;
         Ok(path)
     }
@@ -180,27 +182,20 @@ impl Directory {
     pub fn copy_new(&self, name: &str, from: &Path) -> Result<Option<(String, u64)>, StepError> {
         let failed = |error: io::Error| self.failed("writing", name, &error);
         let (folder, own) = self.made(name)?;
-        let beside = beside(own).map_err(failed)?;
         let copy = || {
             let mut source = File::open(from)?;
             let permissions = source.metadata()?.permissions();
-            let mut file = folder.create(&beside, 0o600)?;
-            io::copy(&mut source, &mut file)?;
-            file.set_permissions(permissions)?;
-            file.sync_all()?;
+            let mut part = Part::begin(&folder, own, 0o600)?;
+            io::copy(&mut source, part.file())?;
+            part.file().set_permissions(permissions)?;
+            part.file().sync_all()?;
             crash::point("copy: written");
-            let digest = digested(&mut folder.read(&beside)?)?;
-            // Unlike a renaming, a second name never takes the place of what is there.
-            match folder.link(&beside, own) {
-                Ok(()) => Ok(Some(digest)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
-                Err(error) => Err(error),
-            }
+            part.file().rewind()?;
+            let digest = digested(part.file())?;
+            Ok(part.place()?.then_some(digest))
         };
         let copied = copy();
         crash::point("copy: in its place");
-        // Its name says what it is, should it stay.
-        let _ = folder.unlink(&beside);
         let copied = copied.map_err(failed)?;
         folder.sync().map_err(failed)?;
         Ok(copied)
@@ -286,33 +281,52 @@ impl Directory {
         }
     }
 
-    /// Every file below the directory that `keep` wants, by relative path, in byte order. Symbolic links are left out, so that
-    /// nothing outside is ever named; so are unfinished files of [`Directory::write`].
-    pub fn list(&self, keep: &dyn Fn(&str) -> bool) -> Result<Vec<String>, StepError> {
+    /// Every file below the directory that `keep` wants, told its path, in byte order. Symbolic links are left out, so that nothing outside is
+    /// ever named; so are the files of ours that are not finished. A file that is wanted and has a path which no key can be is an error, and
+    /// not left out: `keep` is told its bytes, and is asked again with what of them is no UTF-8 replaced.
+    pub fn list(&self, keep: &dyn Fn(&[u8]) -> bool) -> Result<Vec<String>, StepError> {
         let mut names = Vec::new();
-        let mut folders = vec![String::new()];
+        let mut folders = vec![Vec::new()];
         while let Some(above) = folders.pop() {
-            let failed = |error: io::Error| self.failed("listing", &above, &error);
-            let folder = self.below(&above, &above, false)?;
+            let failed = |error: io::Error| self.failed("listing", &String::from_utf8_lossy(&above), &error);
+            let folder = self.below(&above, false)?;
             let folder = folder.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
             for (name, kind) in folder.entries().map_err(failed)? {
-                let Ok(name) = String::from_utf8(name) else {
-                    let place = self.root.join(&above);
-                    let message = format!("a file in {} has a name that is not UTF-8", place.display());
-                    return Err(StepError::refused(message));
-                };
-                let path = if above.is_empty() { name.clone() } else { format!("{above}/{name}") };
-                let unfinished = name.starts_with('.')
-                    && Path::new(&name).extension().is_some_and(|extension| extension == "part");
+                let mut path = above.clone();
+                path.extend((!above.is_empty()).then_some(b'/').into_iter().chain(name.iter().copied()));
                 if kind.is_dir() {
                     folders.push(path);
-                } else if kind.is_file() && !unfinished && keep(&path) {
-                    names.push(path);
+                } else if kind.is_file()
+                    && str::from_utf8(&name).map_or(true, |name| unfinished::of(name).is_none())
+                {
+                    match String::from_utf8(path) {
+                        Ok(path) if !keep(path.as_bytes()) => {}
+                        Ok(path) if is_plain(&path) => names.push(path),
+                        Ok(path) => return Err(self.unnameable(path.as_bytes())),
+                        Err(error) => {
+                            let path = error.into_bytes();
+                            if keep(&path) || keep(String::from_utf8_lossy(&path).as_bytes()) {
+                                return Err(self.unnameable(&path));
+                            }
+                        }
+                    }
                 }
             }
         }
         names.sort_unstable();
         Ok(names)
+    }
+
+    /// A file that belongs to what is listed and can not be named.
+    fn unnameable(&self, path: &[u8]) -> StepError {
+        let message = format!(
+            "the file {} in {} can not be worked on: only names of UTF-8 without `\\` and control characters can",
+            shown(path),
+            self.root.display()
+        );
+        StepError::refused(message).with_help(
+            "it is shown with its bytes escaped, as `$'…'` of a shell takes them: rename it, or give the collection a `pattern` that it does not match",
+        )
     }
 
     fn failed(&self, doing: &str, name: &str, error: &io::Error) -> StepError {
@@ -321,22 +335,35 @@ impl Directory {
     }
 }
 
+/// Whether every part of a relative path can be named, and leads down.
+fn is_plain(path: &str) -> bool {
+    path.split('/').all(|part| {
+        !part.is_empty() && part != "." && part != ".." && !part.chars().any(|c| c.is_control() || c == '\\')
+    })
+}
+
+/// A path for people, in quotes: what is no plain text of it is escaped as in `$'…'` of a shell.
+fn shown(path: &[u8]) -> String {
+    let bytes =
+        |text: &mut String, bytes: &[u8]| bytes.iter().for_each(|byte| *text += &format!("\\x{byte:02x}"));
+    let mut text = String::new();
+    for chunk in path.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' | '\'' => text.extend(['\\', c]),
+                c if c.is_control() => bytes(&mut text, c.encode_utf8(&mut [0; 4]).as_bytes()),
+                c => text.push(c),
+            }
+        }
+        bytes(&mut text, chunk.invalid());
+    }
+    format!("'{text}'")
+}
+
 /// A time of a file, in seconds since 1970 and nanoseconds, as a timestamp; the numbers where no calendar reaches.
 fn modified_at(seconds: i64, nanoseconds: i64) -> String {
     let within = i32::try_from(nanoseconds).ok().and_then(|nanos| jiff::Timestamp::new(seconds, nanos).ok());
     within.map_or_else(|| format!("{seconds}.{nanoseconds:09}"), |at| at.to_string())
-}
-
-/// A name of its own for what is to become the file `own`. The longest name most file systems take is 255 bytes.
-fn beside(own: &str) -> io::Result<String> {
-    let own: String = own.chars().take(50).collect();
-    Ok(format!(".{own}.{}.part", random()?))
-}
-
-fn random() -> io::Result<String> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(hex(&bytes))
 }
 
 #[cfg(test)]
@@ -397,8 +424,19 @@ mod tests {
         for name in ["b.txt", "a/z.bin", "a.txt"] {
             directory.write(name, name.as_bytes()).unwrap();
         }
-        fs::write(directory.root().join(".x.0.part"), "unfinished").unwrap();
-        assert_eq!(directory.list(&|_| true).unwrap(), ["a.txt", "a/z.bin", "b.txt"]);
+        let unfinished = unfinished::name("b.txt", "0123456789abcdef", unfinished::Of::Folder);
+        for name in [&*unfinished, ".b.txt.0123456789abcdef.part"] {
+            fs::write(directory.root().join(name), "unfinished").unwrap();
+        }
+        // A user's own file is an item, however its name looks.
+        let all = [".b.txt.0123456789abcdef.part", "a.txt", "a/z.bin", "b.txt"];
+        assert_eq!(directory.list(&|_| true).unwrap(), all);
+        // What a killed process left is gone with the next file that is written by another one.
+        directory.write("c.txt", b"c").unwrap();
+        assert!(directory.root().join(&unfinished).exists());
+        Directory::new(directory.root().to_str().unwrap()).unwrap().write("c.txt", b"c").unwrap();
+        assert!(!directory.root().join(&unfinished).exists());
+        assert!(directory.root().join(".b.txt.0123456789abcdef.part").exists());
         let (sha, bytes) = directory.digest("a/z.bin").unwrap().unwrap();
         assert_eq!((sha, bytes), (crate::digest::sha256(b"a/z.bin"), 7));
         assert!(directory.remove("b.txt").unwrap());

@@ -6,6 +6,7 @@ pub mod fountainstore;
 pub mod github;
 pub mod http;
 pub mod kubernetes;
+mod part;
 pub mod prometheus;
 pub mod redis;
 pub mod s3;

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use self::form::Public;
 use crate::kind::{Context, End, Step, read_now, would};
-use crate::new_secret::{is_free, learn, others_may_read, read, write_beside, write_once};
+use crate::new_secret::{self, is_free, learn, others_may_read, read, write_beside, write_once};
 
 /// Makes a key pair of Ed25519 and writes the private key, PKCS#8 in PEM as `openssl genpkey -algorithm Ed25519` does, to a file that nobody but its owner
 /// may read. It is never written over what is there, and the key is in no output, log or report: of the pair, only the public key is told.
@@ -82,6 +82,7 @@ pub struct Outputs {
 #[async_trait]
 impl Step for Keygen {
     const NAME: &'static str = "keygen";
+    const TIDIES: bool = true;
     const SUMMARY: &'static str =
         "Make a key pair of Ed25519 in a file of its own, or hold a key that is there to its form";
     const SECRET_FIELDS: &'static [&'static str] = &["/value"];
@@ -112,6 +113,13 @@ with:
             does.push_str(&format!(", and the public key to {}", public.display()));
         }
         Ok(would(does))
+    }
+
+    async fn tidy(self, cx: &Context) -> Result<(), StepError> {
+        for path in self.path.iter().chain(&self.public_path) {
+            new_secret::tidy(cx, path).await?;
+        }
+        Ok(())
     }
 
     async fn run(self, cx: &Context) -> Result<End<Outputs>, StepError> {

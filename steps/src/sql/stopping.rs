@@ -3,6 +3,8 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::connections::sql::Database;
 use crate::kind::Context;
 
@@ -24,10 +26,20 @@ pub(crate) async fn until_stopped<T>(
     backend: Option<&str>,
     work: impl Future<Output = T>,
 ) -> Ending<T> {
+    until(&cx.abandon, database, backend, work).await
+}
+
+/// The same, until `stop` fires.
+pub(crate) async fn until<T>(
+    stop: &CancellationToken,
+    database: &Database,
+    backend: Option<&str>,
+    work: impl Future<Output = T>,
+) -> Ending<T> {
     let mut work = pin!(work);
     tokio::select! {
         done = &mut work => return Ending::ByItself(done),
-        () = cx.abandon.cancelled() => {}
+        () = stop.cancelled() => {}
     }
     let Some(backend) = backend else { return Ending::Stopped(None) };
     let second = Duration::from_secs(1);

@@ -1,6 +1,7 @@
 //! Step kind `sql-reset`: a schema dropped and made anew from files.
 
 mod bound;
+mod by_steps;
 mod files;
 mod mysql;
 mod postgres;
@@ -35,6 +36,13 @@ use crate::one_or_many::OneOrMany;
 /// the same files, and in PostgreSQL and SQLite the same rows, when there are no more than 100,000 of them. They are compared right before the
 /// drop, in its transaction; in MySQL, before the first drop.
 ///
+/// `mode: rehearse` does all of that, is held to the same, and takes it back: what would refuse the reset, such as a file with a mistake in it or a row
+/// that came after the backup, is known before something else is done that can not be taken back. Nobody gets at the tables meanwhile. Not for
+/// MySQL.
+///
+/// When it is stopped, what the server is at work on for it is ended there. In MySQL the database is in the middle of the reset then, and to resume begins with the
+/// drop again.
+///
 /// After a crash the database tells whether the reset was committed, and it is not done twice. Files hold plain SQL: no commands of `psql`, no
 /// `copy … from stdin` (`pg_dump --inserts` writes none), nothing that begins or ends a transaction.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -42,6 +50,9 @@ use crate::one_or_many::OneOrMany;
 pub struct SqlReset {
     /// The name of a connection of type `postgres`, `mysql` or `sqlite`.
     pub connection: String,
+    /// What is done. Default `reset`.
+    #[serde(default)]
+    pub mode: Mode,
     /// The schema of PostgreSQL. Default `public`.
     #[serde(default)]
     pub schema: Option<String>,
@@ -59,18 +70,29 @@ pub struct SqlReset {
     pub expect: Wanted,
 }
 
+/// What is done about a schema.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// It is dropped and made anew.
+    #[default]
+    Reset,
+    /// The same in a transaction that is rolled back.
+    Rehearse,
+}
+
 /// What was reset.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ResetOutputs {
-    /// How many tables were dropped.
+    /// How many tables were dropped; 0 of a rehearsal.
     #[serde(default)]
     pub dropped_tables: u64,
-    /// How many rows were in them.
+    /// How many rows were in them; 0 of a rehearsal.
     #[serde(default)]
     pub dropped_rows: u64,
     /// What was there before.
     pub before: Survey,
-    /// What is there after.
+    /// What is there after; of a rehearsal, what would be.
     pub after: Survey,
     /// The files that were run.
     pub files: Vec<FileOutputs>,
@@ -100,10 +122,14 @@ with:
   files: [schema.sql, roles.sql]
   expect: { tables: [Ring, RingRole], enums: [RingVisibility], rows: 0 }
 ";
+    const TIDIES: bool = true;
     type Outputs = ResetOutputs;
 
-    fn effect(_: &Value) -> Effect {
-        Effect::DESTROY
+    fn effect(with: &Value) -> Effect {
+        match with.get("mode").and_then(Value::as_str) {
+            Some("rehearse") => Effect::WRITE,
+            _ => Effect::DESTROY,
+        }
     }
 
     async fn foresee(self, _: Effect, cx: &Context) -> Result<Foresight, StepError> {
@@ -113,6 +139,15 @@ with:
 
     async fn run(self, cx: &Context) -> Result<End<ResetOutputs>, StepError> {
         cx.checkpoint()?;
-        Work::begin(&self, cx).await?.run().await.map(End::Done)
+        let work = Work::begin(&self, cx).await?;
+        match self.mode {
+            Mode::Reset => work.run().await,
+            Mode::Rehearse => work.rehearsed().await,
+        }
+        .map(End::Done)
+    }
+
+    async fn tidy(self, cx: &Context) -> Result<(), StepError> {
+        by_steps::left(&self, cx).await
     }
 }

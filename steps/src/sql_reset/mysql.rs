@@ -8,7 +8,7 @@ use crate::connections::sql::{Cell, Dialect, Failure, Session, quoted};
 use crate::kind::Context;
 
 /// The name of the table that marks the database.
-const MARK: &str = "runbook_reset";
+pub(super) const MARK: &str = "runbook_reset";
 
 /// Whatever is not known to be something else: MariaDB has tables of another type than `BASE TABLE`, those that keep their history.
 const TABLES: &str = "select table_name from information_schema.tables where table_schema = database() \
@@ -69,13 +69,18 @@ pub(super) async fn lock(session: &mut dyn Session, cx: &Context) -> Result<(), 
             return Ok(());
         }
     }
-    let holder = texts(session, &format!("select cast(is_used_lock({LOCK}) as char)"), &[]).await?;
-    let holder = holder.first().map_or("", String::as_str);
+    let holder = holder(session).await?.unwrap_or_default();
     let message = format!(
         "another connection of the server, {holder}, is in the middle of a reset of this database; nothing was dropped"
     );
     Err(StepError::transient(message)
         .with_help(format!("wait for its end, or end it by `kill {holder}`, then resume")))
+}
+
+/// The connection of the server that is at work on a reset of this database.
+pub(super) async fn holder(session: &mut dyn Session) -> Result<Option<String>, Failure> {
+    let sql = format!("select cast(coalesce(is_used_lock({LOCK}), 0) as char)");
+    Ok(texts(session, &sql, &[]).await?.into_iter().next().filter(|holder| holder != "0"))
 }
 
 /// Marks the database.
@@ -104,5 +109,8 @@ pub(super) async fn clear(session: &mut dyn Session) -> Result<(), StepError> {
     if left.is_empty() {
         return Ok(());
     }
-    Err(StepError::refused(format!("tables are left after everything was dropped: {}", left.join(", "))))
+    Err(StepError::refused(format!("tables are left after everything was dropped: {}", left.join(", ")))
+        .with_help(
+            "something makes them anew, or they are of a type that is not known: drop them, then resume",
+        ))
 }

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use runbook_engine::crash;
-use runbook_engine::error::{ErrorKind, Outcome, StepError};
+use runbook_engine::error::{Outcome, StepError};
 use runbook_engine::saved::Foresight;
-use serde::Deserialize as _;
 
 use super::bound::{Bound, bound};
 use super::files::File;
 use super::survey::Survey;
-use super::{ResetOutputs, SqlReset, files, mysql, postgres, sqlite};
+use super::{Mode, ResetOutputs, SqlReset, by_steps, files, mysql, postgres, sqlite};
 use crate::backup::Contents;
 use crate::connections::sql::sqlite::schema_change;
 use crate::connections::sql::{Begin, Database, Dialect, Failure, Session};
@@ -22,8 +21,8 @@ use crate::sql::stopping::{Ending, until_stopped};
 /// One attempt.
 pub(super) struct Work<'a> {
     step: &'a SqlReset,
-    cx: &'a Context,
-    database: Arc<Database>,
+    pub(super) cx: &'a Context,
+    pub(super) database: Arc<Database>,
     files: Vec<File>,
 }
 
@@ -37,6 +36,11 @@ impl<'a> Work<'a> {
         if step.unchanged_since.is_some() && database.dialect() != Dialect::Postgres {
             return Err(StepError::invalid(
                 "`unchanged_since` is for PostgreSQL, of which `backup` makes backups",
+            ));
+        }
+        if step.mode == Mode::Rehearse && database.dialect() == Dialect::MySql {
+            return Err(StepError::invalid(
+                "`mode: rehearse` is not for MySQL, where what was dropped is not taken back",
             ));
         }
         if step.files.0.is_empty() {
@@ -79,6 +83,12 @@ impl<'a> Work<'a> {
             "drop {tables} tables with {rows} rows at {place}, {held} (digest {digest}), then run {}{lost}",
             files.join(", ")
         );
+        if self.step.mode == Mode::Rehearse {
+            return Ok(Foresight {
+                binds: bound.facts,
+                ..would(format!("{does}; then take all of it back"))
+            });
+        }
         Ok(Foresight { items: rows, binds: bound.facts, ..would(does) })
     }
 
@@ -102,7 +112,25 @@ impl<'a> Work<'a> {
     }
 
     pub async fn run(self) -> Result<ResetOutputs, StepError> {
-        if self.database.dialect() == Dialect::MySql { self.by_steps().await } else { self.at_once().await }
+        if self.database.dialect() == Dialect::MySql {
+            by_steps::run(&self).await
+        } else {
+            self.at_once().await
+        }
+    }
+
+    /// All of it but the commit, in whose place it is taken back. It leaves nothing behind, so a rehearsal that was cut off is none.
+    pub async fn rehearsed(self) -> Result<ResetOutputs, StepError> {
+        // As with the reset, the connection is given to nobody else.
+        let mut session = self.database.open().await?;
+        let backend = session.backend().await?;
+        let prepared = self.prepared(&mut *session);
+        let outputs = match until_stopped(self.cx, &self.database, backend.as_deref(), prepared).await {
+            Ending::ByItself(prepared) => prepared?.0,
+            Ending::Stopped(_) => return Err(StepError::interrupted()),
+        };
+        session.rollback().await?;
+        Ok(ResetOutputs { dropped_tables: 0, dropped_rows: 0, ..outputs })
     }
 
     async fn survey(&self, session: &mut dyn Session) -> Result<Survey, Failure> {
@@ -113,11 +141,11 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn settling(&self) -> Settling<'_> {
+    pub(super) fn settling(&self) -> Settling<'_> {
         Settling { cx: self.cx, database: &self.database, check: None, unsure: Unsure::WhenReopened }
     }
 
-    async fn run_files(&self, session: &mut dyn Session) -> Result<(), StepError> {
+    pub(super) async fn run_files(&self, session: &mut dyn Session) -> Result<(), StepError> {
         for file in &self.files {
             let ran = session.script(&file.text).await;
             ran.map_err(|failure| failure.during(&file.outputs.path))?;
@@ -125,7 +153,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    fn outputs(&self, before: Survey, after: Survey) -> ResetOutputs {
+    pub(super) fn outputs(&self, before: Survey, after: Survey) -> ResetOutputs {
         ResetOutputs {
             dropped_tables: before.tables.len() as u64,
             dropped_rows: before.rows,
@@ -181,6 +209,10 @@ impl<'a> Work<'a> {
             let before = self.before(session).await?;
             sqlite::clear(session).await?;
             self.run_files(session).await?;
+            // Only outside of a transaction one can be begun.
+            if session.script("begin").await.is_ok() {
+                return Err(self.committed());
+            }
             sqlite::check(session).await?;
             let after = self.after(session).await?;
             let transaction = schema_change(version, sqlite::version(session).await?);
@@ -196,14 +228,31 @@ impl<'a> Work<'a> {
         if let Some(lost) = self.lost(session).await? {
             self.cx.live.say(&lost);
         }
+        let transaction = session.transaction().await?.unwrap_or_default();
         postgres::clear(session, self.schema()).await?;
         self.run_files(session).await?;
+        if session.transaction().await?.unwrap_or_default() != transaction {
+            return Err(self.committed());
+        }
+        // What is looked at no sooner than with the commit would be refused there, and not by a rehearsal.
+        session.script("set constraints all immediate").await?;
         let after = self.after(session).await?;
-        let transaction = session.transaction().await?.unwrap_or_default();
         Ok((self.outputs(before, after), transaction))
     }
 
-    async fn before(&self, session: &mut dyn Session) -> Result<Survey, StepError> {
+    /// The error when the files have ended the transaction by themselves.
+    fn committed(&self) -> StepError {
+        let files: Vec<String> = self.files.iter().map(|file| file.outputs.path.clone()).collect();
+        let message = format!(
+            "{} ended the transaction: WHAT WAS DROPPED IS GONE, and can not be taken back by this step",
+            files.join(", ")
+        );
+        StepError::refused(message).with_help(
+            "look at what is there, restore it from its backup, and take what commits out of the file",
+        )
+    }
+
+    pub(super) async fn before(&self, session: &mut dyn Session) -> Result<Survey, StepError> {
         let before = self.survey(session).await?;
         self.step.expect_before.judge(&before, "before")?;
         if self.cx.history.plan.reviewed.is_some() {
@@ -212,54 +261,9 @@ impl<'a> Work<'a> {
         Ok(before)
     }
 
-    async fn after(&self, session: &mut dyn Session) -> Result<Survey, StepError> {
+    pub(super) async fn after(&self, session: &mut dyn Session) -> Result<Survey, StepError> {
         let after = self.survey(session).await?;
         self.step.expect.judge(&after, "after")?;
         Ok(after)
-    }
-
-    /// Statement by statement, with a mark in the database from before the first drop until the end is recorded.
-    async fn by_steps(&self) -> Result<ResetOutputs, StepError> {
-        let series = had::series(self.cx).await?;
-        let view = self.cx.ledger.view().await?;
-        let mut session = self.database.open().await?;
-        mysql::lock(&mut *session, self.cx).await?;
-        let mark = mysql::marked(&mut *session).await?;
-        let ours = (self.cx.run.id.clone(), self.cx.step.clone());
-        if let Some((run, step)) = mark.as_ref().filter(|mark| **mark != ours) {
-            let message = format!("the database is in the middle of a reset, by step `{step}` of run {run}");
-            return Err(
-                StepError::refused(message).with_help(format!("resume that run: `runbook resume {run}`"))
-            );
-        }
-        if let Some(outputs) = had::outputs::<ResetOutputs>(&view, series) {
-            mysql::unmark(&mut *session).await?;
-            return Ok(outputs);
-        }
-        let (batch, mut announced) = match view.unsettled.into_iter().next() {
-            Some(batch) => {
-                let announced = Announced::<ResetOutputs>::deserialize(&batch.what).map_err(|error| {
-                    StepError::new(ErrorKind::Bug, format!("the ledger is unreadable: {error}"))
-                })?;
-                (batch.number, announced)
-            }
-            None => {
-                let before = self.before(&mut *session).await?;
-                let items = before.rows;
-                let outputs = self.outputs(before, Survey::default());
-                let announced = Announced { series, items, transaction: None, backend: None, outputs };
-                (self.settling().announce(&announced).await?, announced)
-            }
-        };
-        if mark.is_none() {
-            crash::around("sql-reset: mark", mysql::mark(&mut *session, &ours.0, &ours.1)).await?;
-        }
-        crash::around("sql-reset: drop", mysql::clear(&mut *session)).await?;
-        crash::around("sql-reset: files", self.run_files(&mut *session)).await?;
-        announced.outputs.after = self.after(&mut *session).await?;
-        announced.series = series;
-        self.settling().took_effect(batch, &announced).await?;
-        crash::around("sql-reset: unmark", mysql::unmark(&mut *session)).await?;
-        Ok(announced.outputs)
     }
 }

@@ -8,7 +8,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use runbook_engine::drive::Purpose;
 use runbook_engine::error::{ErrorKind, StepError};
+use runbook_engine::state::RunStatus;
 use runbook_engine::step::Intent;
 use runbook_sandbox::weed::Weed;
 use runbook_steps::catalog;
@@ -18,6 +20,7 @@ use serde_json::{Value, json};
 
 use crate::common::{Bench, planned};
 use crate::databases::Db;
+use crate::driven::Driven;
 use crate::s3::make;
 use crate::s3::proxy::{First, Proxy};
 
@@ -124,6 +127,15 @@ async fn a_backup_that_would_not_help_stops_the_run() {
     assert_eq!((&restored["probed"], &restored["rows"]["public.Ring"]), (&json!(true), &json!(2)));
     assert_eq!(restored["sha256"], looked["sha256"]);
 
+    // A dump of a database of the same name in which there is nothing yet.
+    let empty = Db::postgres().await;
+    empty.execute(&TABLES.replace("insert into", "; -- ")).await;
+    let of_nothing = folder.path().join("empty.dump");
+    bench(&empty, with(&of_nothing, json!({}))).await.enter("save").await.unwrap();
+    let check_nothing = json!({ "connection": "db", "file": of_nothing, "mode": "check" });
+    bench(&empty, check_nothing.clone()).await.enter("save").await.unwrap();
+    stops(check_nothing, "holds no row of any table, and the database has some, in `other.two words`").await;
+
     db.execute("create table newer (id integer)").await;
     stops(check(json!({})), "holds no rows of `public.newer`").await;
     db.execute("drop table newer").await;
@@ -167,6 +179,58 @@ async fn after_a_crash_the_file_tells_whether_it_was_written() {
     announce(&nothing, &sha256(b"old")).await;
     assert_eq!(nothing.enter("save").await.unwrap()["rows"]["public.Ring"], json!(2));
     assert_eq!(nothing.context("save").ledger.view().await.unwrap().unsettled, []);
+}
+
+/// Programs that let `pg_restore` into a database wait, after they have said so in a file.
+fn waiting_programs(folder: &Path, said: &Path) -> PathBuf {
+    let programs = folder.join("programs");
+    fs::create_dir(&programs).unwrap();
+    let wait = format!("case \"$*\" in *--dbname=*) touch '{}'; sleep 60;; esac\n", said.display());
+    for (program, before) in [("pg_dump", ""), ("pg_restore", &*wait)] {
+        let path = programs.join(program);
+        fs::write(&path, format!("#!/bin/sh\n{before}exec {program} \"$@\"\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    programs
+}
+
+#[tokio::test]
+async fn a_cancel_takes_away_what_a_killed_backup_left_or_says_how_to() {
+    let db = Db::postgres().await;
+    db.execute(TABLES).await;
+    let driven = Driven::new(&db.connections(), &json!({}));
+    let (folder, said) = (driven.path("backups"), driven.path("said"));
+    fs::create_dir(&folder).unwrap();
+    let programs = waiting_programs(driven.folder.path(), &said);
+    let names = "select count(*) as n from pg_database where datname like 'runbook_probe%'";
+    for dropped in [true, false] {
+        let more = json!({ "probe": "db", "programs": programs });
+        let id = format!("dropped-{dropped}");
+        driven.create(&id, vec![planned("save", "backup", with(&folder.join("app.dump"), more))]).await;
+        driven.crash(&id, Purpose::GoOn, || said.exists()).await;
+        fs::remove_file(&said).unwrap();
+        let left = files(&folder);
+        assert!(left.len() == 1 && left[0].extension().is_some_and(|end| end == "part"), "{left:?}");
+        assert_eq!(numbers(&db, names).await, json!(1));
+        let template = "update pg_database set datistemplate = $ where datname like 'runbook_probe%'";
+        if !dropped {
+            db.execute(&template.replace('$', "true")).await;
+        }
+        let state = driven.ended(&id, Purpose::Cancel("ada".to_owned())).await;
+        assert_eq!(state.status, RunStatus::Cancelled);
+        assert_eq!(files(&folder), Vec::<PathBuf>::new());
+        if dropped {
+            assert_eq!((numbers(&db, names).await, state.error), (json!(0), None));
+            continue;
+        }
+        let error = state.error.unwrap();
+        assert!(error.message.contains("what `save` left behind was not taken away"), "{error}");
+        assert!(error.message.contains("the database runbook_probe_"), "{error}");
+        let help = error.help.unwrap();
+        db.execute(&template.replace('$', "false")).await;
+        typed(help.strip_prefix("type  ").unwrap());
+        assert_eq!(numbers(&db, names).await, json!(0));
+    }
 }
 
 #[tokio::test]

@@ -97,6 +97,42 @@ async fn undoes(db: &Db) {
     assert_eq!(number(db, "select count(*) as n from rings").await, json!(2));
 }
 
+/// A rehearsal finds out what the reset would, and leaves everything as it is.
+async fn rehearses(db: &Db) {
+    let files = Files::new();
+    let anew = files.write("anew.sql", "create table anew (id integer primary key)");
+    let with = |expect: Value| json!({ "files": anew, "mode": "rehearse", "expect": expect });
+    let mut limited = step(&with(json!({ "tables": ["anew"], "table_count": 1, "rows": 0 })));
+    limited.limits.max_items = Some(1);
+    let bench = Bench::new(vec![limited], db.connections(), json!({})).await;
+    let foreseen = bench.foresee("wipe").await.unwrap();
+    assert!(foreseen.does.ends_with("then take all of it back") && foreseen.items == 0, "{}", foreseen.does);
+    for _ in 0..2 {
+        let outputs = bench.enter("wipe").await.unwrap();
+        assert_eq!(outputs["before"]["tables"], json!({ "rings": 2 }));
+        assert_eq!(outputs["after"]["tables"], json!({ "anew": 0 }));
+        assert_eq!([&outputs["dropped_tables"], &outputs["dropped_rows"]], [&json!(0), &json!(0)]);
+        assert_eq!(number(db, "select count(*) as n from rings").await, json!(2));
+    }
+    let error = reset(db, &with(json!({ "tables": ["b"] }))).await.unwrap_err();
+    assert!(error.message.contains("after the reset there is no table `b`"), "{error}");
+    // Names of columns hide no end of the transaction.
+    let ends = files.write("ends.sql", "create table calendar (event integer, begin integer); commit;");
+    let error = reset(db, &json!({ "files": ends, "mode": "rehearse" })).await.unwrap_err();
+    assert!(error.message.contains("commit"), "{error}");
+    if db.dialect() == Dialect::Postgres {
+        let late = "create table a (id integer primary key); \
+                    create table b (a integer references a (id) deferrable initially deferred); insert into b values (1)";
+        let with = json!({ "files": files.write("late.sql", late), "mode": "rehearse" });
+        let error = reset(db, &with).await.unwrap_err();
+        assert!(
+            error.to_string().contains("foreign key"),
+            "what the commit refuses is found before: {error}"
+        );
+    }
+    assert_eq!(number(db, "select count(*) as n from rings").await, json!(2));
+}
+
 /// What a reviewed plan saw is what is dropped; whether the rows themselves are compared is the database's.
 async fn as_planned(db: &Db, contents: bool) {
     let files = Files::new();
@@ -134,6 +170,7 @@ async fn sqlite() {
     as_planned(&db, true).await;
     everywhere(&db).await;
     undoes(&db).await;
+    rehearses(&db).await;
     let files = Files::new();
     let orphans = files.write(
         "orphans.sql",
@@ -150,6 +187,8 @@ async fn mariadb() {
     as_planned(&db, false).await;
     everywhere(&db).await;
     assert_eq!(db.dialect(), Dialect::MySql);
+    let error = reset(&db, &json!({ "files": "any.sql", "mode": "rehearse" })).await.unwrap_err();
+    assert!(error.kind == ErrorKind::Invalid && error.message.contains("not for MySQL"), "{error}");
     // A reset that fails is marked, and nobody else begins one.
     let files = Files::new();
     let path =
@@ -176,6 +215,7 @@ async fn postgres() {
     as_planned(&db, true).await;
     everywhere(&db).await;
     undoes(&db).await;
+    rehearses(&db).await;
     db.execute(
         "create role app login; create role reader; grant usage on schema public to app with grant option; \
          comment on schema public is 'it''s ours'; create schema other; create extension pg_trgm; \

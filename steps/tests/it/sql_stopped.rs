@@ -93,6 +93,57 @@ async fn server(db: &Db) {
     two_columns_of_one_name(db).await;
 }
 
+/// A reset that commits as it goes is ended on the server too, by whoever asks gently as well, and goes on from its mark.
+#[tokio::test]
+async fn a_reset_of_mariadb_is_ended_and_begins_again() {
+    let db = Db::mariadb().await;
+    db.execute("create table old (id integer); insert into old values (1), (2)").await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("schema.sql");
+    let write = |seconds: u32| {
+        let text = format!(
+            "create table a (id integer); insert into a select sleep({seconds}) from seq_1_to_2; create table b (id integer)"
+        );
+        std::fs::write(&path, text).unwrap();
+    };
+    let with = json!({ "connection": "db", "files": path });
+    let bench = Bench::new(vec![planned("it", "sql-reset", with.clone())], db.connections(), json!({})).await;
+    let tables = "select count(*) as n from information_schema.tables where table_schema = 'app'";
+    let asleep = "select count(*) as n from information_schema.processlist where info like 'insert into a%'";
+    for gently in [true, false] {
+        write(20);
+        let cx = bench.context("it");
+        let (stop, abandon, began) = (cx.stop.clone(), cx.abandon.clone(), Instant::now());
+        let (end, ()) = tokio::join!(bench.enter_with(cx, None), async {
+            while number(&db, asleep).await == 0 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            stop.cancel();
+            if !gently {
+                abandon.cancel();
+            }
+        });
+        assert_eq!(end.unwrap_err().kind, ErrorKind::Interrupted, "gently: {gently}");
+        assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+        assert_eq!(number(&db, asleep).await, 0, "gently: {gently}");
+        // The table that was made, and the mark.
+        assert_eq!(number(&db, tables).await, 2, "gently: {gently}");
+        assert_eq!(number(&db, "select count(*) as n from runbook_reset").await, 1);
+    }
+    // Cancelled there, the run says in what state the database is.
+    let entry = runbook_steps::catalog::step("sql-reset").unwrap();
+    assert!(entry.tidies);
+    let left = (entry.tidy)(with.clone(), bench.context("it")).await.unwrap_err();
+    assert!(left.message.contains("in the middle of the reset"), "{left}");
+    assert!(left.help.unwrap().contains("drop table runbook_reset"));
+    write(0);
+    let outputs = bench.enter("it").await.unwrap();
+    assert_eq!(outputs["before"]["tables"], json!({ "old": 2 }));
+    assert_eq!(outputs["after"]["tables"], json!({ "a": 2, "b": 0 }));
+    assert_eq!(number(&db, tables).await, 2);
+    (entry.tidy)(with, bench.context("it")).await.unwrap();
+}
+
 #[tokio::test]
 async fn postgres() {
     server(&Db::postgres().await).await;

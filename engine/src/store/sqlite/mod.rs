@@ -5,6 +5,7 @@
 mod read;
 mod reading;
 mod schema;
+mod sums;
 mod write;
 mod writer;
 
@@ -151,6 +152,10 @@ impl Store for SqliteStore {
 
     async fn counter(&self, run: &str, counter: &str) -> Result<u64, StoreError> {
         read::counter(&self.readers, run, counter).await
+    }
+
+    async fn damage(&self) -> Result<Option<String>, StoreError> {
+        read::damage(&self.readers).await
     }
 
     async fn obligations(&self) -> Result<Vec<OpenObligation>, StoreError> {

@@ -16,7 +16,7 @@ use crate::store::StoreError;
 const OLDEST: [u32; 3] = [3, 51, 3];
 
 /// The version of the tables.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// How long a statement waits for another process; also how long opening goes on when the file is busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -126,9 +126,10 @@ pub async fn prepare(options: &SqliteConnectOptions) -> Result<SqliteConnection,
 
 /// Everything in one transaction that waits for its turn: two processes that start together do not meet.
 async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    let all: [(i64, &str, &'static str); 2] = [
+    let all: [(i64, &str, &'static str); 3] = [
         (1, "runs", include_str!("../../../migrations/sqlite/0001_runs.sql")),
-        (VERSION, "applied plans", include_str!("../../../migrations/sqlite/0002_applied_plans.sql")),
+        (2, "applied plans", include_str!("../../../migrations/sqlite/0002_applied_plans.sql")),
+        (VERSION, "sums", include_str!("../../../migrations/sqlite/0003_sums.sql")),
     ];
     let migrations = all.map(|(version, name, text)| {
         Migration::new(version, name.to_owned().into(), MigrationType::Simple, text.into_sql_str(), false)

@@ -5,6 +5,7 @@ use serde::Serialize;
 use sqlx::sqlite::SqliteConnection;
 
 use super::read::{number, time};
+use super::sums::{self, sum};
 use super::{failed, stored};
 use crate::crash;
 use crate::event::Event;
@@ -40,8 +41,8 @@ pub async fn create(connection: &mut SqliteConnection, new: &NewRun) -> Result<(
     }
     check_lock(connection, new.lock.as_deref(), &new.id).await?;
     sqlx::query(
-        "insert into runs (id, runbook, created_at, plan, definition, source_name, seed, lock_key, applies, status, last_seq, epoch) \
-         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+        "insert into runs (id, runbook, created_at, plan, definition, source_name, seed, lock_key, applies, status, last_seq, epoch, sum) \
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)",
     )
     .bind(&new.id)
     .bind(&new.runbook)
@@ -54,6 +55,7 @@ pub async fn create(connection: &mut SqliteConnection, new: &NewRun) -> Result<(
     .bind(&new.applies)
     .bind(RunStatus::Running.name())
     .bind(stored(last_seq))
+    .bind(sum(&[&new.plan, &new.definition]))
     .execute(&mut *connection)
     .await
     .map_err(|error| failed(&error))?;
@@ -158,13 +160,18 @@ async fn apply(
             sqlx::query("delete from obligations where run = ? and id = ?").bind(run).bind(id)
         }
         Write::Intend { .. } | Write::Settle { .. } => return batch(connection, run, write).await,
-        Write::Remember { step, name, value } => sqlx::query(
-            "insert into facts (run, step, name, value) values (?, ?, ?, ?) on conflict do nothing",
-        )
-        .bind(run)
-        .bind(step)
-        .bind(name)
-        .bind(json(value)?),
+        Write::Remember { step, name, value } => {
+            let value = json(value)?;
+            let sum = sum(&[&value]);
+            sqlx::query(
+                "insert into facts (run, step, name, value, sum) values (?, ?, ?, ?, ?) on conflict do nothing",
+            )
+            .bind(run)
+            .bind(step)
+            .bind(name)
+            .bind(value)
+            .bind(sum)
+        }
         Write::Abandon => return abandon(connection, run).await,
         // A lease without an owner would say nothing.
         Write::Renew { until } => {
@@ -184,10 +191,13 @@ async fn apply(
 
 async fn append(connection: &mut SqliteConnection, run: &str, events: &[Event]) -> Result<(), StoreError> {
     for event in events {
-        sqlx::query("insert into events (run, seq, body) values (?, ?, ?)")
+        let body = json(event)?;
+        let sum = sum(&[&body]);
+        sqlx::query("insert into events (run, seq, body, sum) values (?, ?, ?, ?)")
             .bind(run)
             .bind(stored(event.seq))
-            .bind(json(event)?)
+            .bind(body)
+            .bind(sum)
             .execute(&mut *connection)
             .await
             .map_err(|error| failed(&error))?;
@@ -213,18 +223,23 @@ async fn open_obligation(
     if let Some((label, run)) = in_the_way {
         return Err(StoreError::Held { label, run });
     }
+    let body = json(obligation)?;
+    let opened_at = stamp(rules::opened_at(all, id, obligation, *hold_until));
+    let hold_until = stamp(*hold_until);
+    let sum = sum(&[&body, &opened_at, &hold_until]);
     sqlx::query(
-        "insert into obligations (run, id, target, label, step, body, opened_at, hold_until) \
-         values (?, ?, ?, ?, ?, ?, ?, ?)",
+        "insert into obligations (run, id, target, label, step, body, opened_at, hold_until, sum) \
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(run)
     .bind(id)
     .bind(&obligation.target)
     .bind(&obligation.label)
     .bind(&obligation.step)
-    .bind(json(obligation)?)
-    .bind(stamp(rules::opened_at(all, id, obligation, *hold_until)))
-    .bind(stamp(*hold_until))
+    .bind(body)
+    .bind(opened_at)
+    .bind(hold_until)
+    .bind(sum)
     .execute(&mut *connection)
     .await
     .map(drop)
@@ -234,32 +249,27 @@ async fn open_obligation(
 /// Announces or settles a batch. A number that is taken, and a batch that is settled or was never announced, change no row.
 async fn batch(connection: &mut SqliteConnection, run: &str, write: &Write) -> Result<(), StoreError> {
     let (statement, charges) = match write {
-        Write::Intend { batch, charges } => (
-            sqlx::query(
-                "insert into batches (run, step, batch, intent, items) values (?, ?, ?, ?, ?) on conflict do nothing",
-            )
-            .bind(run)
-            .bind(&batch.step)
-            .bind(stored(batch.batch))
-            .bind(json(&batch.intent)?)
-            .bind(stored(batch.items)),
-            charges,
-        ),
-        Write::Settle { step, batch, cursor, outcome, done, already, failed, charges } => (
-            sqlx::query(
-                "update batches set cursor = ?, outcome = ?, done = ?, already = ?, failed = ? \
+        Write::Intend { batch, charges } => {
+            let intent = json(&batch.intent)?;
+            let sum = sum(&[&intent]);
+            let statement = sqlx::query(
+                "insert into batches (run, step, batch, intent, items, intent_sum) values (?, ?, ?, ?, ?, ?) \
+                 on conflict do nothing",
+            );
+            let statement = statement.bind(run).bind(&batch.step).bind(stored(batch.batch));
+            (statement.bind(intent).bind(stored(batch.items)).bind(sum), charges)
+        }
+        Write::Settle { step, batch, cursor, outcome, done, already, failed, charges } => {
+            let [cursor, outcome] = [json(cursor)?, json(outcome)?];
+            let [done, already, failed] = [*done, *already, *failed].map(stored);
+            let sum = sum(&[&cursor, &outcome, &sums::numbers(done, already, failed)]);
+            let statement = sqlx::query(
+                "update batches set cursor = ?, outcome = ?, done = ?, already = ?, failed = ?, settled_sum = ? \
                  where run = ? and step = ? and batch = ? and outcome is null",
-            )
-            .bind(json(cursor)?)
-            .bind(json(outcome)?)
-            .bind(stored(*done))
-            .bind(stored(*already))
-            .bind(stored(*failed))
-            .bind(run)
-            .bind(step)
-            .bind(stored(*batch)),
-            charges,
-        ),
+            );
+            let statement = statement.bind(cursor).bind(outcome).bind(done).bind(already).bind(failed);
+            (statement.bind(sum).bind(run).bind(step).bind(stored(*batch)), charges)
+        }
         _ => return Ok(()),
     };
     let changed = statement.execute(&mut *connection).await.map_err(|error| failed(&error))?.rows_affected();
@@ -276,12 +286,13 @@ async fn charge(connection: &mut SqliteConnection, run: &str, charge: &Charge) -
     let present = super::read::counter(&mut *connection, run, &charge.counter).await?;
     let total = rules::check_charge(present, charge)?;
     sqlx::query(
-        "insert into counters (run, counter, amount) values (?, ?, ?) \
-         on conflict (run, counter) do update set amount = excluded.amount",
+        "insert into counters (run, counter, amount, sum) values (?, ?, ?, ?) \
+         on conflict (run, counter) do update set amount = excluded.amount, sum = excluded.sum",
     )
     .bind(run)
     .bind(&charge.counter)
     .bind(stored(total))
+    .bind(sum(&[&stored(total).to_string()]))
     .execute(&mut *connection)
     .await
     .map(drop)

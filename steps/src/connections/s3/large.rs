@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -223,11 +222,7 @@ impl S3 {
         let request = client.abort_multipart_upload().bucket(self.bucket()).key(key).upload_id(upload);
         match request.send().await {
             Ok(_) => Ok(()),
-            Err(error)
-                if error.as_service_error().is_some_and(|error| error.code() == Some("NoSuchUpload")) =>
-            {
-                Ok(())
-            }
+            Err(error) if code_of(&error) == Some("NoSuchUpload") => Ok(()),
             Err(error) => Err(failed(&format!("taking away the parts of `{key}`"), &error)),
         }
     }

@@ -193,7 +193,7 @@ pub fn statements(sql: &str, dialect: Dialect) -> Vec<Statement<'_>> {
                 continue;
             }
             Token::Word(word) => {
-                body.see(&word, &words);
+                body.see(&word, &words, dialect);
                 words.push(word);
             }
             Token::End | Token::Other => {}
@@ -229,12 +229,19 @@ impl Body {
         self.depth > 0
     }
 
-    fn see(&mut self, word: &str, before: &[String]) {
+    fn see(&mut self, word: &str, before: &[String], dialect: Dialect) {
         const HAS_BODY: &[&str] = &["TRIGGER", "PROCEDURE", "FUNCTION", "EVENT"];
+        // What has such a word for a name further on, such as a column, has no body.
+        const HAS_NONE: &[&str] = &["TABLE", "VIEW", "INDEX", "TYPE", "DOMAIN", "SEQUENCE", "SCHEMA"];
+        let kind = before.iter().find(|word| [HAS_BODY, HAS_NONE].iter().any(|all| all.contains(&&***word)));
         let creates = before.first().is_some_and(|verb| verb == "CREATE")
-            && before.iter().any(|word| HAS_BODY.contains(&word.as_str()));
-        let after_end = before.last().is_some_and(|last| last == "END");
+            && kind.is_some_and(|kind| HAS_BODY.contains(&&**kind));
+        let after = |word: &str| before.last().is_some_and(|last| last == word);
+        let after_end = after("END");
         match word {
+            // Every other body of PostgreSQL is in quotes.
+            "BEGIN" if dialect == Dialect::Postgres => {}
+            "ATOMIC" if dialect == Dialect::Postgres && creates && after("BEGIN") => self.depth += 1,
             "BEGIN" if creates => self.depth += 1,
             "CASE" if self.is_open() && !after_end => self.depth += 1,
             // `END IF` closes what was not counted.
@@ -301,7 +308,8 @@ impl Scan<'_> {
 
     fn line(&mut self) -> Token {
         let rest = &self.bytes[self.at..];
-        let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+        let ends = |byte: &u8| *byte == b'\n' || (*byte == b'\r' && self.dialect == Dialect::Postgres);
+        let end = rest.iter().position(ends).unwrap_or(rest.len());
         self.step(end, Token::Space)
     }
 
@@ -391,6 +399,17 @@ mod tests {
         assert_eq!(texts("select [;] ; /* ; ", Dialect::Sqlite), ["select [;]"]);
         assert!(texts(" ; -- nothing\n", Dialect::Postgres).is_empty());
         assert_eq!(texts("select 'open ;", Dialect::Postgres), ["select 'open ;"]);
+    }
+
+    #[test]
+    fn a_column_opens_no_body_and_a_comment_ends_with_its_line() {
+        let table = "create table calendar (event text, begin int, \"end\" int)";
+        for dialect in [Dialect::Postgres, Dialect::Sqlite, Dialect::MySql] {
+            assert_eq!(texts(&format!("{table}; commit;"), dialect), [table, "commit"], "{dialect:?}");
+        }
+        let function = "create function f() returns int language sql begin atomic select 1; select 2; end";
+        assert_eq!(texts(&format!("{function}; commit"), Dialect::Postgres), [function, "commit"]);
+        assert_eq!(texts("select 1;\n-- the end\rcommit;", Dialect::Postgres), ["select 1", "commit"]);
     }
 
     #[test]

@@ -1,0 +1,68 @@
+//! What steps that were cut off left behind is taken away when the run is cancelled: no later attempt of theirs does it any more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::owner::Owner;
+use super::run::Loop;
+use super::{DriveError, Halt};
+use crate::error::StepError;
+use crate::plan::PlannedStep;
+use crate::scope;
+
+/// How long the tidying of one step may take.
+const LONGEST: Duration = Duration::from_secs(60);
+
+impl Loop {
+    /// Tidies up after every step that began and is not done; what could not be taken away, in words. `None` when the process is told to stop
+    /// meanwhile: the run has not ended then, and the next cancel tidies up.
+    pub(super) async fn tidied(&mut self) -> Result<Option<Vec<StepError>>, DriveError> {
+        let state = &self.owner.state;
+        let cut_off = |step: &&PlannedStep| {
+            self.executor.tidies(&step.uses)
+                && state.step(&step.id).is_some_and(|state| state.attempt > 0 && !state.is_over())
+        };
+        let steps: Vec<PlannedStep> = self.owner.plan.all_steps().filter(cut_off).cloned().collect();
+        let mut left = Vec::new();
+        for step in steps {
+            let scope = scope::of_release(&self.owner.plan, &self.owner.state, &self.info, &self.secrets);
+            let (call, executor) = (self.call(&step, &scope), Arc::clone(&self.executor));
+            let attempt = self.owner.state.step(&step.id).map_or(1, |state| state.attempt);
+            let cx = self.context(&step, attempt, CancellationToken::new());
+            let mut tidying = Box::pin(async move {
+                let tidying = async { executor.tidy(call?, cx).await };
+                let late =
+                    |_| Err(StepError::transient(format!("it took longer than {} s", LONGEST.as_secs())));
+                tokio::time::timeout(LONGEST, tidying).await.unwrap_or_else(late)
+            });
+            let tidied = loop {
+                tokio::select! {
+                    tidied = &mut tidying => break tidied,
+                    () = tokio::time::sleep(Owner::poll()) => self.owner.renew().await?,
+                }
+                if *self.halt.borrow() > Halt::No {
+                    return Ok(None);
+                }
+            };
+            if let Err(error) = tidied {
+                let message = format!("what `{}` left behind was not taken away: {}", step.id, error.message);
+                left.push(self.masked(StepError { message, ..error }));
+            }
+        }
+        Ok(Some(left))
+    }
+}
+
+/// The error that a cancelled run ends with: what it had anyway, and what is left behind.
+pub(super) fn with_left(error: Option<StepError>, left: Vec<StepError>) -> Option<StepError> {
+    error.into_iter().chain(left).reduce(|mut first, next| {
+        first.causes.push(next.message);
+        first.help = match (first.help, next.help) {
+            (Some(one), Some(other)) => Some(format!("{one}; {other}")),
+            (one, other) => one.or(other),
+        };
+        first
+    })
+}
