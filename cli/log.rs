@@ -209,8 +209,7 @@ mod tests {
     use super::*;
 
     fn event(seq: u64) -> Event {
-        let by = "me@here".to_owned();
-        Event { seq, at: "2026-11-21T02:26:03Z".parse().unwrap(), what: EventKind::RunCreated { by } }
+        Event { seq, at: "2026-11-21T02:26:03Z".parse().unwrap(), what: EventKind::created("me@here") }
     }
 
     #[test]

@@ -6,10 +6,13 @@ use std::fs;
 use std::path::PathBuf;
 
 use runbook_engine::event::{Closed, EventKind, Obligation, ObligationChange, RunOutcome};
-use runbook_engine::store::Store;
+use runbook_engine::state::RunStatus;
+use runbook_engine::store::{RunRow, Store};
 use runbook_steps::freeze;
 
+use crate::app::State;
 use crate::behind;
+use crate::exit::{Exit, Failure, Outcome};
 use crate::format;
 use crate::log;
 use crate::state::Location;
@@ -23,6 +26,8 @@ struct Lost {
     log: PathBuf,
     ended: bool,
     held: Vec<Obligation>,
+    /// The lock that it took and the plan that it applies.
+    created_with: (Option<String>, Option<String>),
 }
 
 /// Says on stderr which runs have a log and are not in the store, or not as a whole; nothing when all are. Whether one of them may still
@@ -67,6 +72,46 @@ pub fn held(location: &Location, run: &str) -> Option<(PathBuf, Vec<Obligation>)
     log.is_file().then(|| (log, read(location, run).held))
 }
 
+/// The refusal of a lock that a run holds, or of a plan that one applied, of which only its log knows; none when no log says so.
+pub async fn taken(state: &State, lock: Option<&str>, applies: Option<&str>) -> Outcome<Option<Failure>> {
+    if lock.or(applies).is_none() {
+        return Ok(None);
+    }
+    let logged = logged(&state.location);
+    let rows = state.store.runs(usize::MAX).await?;
+    // One that had failed without holding anything may have taken its lock again since.
+    let later = |row: &RunRow| matches!(log::last_event(&state.location.log(&row.id)), Ok(Some(seq)) if seq > row.last_seq);
+    let known = |run: &str| {
+        let row = rows.iter().find(|row| row.id == run);
+        row.is_some_and(|row| row.status != RunStatus::Failed || !later(row))
+    };
+    let same = |one: Option<&str>, other: Option<&str>| one.is_some() && one == other;
+    for one in logged.iter().filter(|run| !known(run)).map(|run| read(&state.location, run)) {
+        let (its_lock, its_plan) = &one.created_with;
+        let says = if same(applies, its_plan.as_deref()) {
+            format!("this plan was applied by run {}, and is not applied again", one.run)
+        } else if same(lock, its_lock.as_deref()) && !one.ended {
+            format!("run {} holds the lock `{}`", one.run, lock.unwrap_or_default())
+        } else {
+            continue;
+        };
+        return Ok(Some(
+            Failure::new(Exit::Busy, says)
+                .help(format!(
+                    "only its log says so, {}: {} does not know of it; nothing was done",
+                    one.log.display(),
+                    state.location.database().display()
+                ))
+                .help("put the newest copy of the database back, then try again")
+                .help(format!(
+                    "or, when nothing is left to do for it, move its folder out of {}",
+                    state.location.folder().join("runs").display()
+                )),
+        ));
+    }
+    Ok(None)
+}
+
 /// The runs that have a log, in the order of their names.
 fn logged(location: &Location) -> Vec<String> {
     let Ok(folders) = fs::read_dir(location.folder().join("runs")) else { return Vec::new() };
@@ -99,8 +144,8 @@ fn lines(location: &Location, runs: &[String]) -> Vec<String> {
 
 fn read(location: &Location, run: &str) -> Lost {
     let log = location.log(run);
-    let (mut held, mut ended) = (BTreeMap::new(), false);
-    let words = ["\"obligation\"", "\"run-ended\"", "\"step-reopened\""];
+    let (mut held, mut ended, mut created_with) = (BTreeMap::new(), false, (None, None));
+    let words = ["\"run-created\"", "\"obligation\"", "\"run-ended\"", "\"step-reopened\""];
     // A log that can not be read says nothing of an end.
     for record in log::with(&log, &words).unwrap_or_default() {
         match record.what {
@@ -116,8 +161,9 @@ fn read(location: &Location, run: &str) -> Lost {
                 ended = outcome != RunOutcome::Failed || held.is_empty();
             }
             Some(EventKind::StepReopened { .. }) => ended = false,
+            Some(EventKind::RunCreated { lock, applies, .. }) => created_with = (lock, applies),
             _ => {}
         }
     }
-    Lost { run: run.to_owned(), log, ended, held: held.into_values().collect() }
+    Lost { run: run.to_owned(), log, ended, held: held.into_values().collect(), created_with }
 }

@@ -191,7 +191,7 @@ fn every_kind() -> Vec<EventKind> {
     ];
     let outcomes = [RunOutcome::Succeeded, RunOutcome::Failed, RunOutcome::Cancelled];
     let mut all = vec![
-        EventKind::RunCreated { by: text() },
+        EventKind::RunCreated { by: text(), lock: Some(text()), applies: Some(text()) },
         EventKind::RunClaimed { epoch: 1, owner: text() },
         EventKind::StepStarted { step: step(), attempt: 1 },
         EventKind::StepSucceeded { step: step(), outputs: json!({ "count": 3 }) },

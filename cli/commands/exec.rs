@@ -17,6 +17,7 @@ use crate::confirm::Confirmed;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::find::{self, Source};
 use crate::inputs;
+use crate::lost;
 use crate::planning;
 use crate::report;
 use crate::reviewed;
@@ -111,8 +112,12 @@ async fn create(
     now: Timestamp,
     json: bool,
 ) -> Outcome<RunRow> {
-    let by = session::person();
-    let first = Event { seq: 1, at: now, what: EventKind::RunCreated { by } };
+    let (lock, applies) = (plan.lock.clone(), plan.reviewed.as_ref().map(|plan| plan.id.clone()));
+    if let Some(refused) = lost::taken(state, lock.as_deref(), applies.as_deref()).await? {
+        return Err(refused);
+    }
+    let what = EventKind::RunCreated { by: session::person(), lock: lock.clone(), applies: applies.clone() };
+    let first = Event { seq: 1, at: now, what };
     let text = serde_json::to_string(plan)
         .map_err(|error| Failure::new(Exit::Bug, format!("the plan can not be written: {error}")))?;
     let new = NewRun {
@@ -122,8 +127,8 @@ async fn create(
         definition: source.text,
         source_name: source.path.display().to_string(),
         seed: draw()?,
-        lock: plan.lock.clone(),
-        applies: plan.reviewed.as_ref().map(|plan| plan.id.clone()),
+        lock,
+        applies,
         first: first.clone(),
     };
     match state.store.create(new).await {

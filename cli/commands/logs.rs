@@ -3,6 +3,7 @@
 use std::io::{BufReader, Seek, SeekFrom, Write};
 use std::time::Duration;
 
+use runbook_engine::event::Event;
 use runbook_engine::plan::Plan;
 use runbook_engine::state::{RunState, RunStatus};
 use runbook_engine::store::{RunRow, StoreError};
@@ -36,6 +37,7 @@ pub async fn run(app: &App, args: &Logs) -> Outcome {
     let mut printer = Printer {
         run: row.id.clone(),
         stands: RunState::new(&plan),
+        events: Vec::new(),
         plan,
         step: args.step.clone(),
         json: app.json,
@@ -79,6 +81,8 @@ struct Printer {
     run: String,
     plan: Plan,
     stands: RunState,
+    /// What brought it there.
+    events: Vec<Event>,
     step: Option<String>,
     json: bool,
 }
@@ -92,12 +96,26 @@ impl Printer {
         })
     }
 
+    /// The run stood at this event once more: an older copy of the database was put back.
+    fn put_back(&mut self, number: u64) {
+        self.events.retain(|event| event.seq <= number);
+        self.stands = RunState::new(&self.plan);
+        for event in &self.events {
+            let _ = self.stands.apply(&self.plan, event);
+        }
+    }
+
     fn line(&mut self, record: &Record) -> Option<String> {
         let mut detail = record.text.clone().unwrap_or_default();
+        if let Some(number) = record.put_back_to {
+            self.put_back(number);
+        }
         if let (Some(seq), Some(what)) = (record.seq, &record.what) {
-            let event = runbook_engine::event::Event { seq, at: record.at, what: what.clone() };
+            let event = Event { seq, at: record.at, what: what.clone() };
             // An event that is in the log twice or out of order is printed all the same.
-            let _ = self.stands.apply(&self.plan, &event);
+            if self.stands.apply(&self.plan, &event).is_ok() {
+                self.events.push(event);
+            }
             detail = describe::detail(what, &self.stands);
         }
         let step = record.step.as_deref().or_else(|| record.what.as_ref().and_then(describe::step));

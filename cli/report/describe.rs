@@ -55,7 +55,7 @@ pub fn step(event: &EventKind) -> Option<&str> {
 /// What happened, beside the kind and the step, on one line.
 pub fn detail(event: &EventKind, state: &RunState) -> String {
     let text = match event {
-        EventKind::RunCreated { by } | EventKind::CancelRequested { by } => format!("by {by}"),
+        EventKind::RunCreated { by, .. } | EventKind::CancelRequested { by } => format!("by {by}"),
         EventKind::RunClaimed { owner, epoch } => format!("by {owner}, epoch {epoch}"),
         EventKind::StepStarted { attempt, .. } => format!("attempt {attempt}"),
         EventKind::StepSucceeded { step, outputs } => {

@@ -30,6 +30,12 @@ pub enum EventKind {
     RunCreated {
         /// Who asked for it.
         by: String,
+        /// The key of the lock that it took.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lock: Option<String>,
+        /// The saved plan that it applies.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        applies: Option<String>,
     },
     /// A process took the run over. Whatever was running before has no process any more.
     RunClaimed {
@@ -112,6 +118,13 @@ pub enum EventKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<StepError>,
     },
+}
+
+impl EventKind {
+    /// The creation of a run that has no lock and applies no saved plan.
+    pub fn created(by: impl Into<String>) -> Self {
+        Self::RunCreated { by: by.into(), lock: None, applies: None }
+    }
 }
 
 /// How a run ended.

@@ -20,10 +20,19 @@ pub struct ObligationState {
     pub lost: Option<String>,
     /// Since when it may not have been held any more, once it is lost: nothing that ended later stood on it.
     pub lost_since: Option<Timestamp>,
-    /// When the run began to put it back, since it was last changed.
-    pub let_go: Option<Timestamp>,
+    /// How the run began to put it back, since it was last changed.
+    pub let_go: Option<LetGo>,
     /// Why it could not be put back when that was last tried.
     pub stuck: Option<StepError>,
+}
+
+/// How a run began to put back what it had changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LetGo {
+    /// When.
+    pub at: Timestamp,
+    /// Whether no step before `finally` was running: then none of them wanted it, and what of them is still to run does not stand on it.
+    pub at_end: bool,
 }
 
 /// How far an obligation is.
@@ -54,7 +63,7 @@ impl ObligationState {
 
     /// Whether the run began to put it back before it had been held too long: how long that takes does not count.
     pub fn let_go_in_time(&self) -> bool {
-        self.let_go.is_some_and(|at| at < self.hold_until())
+        self.let_go.is_some_and(|let_go| let_go.at < self.hold_until())
     }
 
     /// How far it is, as a step that goes on with it needs to know. One that is over counts as being put back.
@@ -73,8 +82,10 @@ impl ObligationState {
         self.lost_since.get_or_insert(at);
     }
 
-    /// Takes a change in; the present phase when it can not follow that.
-    pub(crate) fn change(&mut self, change: &ObligationChange, at: Timestamp) -> Result<(), ObligationPhase> {
+    /// Takes a change in that came at this time, at the end of the run or while one of its steps was running; the present phase when it can not
+    /// follow that.
+    pub(crate) fn change(&mut self, change: &ObligationChange, now: LetGo) -> Result<(), ObligationPhase> {
+        let at = now.at;
         use ObligationPhase::{Applied, Changing, Closed, Opened, Releasing};
         match (&self.phase, change) {
             // Entered again in the middle of a release, the step that took it on may make the change once more.
@@ -88,10 +99,12 @@ impl ObligationState {
             }
             (Applied, ObligationChange::Lost { found }) => self.lose(found.clone(), at),
             // Nothing was changed, so whatever stands there then, nothing of it is this run's to put back.
-            (Opened, ObligationChange::Releasing) => {}
+            (Opened, ObligationChange::Releasing) => {
+                self.let_go.get_or_insert(now);
+            }
             (Changing | Applied | Releasing, ObligationChange::Releasing) => {
                 self.phase = Releasing;
-                self.let_go.get_or_insert(at);
+                self.let_go.get_or_insert(now);
             }
             (Opened | Releasing, ObligationChange::Stuck { error }) => self.stuck = Some(error.clone()),
             (Opened | Changing | Applied | Releasing, ObligationChange::Closed { how }) => {
@@ -99,6 +112,7 @@ impl ObligationState {
                 if let Some(found) = lost_by(how, at >= due && !self.let_go_in_time()) {
                     self.lose(found, at.min(due));
                 }
+                self.let_go.get_or_insert(now);
                 self.phase = Closed(how.clone());
             }
             (phase, _) => return Err(phase.clone()),

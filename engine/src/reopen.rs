@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use crate::decide::settle_question;
 use crate::event::EventKind;
 use crate::kinds::Repeat;
-use crate::plan::Plan;
-use crate::state::{RunState, StepStatus};
+use crate::plan::{Plan, PlannedStep};
+use crate::state::{RunState, StepState, StepStatus};
 
-/// What an explicit resume of a failed run reopens: every failed step, the final steps, and whatever stood on a freeze that was
-/// lifted meanwhile.
+/// What an explicit resume of a failed run reopens: every failed step, the final steps, whatever stood on a freeze that was
+/// lost meanwhile, and every freeze that was put back and that a step still to run stands on.
 pub fn reopen(plan: &Plan, state: &RunState) -> Vec<EventKind> {
     let mut reasons: BTreeMap<&str, String> = BTreeMap::new();
     let mut questions = Vec::new();
@@ -28,6 +28,7 @@ pub fn reopen(plan: &Plan, state: &RunState) -> Vec<EventKind> {
             reasons.insert(&step.id, reason.clone());
         }
     }
+    refreeze(plan, state, &mut reasons);
     for step in &plan.finally {
         reasons.entry(&step.id).or_insert_with(|| "the run goes on".to_owned());
     }
@@ -36,6 +37,24 @@ pub fn reopen(plan: &Plan, state: &RunState) -> Vec<EventKind> {
     let mut events = reopened(plan, state, reasons);
     events.extend(questions.into_iter().map(|(_, question)| question));
     events
+}
+
+/// Whatever is to run and stood on a freeze that an end of the run lifted stands on a new one; so does all else that comes after it.
+fn refreeze<'a>(plan: &'a Plan, state: &RunState, reasons: &mut BTreeMap<&'a str, String>) {
+    loop {
+        let over = |id: &str| state.step(id).is_some_and(StepState::is_over);
+        let runs = |step: &&PlannedStep| reasons.contains_key(step.id.as_str()) || !over(&step.id);
+        let missing = state.given_back().find_map(|one| {
+            let by = plan.step(&one.obligation.step).filter(|by| !reasons.contains_key(by.id.as_str()))?;
+            let after = plan.downstream(&by.id);
+            after.iter().any(runs).then_some((one, by, after))
+        });
+        let Some((one, by, after)) = missing else { return };
+        let reason = format!("{} was put back when the run ended", one.obligation.label);
+        for step in after.into_iter().chain([by]) {
+            reasons.entry(&step.id).or_insert_with(|| reason.clone());
+        }
+    }
 }
 
 /// What the cancelling of a run that had failed reopens: the final steps, so that the report tells the end.

@@ -9,9 +9,9 @@ use serde_json::Value;
 use crate::error::{ErrorKind, Outcome, StepError};
 use crate::event::{Answer, Event, EventKind, ObligationChange, Question, RunOutcome};
 use crate::kinds::Repeat;
-use crate::plan::{Plan, StepId};
+use crate::plan::{Plan, PlannedStep, StepId};
 
-pub use crate::obligation::{ObligationPhase, ObligationState};
+pub use crate::obligation::{LetGo, ObligationPhase, ObligationState};
 
 /// Where a run stands, as its events say. Whether a process is working on it is a matter of leases, not of events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,15 +189,27 @@ impl RunState {
     /// The obligations that were lost while the step that took them on counts as done: what comes after that step has lost its
     /// ground. One that was taken on anew since does not count.
     pub fn lost_ground(&self) -> impl Iterator<Item = &ObligationState> {
+        self.stood_on().filter(|one| one.lost.is_some())
+    }
+
+    /// The obligations that were put back at an end of the run while the step that took them on counts as done: what comes after that
+    /// step does not stand on them, should it run when the run goes on.
+    pub fn given_back(&self) -> impl Iterator<Item = &ObligationState> {
+        self.stood_on().filter(|one| one.let_go.is_some_and(|let_go| let_go.at_end))
+    }
+
+    /// What the steps after those that took it on rely on, in force or not.
+    fn stood_on(&self) -> impl Iterator<Item = &ObligationState> {
         let newest = |one: &ObligationState| {
             self.obligations
                 .values()
                 .filter(|other| other.obligation.step == one.obligation.step)
                 .all(|other| other.opened_at <= one.opened_at)
         };
-        self.obligations.values().filter(move |one| one.lost.is_some() && newest(one)).filter(|one| {
+        let done = |one: &ObligationState| {
             self.step(&one.obligation.step).is_some_and(|step| step.status == StepStatus::Succeeded)
-        })
+        };
+        self.obligations.values().filter(move |one| newest(one) && done(one))
     }
 
     /// The obligations that hold and that a destroying step stands on: the change was made, and the step that made it is done.
@@ -227,7 +239,7 @@ impl RunState {
     fn apply_kind(&mut self, plan: &Plan, event: &Event) -> Applied {
         let at = event.at;
         match &event.what {
-            EventKind::RunCreated { by } => {
+            EventKind::RunCreated { by, .. } => {
                 self.by.clone_from(by);
                 self.created_at = at;
                 Ok(())
@@ -264,7 +276,13 @@ impl RunState {
                 self.wake();
                 Ok(())
             }
-            EventKind::Obligation { id, change } => self.obligation(id, change, at),
+            EventKind::Obligation { id, change } => {
+                let running = |step: &PlannedStep| {
+                    self.step(&step.id).is_some_and(|state| state.status == StepStatus::Running)
+                };
+                let at_end = !plan.steps.iter().any(running);
+                self.obligation(id, change, LetGo { at, at_end })
+            }
             EventKind::CancelRequested { by } => {
                 self.cancel.get_or_insert_with(|| by.clone());
                 self.wake();
@@ -388,7 +406,7 @@ impl RunState {
         Ok(())
     }
 
-    fn obligation(&mut self, id: &str, change: &ObligationChange, at: Timestamp) -> Applied {
+    fn obligation(&mut self, id: &str, change: &ObligationChange, now: LetGo) -> Applied {
         if let ObligationChange::Opened(obligation) = change {
             if self.obligations.contains_key(id) {
                 return Err(Illegal(format!("obligation {id} exists")));
@@ -397,7 +415,7 @@ impl RunState {
             let state = ObligationState {
                 obligation: (**obligation).clone(),
                 phase: ObligationPhase::Opened,
-                opened_at: at,
+                opened_at: now.at,
                 lost: None,
                 lost_since: None,
                 let_go: None,
@@ -409,7 +427,7 @@ impl RunState {
         let state =
             self.obligations.get_mut(id).ok_or_else(|| Illegal(format!("there is no obligation {id}")))?;
         state
-            .change(change, at)
+            .change(change, now)
             .map_err(|phase| Illegal(format!("obligation {id} is {phase:?}").to_lowercase()))
     }
 

@@ -17,7 +17,7 @@ use runbook_engine::event::{
 use runbook_engine::kinds::{Class, Effect, Repeat};
 use runbook_engine::plan::{Limits, OnFailure, Plan, PlannedStep, Retry};
 use runbook_engine::reopen::reopen;
-use runbook_engine::state::{RunState, RunStatus, StepStatus};
+use runbook_engine::state::{ObligationPhase, RunState, RunStatus, StepStatus};
 use runbook_engine::step::RunInfo;
 use serde_json::json;
 
@@ -146,7 +146,7 @@ impl World {
             unreleased: BTreeMap::new(),
             inspected: BTreeMap::new(),
         };
-        world.record(EventKind::RunCreated { by: "somebody".to_owned() });
+        world.record(EventKind::created("somebody"));
         world.claim();
         world
     }
@@ -185,6 +185,14 @@ impl World {
         let Some(step) = plan.steps.iter().find(|step| step.id == id) else { return };
         let lost = self.state.lost_ground().next();
         assert!(lost.is_none(), "{id} started although {lost:?}");
+        // No step of these plans puts back what another one froze: what comes after a freeze runs while that holds.
+        for (freeze, _) in self.state.steps.iter().filter(|(_, one)| one.status == StepStatus::Succeeded) {
+            let of_it = self.state.obligations.values().filter(|one| one.obligation.step == *freeze);
+            let Some(held) = of_it.max_by_key(|one| one.opened_at) else { continue };
+            let stands_on_it = plan.downstream(freeze).iter().any(|step| step.id == id);
+            let holds = held.phase == ObligationPhase::Applied;
+            assert!(holds || !stands_on_it, "{id} started although {held:?}");
+        }
         for need in &step.needs {
             let status = self.status(need);
             let goes_on = plan.step(need).unwrap().on_failure == OnFailure::Continue;

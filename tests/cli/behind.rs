@@ -1,6 +1,6 @@
 //! An older copy of the state database is put back: what it does not know of is not done a second time.
 
-use crate::place::{Place, asks, once};
+use crate::place::{Place, asks, once, reads};
 
 /// Keeps a copy of the database as it is now, with what is not in the file yet.
 fn keep(place: &Place) {
@@ -52,6 +52,8 @@ fn what_the_log_knows_is_not_done_again() {
     let ends = place.expect(0, &["logs", &run]).out;
     assert!(ends.contains("step-succeeded pay"), "{ends}");
     assert!(ends.lines().last().unwrap().contains("run-ended - cancelled"), "{ends}");
+    let told = |what: &str| ends.lines().filter(|line| line.contains(what)).count();
+    assert_eq!((told("run-ended - cancelled"), told("cancel-requested")), (1, 1), "{ends}");
 }
 
 #[test]
@@ -77,6 +79,35 @@ fn what_only_the_log_knows_to_be_held_is_told_to_the_end() {
     assert!(place.expect(7, &["resume"]).err.contains(told));
     assert!(place.expect(4, &["cancel", &run]).err.trim_end().ends_with(told));
     assert_eq!(place.text("app.env"), frozen, "what is not known is not touched");
+}
+
+#[test]
+fn a_lock_and_a_plan_of_which_only_the_log_knows_are_taken() {
+    let place = Place::new();
+    place.runbook("locked", &format!("lock: the shop\nsteps:\n{}", asks("sure", "GO")));
+    place.runbook("once", &format!("steps:\n{}", once("pay", "echo x >> paid")));
+    place.runbook("before", &format!("steps:\n{}", reads("look", "true")));
+    place.expect(0, &["exec", "before.yaml"]);
+    keep(&place);
+    place.expect(5, &["exec", "locked.yaml"]);
+    let holder = place.newest();
+    place.expect(0, &["plan", "once.yaml", "--output", "plan.json"]);
+    place.expect(0, &["exec", "--plan", "plan.json"]);
+    let payer = place.newest();
+    put_back(&place);
+    for (args, run) in
+        [(["exec", "locked.yaml"].as_slice(), &holder), (&["exec", "--plan", "plan.json"], &payer)]
+    {
+        let ran = place.expect(8, args);
+        assert!(ran.err.contains("only its log says so") && ran.err.contains(run.as_str()), "{}", ran.err);
+    }
+    assert_eq!(place.text("paid"), "x\n");
+    assert_eq!(place.expect(0, &["runs"]).out.matches("before-").count(), 1);
+    assert!(!place.expect(0, &["runs"]).out.contains("once-"), "nothing was created");
+    // What needs neither is nobody's business.
+    place.expect(0, &["exec", "once.yaml"]);
+    std::fs::remove_dir_all(place.path(&format!("state/runs/{holder}"))).unwrap();
+    place.expect(5, &["exec", "locked.yaml"]);
 }
 
 #[test]

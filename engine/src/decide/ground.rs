@@ -11,6 +11,9 @@ use crate::state::{ObligationPhase, ObligationState, StepStatus};
 /// How often what a destroying step stands on is looked at while it runs.
 pub const WATCH: Duration = Duration::from_secs(30);
 
+const FREEZES_AGAIN: &str =
+    "`runbook resume` freezes again and does everything after that again; `runbook cancel` ends the run";
+
 pub(super) fn lost_error(lost: &ObligationState) -> StepError {
     let Obligation { label, max_hold, .. } = &lost.obligation;
     let message = match &lost.lost {
@@ -19,9 +22,7 @@ pub(super) fn lost_error(lost: &ObligationState) -> StepError {
             format!("{label} has been held for {max_hold}, its max_hold, and the run is not done with it")
         }
     };
-    StepError::gate(message).with_help(
-        "`runbook resume` freezes again and does everything after that again; `runbook cancel` ends the run",
-    )
+    StepError::gate(message).with_help(FREEZES_AGAIN)
 }
 
 /// Obligations that were held too long are released, whatever else goes on; but never beside the step that takes them on, which
@@ -41,18 +42,33 @@ pub(super) fn holds(view: View<'_>, decision: &mut Decision) {
     }
 }
 
-/// An obligation that is to be released, or that could not be, although its time is over.
-pub(super) fn overdue(view: View<'_>) -> Option<&ObligationState> {
-    let late =
-        |one: &&ObligationState| one.is_open() && view.now >= one.hold_until() && !one.let_go_in_time();
-    view.state.obligations.values().find(late)
+/// An obligation that is to be released, or that could not be, although its time is over. One that was let go of in time is not, unless that
+/// was at an end of the run and there is `rest` to do since.
+pub(super) fn overdue(view: View<'_>, rest: bool) -> Option<&ObligationState> {
+    let late = |one: &&ObligationState| one.is_open() && view.now >= one.hold_until();
+    let wanted = |one: &&ObligationState| {
+        let at_end = one.let_go.is_some_and(|let_go| let_go.at_end);
+        !one.let_go_in_time() || (at_end && rest)
+    };
+    view.state.obligations.values().filter(late).find(wanted)
+}
+
+/// A step that would run without what it stands on: that was put back at an end of the run.
+pub(super) fn given_back(view: View<'_>) -> Option<StepError> {
+    view.state.given_back().find_map(|one| {
+        let after = view.plan.downstream(&one.obligation.step);
+        let left = after.into_iter().find(|step| !super::need_met(view, &step.id))?;
+        let label = &one.obligation.label;
+        let message = format!("{label} was put back when the run ended, and `{}` stands on it", left.id);
+        Some(StepError::gate(message).with_help(FREEZES_AGAIN))
+    })
 }
 
 /// Whether a step was not done with an obligation when that was lost: what such a step came to is not proven, although it ended by itself before
 /// it could be made to stop. What the run let go of in time, it was done with.
 pub(super) fn outlived(view: View<'_>, lost: &ObligationState) -> bool {
     let since = lost.lost_since.unwrap_or_else(|| lost.hold_until());
-    if lost.let_go.is_some_and(|at| at < since) {
+    if lost.let_go.is_some_and(|let_go| let_go.at < since) {
         return false;
     }
     let after = view.plan.downstream(&lost.obligation.step);

@@ -20,7 +20,7 @@ use crate::step::RunInfo;
 
 pub use self::ground::WATCH;
 pub(crate) use self::ground::needs_ground;
-use self::ground::{foreign, holds, lost_error, outlived, overdue, watch};
+use self::ground::{foreign, given_back, holds, lost_error, outlived, overdue, watch};
 
 /// How often a later step may send an earlier one back because its outputs were lost.
 pub const MAX_REWINDS: u32 = 3;
@@ -150,7 +150,7 @@ fn halted(view: View<'_>, decision: &mut Decision) -> Option<Halt> {
     }
     // A freeze that was lifted because it had been held too long leaves the rest of the run without its ground, and what was not done by then.
     let rest = !all_done(view);
-    let mut lost = overdue(view).into_iter().chain(state.lost_ground());
+    let mut lost = overdue(view, rest).into_iter().chain(state.lost_ground());
     if let Some(lost) = lost.find(|lost| rest || outlived(view, lost)) {
         return Some(Halt::Ground(lost_error(lost)));
     }
@@ -158,7 +158,10 @@ fn halted(view: View<'_>, decision: &mut Decision) -> Option<Halt> {
         step.on_failure == OnFailure::Stop
             && state.step(&step.id).is_some_and(|state| failed_for_good(view, step, state))
     });
-    failed.then_some(Halt::Step)
+    if failed {
+        return Some(Halt::Step);
+    }
+    given_back(view).map(Halt::Ground)
 }
 
 fn all_over(view: View<'_>) -> bool {

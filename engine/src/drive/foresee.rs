@@ -105,7 +105,7 @@ impl Foreseer {
 /// Makes the run that nobody drives.
 async fn imagine(store: &dyn Store, with: &Foreseer) -> Result<(), StoreError> {
     let (run, at) = (&with.run, with.run.created_at);
-    let first = Event { seq: 1, at, what: EventKind::RunCreated { by: run.by.clone() } };
+    let first = Event { seq: 1, at, what: EventKind::created(&run.by) };
     store
         .create(NewRun {
             id: run.id.clone(),

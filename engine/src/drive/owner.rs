@@ -44,6 +44,10 @@ impl Owner {
         let mut this =
             Self { store, clock, run, plan, state, epoch, observer, renewed_at, renew_by: renew_by(now) };
         this.catch_up(false).await?;
+        if this.state.epoch == epoch {
+            let reason = "its row has an earlier epoch than its events".to_owned();
+            return Err(StoreError::Corrupt { run: this.run, reason }.into());
+        }
         this.clock.not_before(this.state.last_at);
         this.record(EventKind::RunClaimed { epoch, owner: owner.to_owned() }, Vec::new()).await?;
         Ok(this)

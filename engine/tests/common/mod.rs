@@ -85,6 +85,6 @@ pub fn new_run(id: &str, plan: &Plan) -> NewRun {
         seed: 42,
         lock: plan.lock.clone(),
         applies: None,
-        first: Event { seq: 1, at: Timestamp::now(), what: EventKind::RunCreated { by: "ada".to_owned() } },
+        first: Event { seq: 1, at: Timestamp::now(), what: EventKind::created("ada") },
     }
 }

@@ -77,9 +77,9 @@ impl Executor for Scripted {
             "freeze" => {
                 let obligation = Obligation {
                     step: call.id.clone(),
-                    target: "the gateway".to_owned(),
+                    target: call.with["target"].as_str().unwrap_or("the gateway").to_owned(),
                     label: "the gateway".to_owned(),
-                    original: json!(world.value()),
+                    original: call.with.get("original").cloned().unwrap_or_else(|| json!(world.value())),
                     replacement: json!("0"),
                     max_hold: Duration::from_millis(call.with["max_hold_ms"].as_u64().unwrap_or(60_000)),
                 };

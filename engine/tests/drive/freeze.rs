@@ -153,6 +153,33 @@ async fn a_run_whose_last_step_outlived_the_freeze_has_failed() {
 }
 
 #[tokio::test]
+async fn whatever_was_put_back_at_the_end_is_frozen_again_for_what_stands_on_it() {
+    let bench = Bench::new();
+    let frozen = |id: &str, needs: &[&str], max_hold_ms: u64| {
+        let mut freeze = step(id, "freeze", needs);
+        freeze.with = json!({ "target": id, "original": "25", "max_hold_ms": max_hold_ms });
+        freeze
+    };
+    let mut work = step("work", "deaf", &["short", "long"]);
+    work.with = json!({ "ms": 500 });
+    let steps = vec![
+        frozen("short", &[], 200),
+        frozen("long", &["short"], 60_000),
+        work,
+        step("purge", "purge", &["work"]),
+        frozen("apart", &[], 60_000),
+    ];
+    let state = bench.run("r", &plan(steps)).await;
+    // One freeze is lost, so the run that can not go on holds none of them.
+    assert_eq!((state.status, bench.world.value().as_str()), (RunStatus::Failed, "25"));
+    assert!(state.open_obligations().next().is_none());
+    let again = ended(bench.drive("r", Purpose::Resume).await.unwrap());
+    assert_eq!((again.status, bench.world.count("purge")), (RunStatus::Failed, 0), "it is as slow as before");
+    let frozen = ["short", "long", "apart"].map(|id| bench.world.count(id));
+    assert_eq!(frozen, [2, 2, 1], "what nothing more stands on stays as it is");
+}
+
+#[tokio::test]
 async fn what_was_never_changed_stays_so_through_every_try_to_release_it() {
     for (fails_at_once, first, later) in [(true, "Opened", "Opened"), (false, "Applied", "Releasing")] {
         let bench = Bench::new();

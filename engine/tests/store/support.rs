@@ -42,7 +42,7 @@ pub fn at(second: i64) -> Timestamp {
 
 pub fn event(seq: u64) -> Event {
     let what = match seq {
-        1 => EventKind::RunCreated { by: "ada".to_owned() },
+        1 => EventKind::created("ada"),
         _ => EventKind::StepInterrupted { step: format!("step_{seq}") },
     };
     Event { seq, at: at(i64::try_from(seq).unwrap()), what }

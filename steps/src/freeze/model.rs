@@ -164,7 +164,7 @@ impl World {
             begun: false,
             stolen: false,
         };
-        world.record(plan, EventKind::RunCreated { by: "somebody".to_owned() });
+        world.record(plan, EventKind::created("somebody"));
         world
     }
 
