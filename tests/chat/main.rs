@@ -76,7 +76,24 @@ impl Bench {
         let cluster = Cluster::start().await?;
         let bench = Self::start().await;
         cluster.introduce(&bench);
+        bench.preflight().await;
         Some((bench, cluster))
+    }
+
+    /// The preflight, which staging asks for; nothing of it is left but its report.
+    async fn preflight(&self) {
+        self.weed.make_bucket("evidence-preflight").await.unwrap();
+        let site = Site::start(self, "sandbox", "evidence-preflight", &[]).await;
+        let app = format!("app_dir={}", self.path("app").display());
+        self.confirmed(&site, 0, &[&app]).await;
+        fs::rename(self.report("sandbox").0, self.path("preflight.json")).unwrap();
+        for name in self.evidence() {
+            fs::remove_file(self.path("evidence").join(name)).unwrap();
+        }
+        for name in ["app/called", "app/databases.up"] {
+            fs::remove_file(self.path(name)).unwrap();
+        }
+        fs::remove_dir_all(self.path("app/docs")).unwrap();
     }
 
     /// A server that is all in order, for an environment.

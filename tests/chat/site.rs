@@ -89,6 +89,7 @@ impl Site {
         ];
         if !sandbox {
             inputs.push(format!("app_dir={}", bench.path("app").display()));
+            inputs.push(format!("preflight_report={}", bench.path("preflight.json").display()));
             inputs.push(format!("kubeconfig={}", bench.path("kubeconfig").display()));
             inputs.push(format!("kubernetes_context={}", self.environment));
             inputs.push(format!("kubernetes_namespace={}", crate::cluster::namespace(&self.environment)));

@@ -87,6 +87,49 @@ async fn an_api_that_keeps_attachments_elsewhere_is_found_out() {
 }
 
 #[tokio::test]
+async fn only_a_preflight_that_passed_by_the_same_definition_leads_to_staging() {
+    let bench = Bench::start().await;
+    let staging = bench.site("staging").await;
+    bench.preflight().await;
+    let report: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(bench.path("preflight.json")).unwrap()).unwrap();
+    let edited = bench.path("edited.json");
+    let proof = format!("preflight_report={}", edited.display());
+    let said = bench.exec(&staging, 4, &["preflight_report=ABSENT"]).await;
+    assert!(said.contains("preflight_report is missing"), "{said}");
+    bench.cancel(&said).await;
+    let steps = report["steps"].as_array().unwrap();
+    let gates = steps.iter().position(|step| step["id"] == "local_gates").unwrap();
+    for (pointer, value, told) in [
+        ("/verdict".to_owned(), json!("FAIL"), "it says FAIL, not PASS"),
+        ("/definition".to_owned(), json!("0000"), "its `/definition` is 0000, not "),
+        (
+            "/inputs/environment".to_owned(),
+            json!("staging"),
+            "its `/inputs/environment` is staging, not sandbox",
+        ),
+        ("/inputs/expire_days".to_owned(), json!(30), "its `/inputs/expire_days` is 30, not 45"),
+        // A sandbox without the application has no gates.
+        (format!("/steps/{gates}/status"), json!("skipped"), "its `/steps/local_gates/status` is skipped"),
+        ("/reported_at".to_owned(), json!("2026-01-01T00:00:00Z"), "it is of 2026-01-01T00:00:00Z, before"),
+    ] {
+        let mut wrong = report.clone();
+        *wrong.pointer_mut(&pointer).unwrap() = value;
+        fs::write(&edited, wrong.to_string()).unwrap();
+        let said = bench.exec(&staging, 4, &[&proof]).await;
+        assert!(said.contains(told), "{told}: {said}");
+        bench.cancel(&said).await;
+    }
+    // As it is, it is taken: what fails then comes later.
+    let said = bench.exec(&staging, 4, &[]).await;
+    assert!(bench.report("staging").1.to_string().contains("preflight_passed"), "{said}");
+    let (_, reported) = bench.report("staging");
+    let passed = reported["steps"].as_array().unwrap().iter().find(|step| step["id"] == "preflight_passed");
+    assert_eq!(passed.unwrap()["status"], "succeeded", "{said}");
+    assert!(staging.rules().await.is_empty());
+}
+
+#[tokio::test]
 async fn only_staging_that_passed_by_the_same_definition_leads_to_production() {
     let Some((bench, cluster)) = Bench::with_cluster().await else { return };
     let (sandbox, production) = (bench.site("sandbox").await, bench.site("production").await);
