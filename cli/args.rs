@@ -208,7 +208,9 @@ pub struct Answer {
 ///
 /// A process that works on the run is told and waited for; otherwise this one does it. What somebody else changed meanwhile is left
 /// alone and said (exit 4). A run whose record can not be read is ended with `--abandon`, which puts nothing back: the run gives up
-/// its lock and what it holds, and its log says who wanted that (exit 4 when it held something).
+/// its lock and what it holds, and its log says who wanted that (exit 4 when it held something). What a killed step left behind and
+/// can not be reached now, with other secrets than then, keeps the run open (exit 4): cancel it again when it can be, or end it with
+/// `--abandon`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -219,7 +221,7 @@ pub struct Cancel {
     /// The run: its id, or 4 characters or more of its beginning or end. Without it, the only unfinished run.
     pub run: Option<String>,
 
-    /// Give up a run whose record can not be read. Asks for its id as a phrase.
+    /// Give up a run whose record can not be read, or that a cancel could not tidy up. Asks for its id as a phrase.
     #[arg(long, requires = "run")]
     pub abandon: bool,
 

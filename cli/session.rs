@@ -212,7 +212,7 @@ async fn not_behind(state: &State, run: &str, purpose: &Purpose) -> Outcome<Opti
 async fn undamaged(state: &State, purpose: &Purpose) -> Outcome<()> {
     let Some(found) = state.store.damage().await? else { return Ok(()) };
     let message = format!("{} is damaged: {found}", state.location.database().display());
-    if matches!(purpose, Purpose::Cancel(_) | Purpose::Reconcile) {
+    if matches!(purpose, Purpose::Cancel(_) | Purpose::Abandon(_) | Purpose::Reconcile) {
         format::warn(&message);
         return Ok(());
     }

@@ -18,7 +18,7 @@ use crate::state::{self, Prefer};
 pub async fn run(app: &App, args: &Cancel) -> Outcome {
     let state = app.state().await?;
     if let Some(named) = args.run.as_deref().filter(|_| args.abandon) {
-        return abandon::run(&state, named, args.confirm.as_deref()).await;
+        return abandon::run(app, &state, named, args.confirm.as_deref()).await;
     }
     let row = match &args.run {
         Some(named) => state::run_named(&state, named, Prefer::Unfinished).await?,

@@ -450,6 +450,14 @@ impl RunState {
         Ok(())
     }
 
+    /// Whether it was cancelled and stays open all the same, because what its steps left behind could not be taken away.
+    pub fn is_untidy(&self) -> bool {
+        self.cancel.is_some()
+            && self.status == RunStatus::Failed
+            && self.error.is_some()
+            && self.open_obligations().next().is_none()
+    }
+
     /// Whether the outcome of a step that may not be repeated is not known.
     pub fn is_unsettled(&self, id: &str) -> bool {
         self.step(id)

@@ -141,7 +141,7 @@ pub trait Executor: Send + Sync {
     }
 
     /// Takes away what the attempts of a step that was cut off left behind, when its run is cancelled. Idempotent. The error says what is left, and
-    /// what to type to take it away.
+    /// what to type to take it away. With one of a kind that may be retried the run stays open, so that it can be cancelled again.
     async fn tidy(&self, call: StepCall, cx: StepContext) -> Result<(), StepError> {
         let _ = (call, cx);
         Ok(())

@@ -18,6 +18,7 @@ mod halted;
 mod holds;
 mod inputs;
 mod leaks;
+mod left;
 mod limits;
 mod machine;
 mod orphans;

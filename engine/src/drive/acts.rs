@@ -5,7 +5,6 @@ use tokio_util::sync::CancellationToken;
 use super::ground;
 use super::obligations::{Request, Standing};
 use super::run::{Loop, Running, Stopping, Task, TaskEnd, Waiter};
-use super::tidy::with_left;
 use super::{DriveError, GRACE, Halt, lazy};
 use crate::decide::Action;
 use crate::error::{ErrorKind, Outcome, StepError};
@@ -25,12 +24,8 @@ impl Loop {
         for action in actions {
             match action {
                 Action::Record(EventKind::RunEnded { outcome: RunOutcome::Cancelled, error }) => {
-                    if let Some(left) = self.tidied().await? {
-                        let ended = EventKind::RunEnded {
-                            outcome: RunOutcome::Cancelled,
-                            error: with_left(error, left),
-                        };
-                        self.owner.record(ended, Vec::new()).await?;
+                    if let Some(tidied) = self.tidied().await? {
+                        self.owner.record(tidied.ended(error), Vec::new()).await?;
                     }
                     changed = true;
                 }

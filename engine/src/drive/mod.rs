@@ -126,6 +126,8 @@ pub enum Purpose {
     Resume,
     /// To end it without going on; who wants that.
     Cancel(String),
+    /// To end a run that was cancelled and could not tidy up, and to leave what its steps left behind as it is; who wants that.
+    Abandon(String),
     /// Only to put back what has been held too long.
     Reconcile,
     /// To take note that a person put back by hand what this obligation changed, and to go on.

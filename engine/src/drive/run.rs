@@ -16,7 +16,7 @@ use super::{DriveError, Driver, Finish, Halt, LiveHub, People, Purpose};
 use crate::artifact::Artifacts;
 use crate::decide::{Action, View, decide};
 use crate::error::{ErrorKind, StepError};
-use crate::event::{Answer, EventKind, Question};
+use crate::event::{Answer, EventKind, Question, RunOutcome};
 use crate::plan::StepId;
 use crate::redact::Redactor;
 use crate::reopen::{reopen, reopen_final};
@@ -112,6 +112,11 @@ impl Loop {
                 let mut events = vec![EventKind::CancelRequested { by: by.clone() }];
                 events.extend(reopen_final(&plan, &owner.state));
                 events
+            }
+            Purpose::Abandon(by) => {
+                let error = owner.state.error.clone();
+                let ended = EventKind::RunEnded { outcome: RunOutcome::Cancelled, error };
+                vec![EventKind::CancelRequested { by: by.clone() }, ended]
             }
         };
         if !events.is_empty() {

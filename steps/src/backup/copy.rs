@@ -44,6 +44,9 @@ struct Announced {
     sha256: String,
     /// The upload of an object that is sent in parts.
     upload: Option<String>,
+    /// What a person types to take its parts away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    forget: Option<String>,
 }
 
 /// Whether a batch is that of a copy, and not of the backup itself.
@@ -51,9 +54,20 @@ pub(super) fn is_of_copy(what: &Value) -> bool {
     Announced::deserialize(what).is_ok()
 }
 
+/// An upload in parts that was begun.
+pub(super) struct Begun {
+    /// What the store calls it.
+    pub(super) upload: String,
+    /// Where the copy is to be, `s3://BUCKET/KEY`.
+    pub(super) url: String,
+    /// What a person types to take its parts away, as it was announced.
+    pub(super) forget: Option<String>,
+}
+
 /// The upload in parts that a batch announced; nothing when it is none of a copy, or of one that is sent at once.
-pub(super) fn upload(what: &Value) -> Option<String> {
-    Announced::deserialize(what).ok()?.upload
+pub(super) fn begun(what: &Value) -> Option<Begun> {
+    let Announced { copy, upload, forget, .. } = Announced::deserialize(what).ok()?;
+    Some(Begun { upload: upload?, url: copy.url, forget })
 }
 
 /// The copy of one attempt.
@@ -186,6 +200,7 @@ impl<'a> Copying<'a> {
         let announced = Announced {
             copy: self.of(sending.file),
             sha256: sending.sha256.to_owned(),
+            forget: upload.as_deref().map(|upload| self.forgetting(upload)),
             upload: upload.clone(),
         };
         let what = serde_json::to_value(announced)

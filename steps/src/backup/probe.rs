@@ -9,8 +9,8 @@ use runbook_engine::step::{Intent, Settlement};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Backup;
 use super::tools::{environment, run};
+use super::{Backup, restore};
 use crate::connections::sql::{Begin, Cell, Database, Dialect, Failure, Session, quoted};
 use crate::digest::sha256;
 use crate::kind::Context;
@@ -89,13 +89,16 @@ pub(super) async fn count(session: &mut dyn Session) -> Result<BTreeMap<String, 
 /// What is announced before a database is made for a probe.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Announced {
-    probe_database: String,
+pub(super) struct Announced {
+    pub(super) probe_database: String,
+    /// How its server was reached, without a password.
+    #[serde(default)]
+    pub(super) server: BTreeMap<String, String>,
 }
 
 /// The database of a probe that a batch announced; nothing when it is none of a probe.
-pub(super) fn announced(what: &Value) -> Option<String> {
-    Announced::deserialize(what).ok().map(|announced| announced.probe_database)
+pub(super) fn announced(what: &Value) -> Option<Announced> {
+    Announced::deserialize(what).ok()
 }
 
 /// Records that what was announced of probes is over.
@@ -123,7 +126,8 @@ pub(super) async fn restored(
     let mark = sha256(format!("{}:{}", cx.run.id, cx.step).as_bytes());
     let name = format!("runbook_probe_{}", &mark[..16]);
     let during = |error: Failure| StepError::from(error.during("making a database for the probe"));
-    let what = json!(Announced { probe_database: name.clone() });
+    let server_is = restore::reached(&env).into_iter().map(|(name, value)| (name, cx.redactor.text(&value)));
+    let what = json!(Announced { probe_database: name.clone(), server: server_is.collect() });
     cx.ledger.intend(Intent { what, items: 0, charged_items: 0, charged_bytes: 0 }).await?;
     drop_database(&server, &name).await.map_err(during)?;
     script(&server, &format!("create database {name} template template0")).await.map_err(during)?;
@@ -159,7 +163,12 @@ pub(super) async fn restored(
 }
 
 pub(super) async fn drop_database(server: &Arc<Database>, name: &str) -> Result<(), Failure> {
-    script(server, &format!("drop database if exists {name} with (force)")).await
+    script(server, &dropping(name)).await
+}
+
+/// The statement that drops the database of a probe.
+pub(super) fn dropping(name: &str) -> String {
+    format!("drop database if exists {name} with (force)")
 }
 
 async fn script(server: &Arc<Database>, sql: &str) -> Result<(), Failure> {

@@ -40,16 +40,21 @@ pub(super) fn line(env: &BTreeMap<String, String>, database: &str, file: &Path, 
 /// What to type to drop a database of a probe, one line for a shell.
 pub(super) fn dropping(env: &BTreeMap<String, String>, probe: &str) -> String {
     let at = at(env);
-    format!(
-        "psql{at} --dbname=postgres --no-psqlrc --command={}",
-        quoted(&format!("drop database if exists {probe} with (force)"))
-    )
+    format!("psql{at} --dbname=postgres --no-psqlrc --command={}", quoted(&super::probe::dropping(probe)))
+}
+
+/// The options by which the programs of PostgreSQL reach a server, and the variables that they stand for.
+const OPTIONS: [(&str, &str); 3] = [("host", "PGHOST"), ("port", "PGPORT"), ("username", "PGUSER")];
+
+/// What of the settings of a connection says which server it reaches, and as whom.
+pub(super) fn reached(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let given = |(_, name): &(&str, &str)| Some(((*name).to_owned(), env.get(*name)?.clone()));
+    OPTIONS.iter().filter_map(given).collect()
 }
 
 /// The options by which the programs of PostgreSQL reach a server.
 fn at(env: &BTreeMap<String, String>) -> String {
-    let options = [("host", "PGHOST"), ("port", "PGPORT"), ("username", "PGUSER")];
-    let given = options
+    let given = OPTIONS
         .iter()
         .filter_map(|(option, name)| env.get(*name).map(|value| format!(" --{option}={}", quoted(value))));
     given.collect()
