@@ -55,7 +55,8 @@ async fn production_is_reset_after_staging_once_all_three_phrases_are_given() {
     assert_eq!(json["verdict"], "PASS", "{json}");
     let place = bench.kit.var("REDIS_URL").strip_prefix("redis://").unwrap();
     let emptied = format!("{place}, database 0; it held 2 keys in all its databases");
-    for told in [&emptied, "baseline before the next", "OPEN: /.well-known/did.json", "psql --host="] {
+    let open = ["OPEN: /.well-known/did.json", "OPEN: /users/HASH/did.json"];
+    for told in [&emptied, "baseline before the next", open[0], open[1], "psql --host="] {
         assert!(text.contains(told), "{told}:\n{text}");
     }
 
@@ -106,11 +107,17 @@ async fn production_after(staging: &Path, report: Value) {
 #[tokio::test]
 async fn a_hub_with_a_did_document_leaves_nothing_open() {
     let bench = Bench::start_with(&["--did-document"]).await;
-    let said = bench.exec(5, &["root_ring_name=The Root"]).await;
+    let user = "/users/5f3c/did.json";
+    let said = bench.exec(5, &["root_ring_name=The Root", &format!("user_document={user}")]).await;
+    let run = run_in(&said);
     let said = bench.confirm(0, &said).await;
     bench.assert_reset().await;
     let (_, state) = bench.newest().await.unwrap();
-    assert_eq!(state.step("did_document").unwrap().status, StepStatus::Succeeded, "{said}");
+    for step in ["did_document", "user_document"] {
+        assert_eq!(state.step(step).unwrap().status, StepStatus::Succeeded, "{said}");
+    }
+    let text = std::fs::read_to_string(report(&bench, &run)).unwrap();
+    assert!(text.contains(&format!("that of a user too, {user}")) && !text.contains("OPEN: "), "{text}");
     assert_eq!(bench.hub("/trp/rings/spool").await.1["name"], "The Root");
     // Who may do what is in the words that the hub looks for.
     let roles = r#"select name || ' ' || (permissions ? 'moderate_posts') || ' ' || (permissions ? 'submit_posts') from "RingRole" order by 1"#;

@@ -146,6 +146,17 @@ async fn a_night_in_which_nothing_could_be_looked_at_is_an_alarm_too() {
     let (code, said) = machine.by_systemd().await;
     assert!(code == 4 && said.contains("503"), "{code}: {said}");
     bench.proxy.heal();
+    // Nor does a table without images say that all is well.
+    bench.execute("update images set created_at = now()").await;
+    let (code, said) = machine.by_systemd().await;
+    assert!(code == 4 && said.contains("no image was looked at"), "{code}: {said}");
+    bench.execute("update images set created_at = '2025-01-01'").await;
+    // What is not set up is told by cron as well.
+    let (settings, away) = (machine.here("/etc/runbook/reconcile-images.env"), machine.here("/etc/away"));
+    std::fs::rename(&settings, &away).unwrap();
+    let (code, said) = machine.by_cron().await;
+    assert!(code == 0 && said.contains("ALARM: exit "), "{code}: {said}");
+    std::fs::rename(&away, &settings).unwrap();
     // One that waits for an answer is in the way, and is named.
     bench.lose(&original(1)).await;
     let state = format!("sqlite:{}", machine.here("/var/lib/runbook/state.db").display());

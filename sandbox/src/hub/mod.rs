@@ -42,7 +42,7 @@ pub struct Args {
     /// Port to listen on; 0 takes a free one
     #[arg(long, default_value_t = 3000)]
     port: u16,
-    /// Serve the DID document of the instance too, which the real hub does not
+    /// Serve the DID documents of the instance and of users too, which the real hub does not
     #[arg(long)]
     did_document: bool,
 }
@@ -119,7 +119,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn router(hub: Arc<Hub>, did_document: bool) -> Router {
-    let documents = Router::new().route("/.well-known/did.json", get(document));
+    let documents = Router::new()
+        .route("/.well-known/did.json", get(document))
+        .route("/users/{hash}/did.json", get(user_document));
     let routes = if did_document { documents } else { Router::new() };
     routes
         .route("/health", get(async || Json(json!({ "status": "ok", "timestamp": time::now() }))))
@@ -155,6 +157,13 @@ async fn ready(State(hub): Shared) -> Response {
 async fn document(State(hub): Shared) -> Json<Value> {
     let key = json!({ "id": format!("{}#key", hub.did), "type": "JsonWebKey2020", "controller": hub.did, "publicKeyJwk": hub.key.jwk() });
     Json(json!({ "id": hub.did, "verificationMethod": [key] }))
+}
+
+/// Of whatever user: the hub keeps no keys of theirs, and speaks for them with its own.
+async fn user_document(State(hub): Shared, Path(hash): Path<String>) -> Json<Value> {
+    let did = format!("{}:users:{hash}", hub.did);
+    let key = json!({ "id": format!("{did}#key"), "type": "JsonWebKey2020", "controller": hub.did, "publicKeyJwk": hub.key.jwk() });
+    Json(json!({ "id": did, "verificationMethod": [key] }))
 }
 
 async fn ring(State(hub): Shared, Path(slug): Path<String>) -> Result<Json<Value>, Refusal> {
