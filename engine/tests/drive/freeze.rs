@@ -164,7 +164,7 @@ async fn whatever_was_put_back_at_the_end_is_frozen_again_for_what_stands_on_it(
     work.with = json!({ "ms": 500 });
     let steps = vec![
         frozen("short", &[], 200),
-        frozen("long", &["short"], 60_000),
+        frozen("long", &[], 60_000),
         work,
         step("purge", "purge", &["work"]),
         frozen("apart", &[], 60_000),
