@@ -9,9 +9,9 @@ use runbook_engine::step::{Intent, Settlement};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::Backup;
 use super::tools::{environment, run};
-use super::{Backup, restore};
-use crate::connections::sql::{Begin, Cell, Database, Dialect, Failure, Session, quoted};
+use crate::connections::sql::{Begin, Cell, Database, Dialect, Failure, Session, psql, quoted};
 use crate::digest::sha256;
 use crate::kind::Context;
 
@@ -126,7 +126,7 @@ pub(super) async fn restored(
     let mark = sha256(format!("{}:{}", cx.run.id, cx.step).as_bytes());
     let name = format!("runbook_probe_{}", &mark[..16]);
     let during = |error: Failure| StepError::from(error.during("making a database for the probe"));
-    let server_is = restore::reached(&env).into_iter().map(|(name, value)| (name, cx.redactor.text(&value)));
+    let server_is = psql::reached(&env).into_iter().map(|(name, value)| (name, cx.redactor.text(&value)));
     let what = json!(Announced { probe_database: name.clone(), server: server_is.collect() });
     cx.ledger.intend(Intent { what, items: 0, charged_items: 0, charged_bytes: 0 }).await?;
     drop_database(&server, &name).await.map_err(during)?;

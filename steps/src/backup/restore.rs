@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::connections::sql::{Dialect, quoted as quoted_name};
+use crate::connections::sql::{Dialect, psql, quoted as quoted_name};
 use crate::process::quoted;
 
 /// The longest part of a database's name that the name of the one put aside begins with; PostgreSQL keeps 63 bytes of a name.
@@ -15,7 +15,7 @@ const KEPT: usize = 40;
 /// Who is connected to it is disconnected; the renaming needs that, and what they see is about to be another database.
 /// Nothing is emptied for it: what came later may hang on what was dumped, and what a wipe has left is of use to whoever looks for the cause.
 pub(super) fn line(env: &BTreeMap<String, String>, database: &str, file: &Path, sha256: &str) -> String {
-    let at = at(env);
+    let at = psql::options(env);
     let cut = (0..=KEPT.min(database.len())).rev().find(|at| database.is_char_boundary(*at)).unwrap_or(0);
     let begin = &database[..cut];
     let aside = format!("{begin}_was_{}", sha256.get(..8).unwrap_or(sha256));
@@ -39,25 +39,7 @@ pub(super) fn line(env: &BTreeMap<String, String>, database: &str, file: &Path, 
 
 /// What to type to drop a database of a probe, one line for a shell.
 pub(super) fn dropping(env: &BTreeMap<String, String>, probe: &str) -> String {
-    let at = at(env);
-    format!("psql{at} --dbname=postgres --no-psqlrc --command={}", quoted(&super::probe::dropping(probe)))
-}
-
-/// The options by which the programs of PostgreSQL reach a server, and the variables that they stand for.
-const OPTIONS: [(&str, &str); 3] = [("host", "PGHOST"), ("port", "PGPORT"), ("username", "PGUSER")];
-
-/// What of the settings of a connection says which server it reaches, and as whom.
-pub(super) fn reached(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let given = |(_, name): &(&str, &str)| Some(((*name).to_owned(), env.get(*name)?.clone()));
-    OPTIONS.iter().filter_map(given).collect()
-}
-
-/// The options by which the programs of PostgreSQL reach a server.
-fn at(env: &BTreeMap<String, String>) -> String {
-    let given = OPTIONS
-        .iter()
-        .filter_map(|(option, name)| env.get(*name).map(|value| format!(" --{option}={}", quoted(value))));
-    given.collect()
+    psql::line(env, &super::probe::dropping(probe))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::copy::{self, Begun, Copying};
 use super::probe::{self, Announced};
 use super::tools::environment;
 use super::{Backup, CopyTo, restore, take};
-use crate::connections::sql::Database;
+use crate::connections::sql::{Database, psql};
 use crate::kind::Context;
 use crate::process::quoted;
 
@@ -96,10 +96,8 @@ async fn dropped(step: &Backup, cx: &Context, made: &Announced) -> Result<(), Le
     let on = step.probe.as_deref().unwrap_or(&step.connection);
     let Announced { probe_database: name, server: recorded } = made;
     let told = |error: String, again: bool| {
-        let place = match (recorded.get("PGHOST"), recorded.get("PGPORT")) {
-            (Some(host), Some(port)) => format!("the server {host}:{port}"),
-            _ => "its server".to_owned(),
-        };
+        let place =
+            psql::place(recorded).map_or_else(|| "its server".to_owned(), |at| format!("the server {at}"));
         Left {
             what: format!("the database {name} of the probe, on {place} by connection `{on}` ({error})"),
             type_this: restore::dropping(recorded, name),
@@ -109,12 +107,9 @@ async fn dropped(step: &Backup, cx: &Context, made: &Announced) -> Result<(), Le
     let Ok(server) = cx.resources.connection::<Database>(on) else {
         return Err(told(elsewhere(cx, on), true));
     };
-    let now = restore::reached(&environment(&server, on).unwrap_or_default());
-    let is = |name: &str| now.get(name).map(|value| cx.redactor.text(value));
-    if ["PGHOST", "PGPORT"]
-        .iter()
-        .any(|name| recorded.get(*name).is_some_and(|was| is(name).as_ref() != Some(was)))
-    {
+    let now = psql::reached(&environment(&server, on).unwrap_or_default());
+    let now = now.into_iter().map(|(name, value)| (name, cx.redactor.text(&value))).collect();
+    if psql::elsewhere(recorded, &now) {
         return Err(told(format!("`{on}` leads elsewhere now"), true));
     }
     let dropping = async {

@@ -8,7 +8,7 @@ use serde::Deserialize as _;
 use super::survey::Survey;
 use super::work::Work;
 use super::{ResetOutputs, SqlReset, mysql};
-use crate::connections::sql::{Begin, Database, Dialect};
+use crate::connections::sql::{Database, Dialect, Failure};
 use crate::had;
 use crate::kind::Context;
 use crate::sql::settle::Announced;
@@ -108,36 +108,65 @@ fn same_files(now: &ResetOutputs, begun: &ResetOutputs) -> Result<(), StepError>
     .with_help("put those files back, then resume; or restore the database from its backup"))
 }
 
-/// Fails when the database is in the middle of a reset of this step, which nobody finishes any more.
+/// Fails when the database is in the middle of a reset of this step, which nobody finishes any more. Of one that is recorded only the mark is left, which
+/// is removed.
 pub(super) async fn left(step: &SqlReset, cx: &Context) -> Result<(), StepError> {
-    if cx.ledger.view().await?.unsettled.is_empty() {
+    let view = cx.ledger.view().await?;
+    if view.unsettled.is_empty() && view.cursor.is_none() {
         return Ok(());
     }
-    let database = cx.resources.connection::<Database>(&step.connection)?;
+    // Nobody has looked then, so that the next cancel may.
+    let unknown = |place: &str, why: &str| {
+        let message =
+            format!("whether the database at {place} is in the middle of the reset is not known ({why})");
+        StepError::transient(message).with_help(format!("the table `{}` there says so", mysql::MARK))
+    };
+    let Ok(database) = cx.resources.connection::<Database>(&step.connection) else {
+        let place = cx.history.plan.places.get(&step.connection).map_or("its place", |place| &place.words);
+        return Err(unknown(place, &format!("`{}` is not what it was", step.connection)));
+    };
     if database.dialect() != Dialect::MySql {
         return Ok(());
     }
-    let mut session = database.begin(Begin::ReadOnly).await?;
-    let mark = mysql::marked(&mut *session).await?;
-    let at_work = mysql::holder(&mut *session).await?;
-    session.rollback().await?;
+    let place = database.describe();
+    let looked = async {
+        let mut session = database.open().await?;
+        let mark = mysql::marked(&mut *session).await?;
+        let at_work = mysql::holder(&mut *session).await?;
+        Ok::<_, Failure>((session, mark, at_work))
+    };
+    let (mut session, mark, at_work) =
+        looked.await.map_err(|failure| unknown(&place, &failure.error.message))?;
+    let ours = mark == Some((cx.run.id.clone(), cx.step.clone()));
+    if view.unsettled.is_empty() {
+        if ours {
+            mysql::unmark(&mut *session).await.map_err(|failure| {
+                let message = format!(
+                    "the reset of the database at {place} is done, and the table `{}` stands in it still: nobody else may reset it ({})",
+                    mysql::MARK, failure.error.message
+                );
+                StepError::refused(message).with_help(format!("type `drop table {}` there", mysql::MARK))
+            })?;
+            cx.live.say(&format!("removed the table `{}` of the reset from {place}", mysql::MARK));
+        }
+        session.finish().await;
+        return Ok(());
+    }
     session.finish().await;
     if let Some(connection) = at_work {
         let message = format!(
-            "connection {connection} of {} is still at work on the reset: it drops and makes tables until its files are at their end",
-            database.describe()
+            "connection {connection} of {place} is still at work on the reset: it drops and makes tables until its files are at their end"
         );
         return Err(StepError::refused(message).with_help(format!(
             "end it there before anything else: `kill {connection}`; then restore the database from its backup, or reset it by a new run, and type `drop table {}` before that",
             mysql::MARK
         )));
     }
-    if mark != Some((cx.run.id.clone(), cx.step.clone())) {
+    if !ours {
         return Ok(());
     }
     let message = format!(
-        "the database at {} is in the middle of the reset: what was in it is dropped, and not all that the files make is there",
-        database.describe()
+        "the database at {place} is in the middle of the reset: what was in it is dropped, and not all that the files make is there"
     );
     Err(StepError::refused(message).with_help(format!(
         "restore it from its backup, or reset it by a new run; before that, type `drop table {}` there: the table says that nobody else may",

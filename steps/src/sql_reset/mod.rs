@@ -4,6 +4,7 @@ mod bound;
 mod by_steps;
 mod files;
 mod mysql;
+mod outlived;
 mod postgres;
 mod sqlite;
 mod survey;
@@ -40,7 +41,8 @@ use crate::one_or_many::OneOrMany;
 /// that came after the backup, is known before something else is done that can not be taken back. Nobody gets at the tables meanwhile. Not for
 /// MySQL.
 ///
-/// When it is stopped, what the server is at work on for it is ended there. In MySQL the database is in the middle of the reset then, and to resume begins with the
+/// When it is stopped, what the server is at work on for it is ended there. A server goes on for a process that was killed, and keeps its locks:
+/// PostgreSQL is told to end that by `resume` and by `cancel`, and who holds a lock that is not had in `lock_timeout` is named. In MySQL the database is in the middle of the reset then, and to resume begins with the
 /// drop again.
 ///
 /// After a crash the database tells whether the reset was committed, and it is not done twice. Files hold plain SQL: no commands of `psql`, no
@@ -148,6 +150,7 @@ with:
     }
 
     async fn tidy(self, cx: &Context) -> Result<(), StepError> {
+        outlived::end_all(&self, cx).await?;
         by_steps::left(&self, cx).await
     }
 }

@@ -3,7 +3,7 @@
 use runbook_engine::error::StepError;
 
 use super::survey::{Survey, count, texts};
-use crate::connections::sql::{Dialect, Failure, Session, quoted};
+use crate::connections::sql::{Cell, Dialect, Failure, Session, quoted};
 
 const TABLES: &str = "select c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace \
                       where n.nspname = $1 and c.relkind in ('r', 'p') and not c.relispartition order by 1";
@@ -105,6 +105,42 @@ pub(super) async fn lock(session: &mut dyn Session, schema: &str) -> Result<(), 
     }
     let names: Vec<String> = tables.iter().map(name).collect();
     session.script(&format!("lock table {} in access exclusive mode", names.join(", "))).await
+}
+
+/// Who has a lock on something in a schema, each with what it is on.
+const HOLDERS: &str = "select coalesce(l.pid::text, ''), format('`%s` is locked by %s', \
+     string_agg(distinct format('%s.%s', n.nspname, c.relname), '`, `'), \
+     case when l.pid is null then 'a prepared transaction' else format('connection %s (%s)', l.pid, \
+     concat_ws(', ', a.usename, nullif(a.application_name, ''), a.state)) end) \
+     from pg_locks l join pg_class c on c.oid = l.relation join pg_namespace n on n.oid = c.relnamespace \
+     left join pg_stat_activity a on a.pid = l.pid \
+     where l.granted and l.database = (select oid from pg_database where datname = current_database()) \
+     and n.nspname = $1 and l.pid is distinct from pg_backend_pid() and c.relkind in ('r', 'p', 'v', 'm', 'S', 'f') \
+     group by l.pid, a.usename, a.application_name, a.state order by 1";
+
+/// The error of a lock that was not had in time, with who has it. The transaction is over with that.
+pub(super) async fn held_by(session: &mut dyn Session, schema: &str, error: StepError) -> StepError {
+    let asked = async {
+        session.rollback().await?;
+        Ok::<_, Failure>(session.cells(HOLDERS, vec![Cell::Text(schema.to_owned())]).await?.rows)
+    };
+    let Ok(rows) = asked.await else { return error };
+    let (mut ends, mut holders) = (Vec::new(), Vec::new());
+    for row in rows {
+        if let [Cell::Text(process), Cell::Text(words)] = &row[..] {
+            holders.push(words.clone());
+            if !process.is_empty() {
+                ends.push(format!("`select pg_terminate_backend({process})`"));
+            }
+        }
+    }
+    if holders.is_empty() {
+        return error;
+    }
+    let message = format!("{}; {}", error.message, holders.join("; "));
+    let end = if ends.is_empty() { String::new() } else { format!(", or end it by {}", ends.join(", ")) };
+    StepError { message, ..error }
+        .with_help(format!("nothing was dropped; wait for its end{end}, then resume"))
 }
 
 /// Drops the schema and creates it, empty.

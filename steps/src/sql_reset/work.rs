@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use runbook_engine::crash;
-use runbook_engine::error::{Outcome, StepError};
+use runbook_engine::error::{ErrorKind, Outcome, StepError};
 use runbook_engine::saved::Foresight;
 
 use super::bound::{Bound, bound};
 use super::files::File;
 use super::survey::Survey;
-use super::{Mode, ResetOutputs, SqlReset, by_steps, files, mysql, postgres, sqlite};
+use super::{Mode, ResetOutputs, SqlReset, by_steps, files, mysql, outlived, postgres, sqlite};
 use crate::backup::Contents;
+use crate::connections::sql::error::waited_for_a_lock;
 use crate::connections::sql::sqlite::schema_change;
 use crate::connections::sql::{Begin, Database, Dialect, Failure, Session};
 use crate::had;
@@ -121,9 +122,11 @@ impl<'a> Work<'a> {
 
     /// All of it but the commit, in whose place it is taken back. It leaves nothing behind, so a rehearsal that was cut off is none.
     pub async fn rehearsed(self) -> Result<ResetOutputs, StepError> {
+        outlived::end_all(self.step, self.cx).await.map_err(may_be_retried)?;
         // As with the reset, the connection is given to nobody else.
         let mut session = self.database.open().await?;
         let backend = session.backend().await?;
+        outlived::record(self.cx, &self.database, backend.as_deref()).await?;
         let prepared = self.prepared(&mut *session);
         let outputs = match until_stopped(self.cx, &self.database, backend.as_deref(), prepared).await {
             Ending::ByItself(prepared) => prepared?.0,
@@ -166,12 +169,14 @@ impl<'a> Work<'a> {
     /// In one transaction, which is announced when all is done but the commit.
     async fn at_once(&self) -> Result<ResetOutputs, StepError> {
         let series = had::series(self.cx).await?;
+        outlived::end_all(self.step, self.cx).await.map_err(may_be_retried)?;
         if let Some(outputs) = self.settling().earlier(series).await? {
             return Ok(outputs);
         }
         // Given up, the connection is closed and the database rolls back.
         let mut session = self.database.open().await?;
         let backend = session.backend().await?;
+        outlived::record(self.cx, &self.database, backend.as_deref()).await?;
         let prepared = self.prepared(&mut *session);
         let (outputs, transaction) =
             match until_stopped(self.cx, &self.database, backend.as_deref(), prepared).await {
@@ -199,8 +204,17 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Everything but the commit.
+    /// Everything but the commit. Whoever holds a lock that was not had in time is named.
     async fn prepared(&self, session: &mut dyn Session) -> Result<(ResetOutputs, String), StepError> {
+        match self.made_anew(session).await {
+            Err(error) if waited_for_a_lock(&error) => {
+                Err(postgres::held_by(session, self.schema(), error).await)
+            }
+            made => made,
+        }
+    }
+
+    async fn made_anew(&self, session: &mut dyn Session) -> Result<(ResetOutputs, String), StepError> {
         if self.database.dialect() == Dialect::Sqlite {
             // Inside of a transaction it could not be switched.
             session.script("pragma foreign_keys = off").await?;
@@ -266,4 +280,10 @@ impl<'a> Work<'a> {
         self.step.expect.judge(&after, "after")?;
         Ok(after)
     }
+}
+
+/// What is still at work on the server is over in a while.
+fn may_be_retried(error: StepError) -> StepError {
+    let kind = if error.kind == ErrorKind::Refused { ErrorKind::Transient } else { error.kind };
+    StepError { kind, ..error }
 }

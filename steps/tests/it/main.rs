@@ -36,6 +36,7 @@ mod settings;
 mod smoke_upload;
 mod snapshot;
 mod sql;
+mod sql_killed;
 mod sql_reset;
 mod sql_stopped;
 mod upload;

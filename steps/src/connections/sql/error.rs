@@ -77,6 +77,16 @@ fn lost(message: String) -> Failure {
     Failure { error: Box::new(StepError::transient(message)), lost: true, constraint: false }
 }
 
+/// Whether this is the error of PostgreSQL for a lock that was not had in time.
+pub(crate) fn waited_for_a_lock(error: &StepError) -> bool {
+    error.message.ends_with(&coded("", "55P03"))
+}
+
+/// What a database says, with its code.
+fn coded(message: &str, code: &str) -> String {
+    format!("{message} ({code})")
+}
+
 fn of_database(error: &(dyn DatabaseError + 'static)) -> Failure {
     let code = error.code().unwrap_or_default().into_owned();
     let (means, mut details) =
@@ -89,7 +99,7 @@ fn of_database(error: &(dyn DatabaseError + 'static)) -> Failure {
             _ => (of_sqlite(&code), Vec::new()),
         };
     let kind = if means == Means::Refused { ErrorKind::Refused } else { ErrorKind::Transient };
-    let mut step = StepError::new(kind, format!("{} ({code})", error.message()));
+    let mut step = StepError::new(kind, coded(error.message(), &code));
     step.causes.append(&mut details);
     if code == "25006" {
         step = step.with_help("it was run as one that only reads; say what it does in `effect`");

@@ -6,6 +6,7 @@ pub mod mysql;
 mod mysql_values;
 pub mod postgres;
 mod postgres_values;
+pub(crate) mod psql;
 pub mod scan;
 pub(super) mod server;
 pub mod sqlite;
@@ -228,6 +229,18 @@ pub trait Driver: Send + Sync {
 
     /// Ends the statement that a connection is at work on, by way of another connection.
     async fn interrupt(&self, backend: &str) -> Result<(), Failure> {
+        let _ = backend;
+        Ok(())
+    }
+
+    /// Whether the server has a connection that [`Session::backend`] named, or one that may be it.
+    async fn has(&self, backend: &str) -> Result<bool, Failure> {
+        let _ = backend;
+        Ok(false)
+    }
+
+    /// Ends a connection, by way of another one: its transaction is taken back.
+    async fn end(&self, backend: &str) -> Result<(), Failure> {
         let _ = backend;
         Ok(())
     }

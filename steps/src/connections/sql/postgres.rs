@@ -214,6 +214,15 @@ impl Server {
         let pool = self.made.get_or_init(|| self.pool.clone().connect_lazy_with(self.options.clone()));
         Ok(PgSession(Leased::new(pool.acquire().await?)))
     }
+
+    /// How many rows a statement about another connection gives. The pool may have no other connection to ask by.
+    async fn beside(&self, sql: String, backend: &str) -> Result<usize, Failure> {
+        let mut connection = self.options.connect().await?;
+        let found =
+            connection.fetch_all(sqlx::query(AssertSqlSafe(sql)).bind(backend.to_owned())).await?.len();
+        connection.close().await?;
+        Ok(found)
+    }
 }
 
 #[async_trait]
@@ -277,10 +286,21 @@ impl Driver for Server {
 
     async fn interrupt(&self, backend: &str) -> Result<(), Failure> {
         let sql = format!("select pg_cancel_backend(pid) from pg_stat_activity where {BACKEND} = $1");
-        // The pool may have no other connection.
-        let mut connection = self.options.connect().await?;
-        connection.execute(sqlx::query(AssertSqlSafe(sql)).bind(backend.to_owned())).await?;
-        Ok(connection.close().await?)
+        self.beside(sql, backend).await.map(drop)
+    }
+
+    async fn has(&self, backend: &str) -> Result<bool, Failure> {
+        // When it began is not told of a connection of another account.
+        let sql = format!(
+            "select pid from pg_stat_activity where {BACKEND} = $1 \
+             or (backend_start is null and pid::text = split_part($1, ' ', 1))"
+        );
+        Ok(self.beside(sql, backend).await? > 0)
+    }
+
+    async fn end(&self, backend: &str) -> Result<(), Failure> {
+        let sql = format!("select pg_terminate_backend(pid) from pg_stat_activity where {BACKEND} = $1");
+        self.beside(sql, backend).await.map(drop)
     }
 
     async fn fate(&self, transaction: &str) -> Result<Fate, Failure> {
