@@ -59,8 +59,9 @@ pub struct Expected {
     /// What its fields say, by name (`Bucket`) or, of JSON, by pointer (`/inputs/environment`). An item of a list is known by its `id`: `/steps/wipe/status`.
     #[serde(default)]
     pub fields: BTreeMap<String, Text>,
-    /// What its fields must not say, by name or pointer, so that it is not about the same thing. They have to be there. A URL is the same with
-    /// another case of its host, its default port, or a `/` at its end.
+    /// What its fields must not say, by name or pointer, so that it is not about the same thing. They have to be there. URLs are the
+    /// same that lead to the same host, port and path: the scheme, the account, the case of the host, a dot or a `/` at its end, a default port, a query
+    /// and a fragment make no difference.
     #[serde(default)]
     pub differs: BTreeMap<String, Text>,
     /// Whether rows of its table may say `SKIPPED`. Default: no.
@@ -173,13 +174,28 @@ fn load(path: &Path) -> Result<File, Vec<String>> {
     Ok(File { text, sha256, modified })
 }
 
-/// Whether two texts name the same thing: URLs do, however their scheme, host, default port and last `/` are written.
+/// The ports that need not be told from none: what a client of the scheme takes when none is given, and for HTTP with TLS what it takes without.
+const DEFAULT_PORTS: [(&str, u16); 10] = [
+    ("http", 80),
+    ("http", 443),
+    ("https", 443),
+    ("https", 80),
+    ("postgres", 5432),
+    ("postgresql", 5432),
+    ("mysql", 3306),
+    ("mariadb", 3306),
+    ("redis", 6379),
+    ("rediss", 6379),
+];
+
+/// Whether two texts name the same thing. URLs do that lead to the same host, port and path: who asks, how, and what for makes no other place.
 fn same(one: &str, other: &str) -> bool {
     let place = |text: &str| {
-        let mut url = Url::parse(text).ok().filter(Url::has_host)?;
-        let path = url.path().trim_end_matches('/').to_owned();
-        url.set_path(&path);
-        Some(url)
+        let url = Url::parse(text).ok()?;
+        let host = url.host_str()?.trim_end_matches('.').to_lowercase();
+        let is_default = |port: &u16| DEFAULT_PORTS.contains(&(url.scheme(), *port));
+        let port = url.port().filter(|port| !is_default(port));
+        Some((host, port, url.path().trim_end_matches('/').to_owned()))
     };
     one == other || place(one).is_some_and(|url| Some(url) == place(other))
 }
@@ -313,13 +329,22 @@ mod tests {
         for (other, wanted) in [
             ("http://prometheus.example/", true),
             ("http://prometheus.example", true),
-            ("https://prometheus.example", false),
+            ("https://prometheus.example", true),
+            ("https://prometheus.example:443/", true),
+            ("http://prometheus.example.", true),
+            ("https://ada:secret@PROMETHEUS.example.:443/?x=1#y", true),
+            ("http://prometheus.example:9090?x", false),
+            ("http://prometheus.example.org", false),
             ("http://prometheus.example/staging/", false),
             ("http://prometheus.example:9090", false),
             ("prometheus.example", false),
         ] {
             assert_eq!(same(url, other), wanted, "{other}");
         }
+        assert!(same("postgres://ada@db.:5432/hub", "postgresql://bob:b@DB/hub?sslmode=require"));
+        assert!(
+            !same("postgres://db/hub", "postgres://db/staging") && !same("redis://db:6380", "redis://db")
+        );
         assert!(same("evidence", "evidence") && !same("evidence", "Evidence"), "a name is as it is written");
     }
 
