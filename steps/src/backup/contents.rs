@@ -1,11 +1,12 @@
-//! What is in the tables of a database, so that what came after a backup is found out before it is lost.
+//! What is in a database, so that what came after a backup is found out before it is lost.
 
 use std::collections::BTreeMap;
 
 use runbook_engine::error::StepError;
 use serde::Deserialize;
 
-use super::probe::tables;
+use super::definitions::{self, Schemas};
+use super::probe::{part, tables};
 use crate::connections::sql::{Cell, Failure, Session};
 use crate::kind::Context;
 
@@ -20,12 +21,16 @@ pub(crate) struct Contents {
     /// The sum of the hashes of its rows, which every change of a row changes.
     #[serde(default)]
     pub digests: BTreeMap<String, String>,
+    /// What is defined in each schema; none of a backup of before it was looked at.
+    #[serde(default)]
+    pub definitions: Option<Schemas>,
 }
 
 impl Contents {
     /// What they hold in the transaction of `session`; with a schema, those in it alone.
     pub async fn now(session: &mut dyn Session, schema: Option<&str>) -> Result<Self, Failure> {
-        let mut contents = Self::default();
+        let definitions = Some(definitions::now(session, schema).await?);
+        let mut contents = Self { definitions, ..Self::default() };
         let all = tables(session).await?;
         for one in all.into_iter().filter(|one| schema.is_none_or(|schema| schema == one.schema)) {
             let table = one.quoted();
@@ -72,16 +77,14 @@ impl Contents {
         let more = wrong.len().saturating_sub(NAMED);
         let more = if more == 0 { String::new() } else { format!("; and {more} more") };
         let told: Vec<String> = wrong.into_iter().take(NAMED).collect();
-        let message =
-            format!("written to since the backup was made, which lacks it: {}{more}", told.join("; "));
+        let message = format!("changed since the backup was made, which lacks it: {}{more}", told.join("; "));
         Err(StepError::gate(message)
-            .with_help("nothing was dropped; find out who writes, then cancel this run and begin anew, with a new backup"))
+            .with_help("nothing was dropped; find out who does that, then cancel this run and begin anew, with a new backup"))
     }
 
     fn differences(&self, now: &Self, schema: Option<&str>) -> Vec<String> {
-        let inside = |name: &&String| {
-            schema.is_none_or(|schema| name.strip_prefix(schema).is_some_and(|rest| rest.starts_with('.')))
-        };
+        let of_schema = schema.map(|schema| format!("{}.", part(schema)));
+        let inside = |name: &&String| of_schema.as_ref().is_none_or(|schema| name.starts_with(schema));
         let mut wrong = Vec::new();
         for (name, rows) in self.rows.iter().filter(|(name, _)| inside(name)) {
             match now.rows.get(name) {
@@ -99,6 +102,9 @@ impl Contents {
         }
         let newer = now.rows.keys().filter(|name| !self.rows.contains_key(*name));
         wrong.extend(newer.map(|name| format!("`{name}` is new")));
+        if let Some((then, now)) = self.definitions.as_ref().zip(now.definitions.as_ref()) {
+            wrong.extend(definitions::differences(then, now, schema));
+        }
         wrong
     }
 }
@@ -112,6 +118,7 @@ mod tests {
         Contents {
             rows: tables.iter().map(|(table, rows, _)| (name(table), *rows)).collect(),
             digests: tables.iter().map(|(table, _, digest)| (name(table), name(digest))).collect(),
+            definitions: None,
         }
     }
 

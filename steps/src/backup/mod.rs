@@ -2,6 +2,7 @@
 
 mod contents;
 mod copy;
+mod definitions;
 mod dump;
 mod probe;
 mod restore;
@@ -24,13 +25,15 @@ use serde_json::Value;
 
 pub(crate) use self::contents::Contents;
 pub use self::copy::{Copied, CopyTo};
+pub use self::definitions::Definitions;
 use self::take::Work;
 use crate::kind::{Context, End, Step, read_now, would};
 
 /// Dumps a PostgreSQL database into a file (`pg_dump --format=custom`), or looks at one that is there. Either way the step ends well only when all of the file can
 /// be read and it holds every table of the database; with `probe`, when it was restored as well.
 ///
-/// `take` counts the rows of every table in the very state that is dumped, with a digest of them, and holds a probe to their number. The file is for its owner alone, whole or not there, and never
+/// `take` counts the rows of every table in the very state that is dumped, with a digest of them, and holds a probe to their number. The tables of an extension count nowhere, since `create extension` makes them: what
+/// others wrote into them is in the dump where the extension has it so, and nothing is held to it. The file is for its owner alone, whole or not there, and never
 /// written over what is there. With `copy` a second one is in S3, where the loss of this machine does not reach it. `check` is the gate before something that can not be taken back: it refuses a file that is older than `max_age`, by
 /// the time that stands in it, that is of another database, that lacks a table that the database has now, or that has no row at all while the database has some.
 ///
@@ -50,7 +53,9 @@ pub struct Backup {
     /// How old the file of `check` may be. Default `24h`.
     #[serde(default = "a_day")]
     pub max_age: Duration,
-    /// The id of a step `backup` with mode `take`. When any table of the database holds other rows than when that step counted them, `check` fails. Default: nobody looks.
+    /// The id of a step `backup` with mode `take`. When any table of the database holds other rows than when that step counted them, or anything is
+    /// defined otherwise, `check` fails and names it: tables with their columns, constraints, indexes, triggers, rules and policies, views, functions, types,
+    /// extensions, and sequences with their last values. Privileges, owners and comments are not looked at. Default: nobody looks.
     #[serde(default)]
     pub unchanged_since: Option<String>,
     /// The name of a connection of type `postgres`, on whose server the file is restored into a database made for it, `runbook_probe_…`, which is dropped
@@ -92,7 +97,7 @@ pub struct Outputs {
     pub bytes: u64,
     /// When the dump was begun, RFC 3339.
     pub dumped_at: String,
-    /// The tables it holds, `schema.table`.
+    /// The tables it holds, `schema.table`; a name with a dot or a quote in it is quoted.
     pub tables: Vec<String>,
     /// How many rows each table holds, where they were counted: by `take`, and by a probe.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -100,6 +105,9 @@ pub struct Outputs {
     /// What each table holds, as a number that every change of a row changes, where `take` counted them. What has to be unchanged since is held to it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub digests: BTreeMap<String, String>,
+    /// What is defined in each schema, where `take` looked at it. What has to be unchanged since is held to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definitions: Option<BTreeMap<String, Definitions>>,
     /// Whether it was restored.
     pub probed: bool,
     /// Its copy in S3.

@@ -1,5 +1,6 @@
 //! A backup restored into a database made for it, and counted there.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ pub(super) struct Table {
 impl Table {
     /// `schema.table`.
     pub(super) fn path(&self) -> String {
-        format!("{}.{}", self.schema, self.name)
+        format!("{}.{}", part(&self.schema), part(&self.name))
     }
 
     /// The same as SQL.
@@ -34,6 +35,11 @@ impl Table {
         let [schema, name] = [&self.schema, &self.name].map(|name| quoted(Dialect::Postgres, name));
         format!("{schema}.{name}")
     }
+}
+
+/// A name as it stands in a path: quoted where it could be taken for more than one.
+pub(super) fn part(name: &str) -> Cow<'_, str> {
+    if name.contains(['.', '"']) { quoted(Dialect::Postgres, name).into() } else { name.into() }
 }
 
 /// Every table that holds rows of its own, but for those of the server, as schema, name and owner.

@@ -127,7 +127,7 @@ impl<'a> Work<'a> {
         let mut session = self.database.open().await?;
         session.script("begin transaction isolation level repeatable read, read only").await?;
         let snapshot = exported(&mut *session).await?;
-        let Contents { rows, digests } = Contents::now(&mut *session, None).await?;
+        let Contents { rows, digests, definitions } = Contents::now(&mut *session, None).await?;
         let tables = probe::tables(&mut *session).await?;
         let (snapshot, target) = (format!("--snapshot={snapshot}"), format!("--file={}", part.display()));
         let arguments = ["--no-password", "--format=custom", &snapshot, &target];
@@ -137,7 +137,8 @@ impl<'a> Work<'a> {
         let contents = self.readable(part).await?;
         complete(&contents, &tables)?;
         let probed = self.probe(part, Some(&rows)).await?.is_some();
-        let outputs = Outputs { rows, digests, ..self.known(part, &contents, &tables, probed).await? };
+        let outputs =
+            Outputs { rows, digests, definitions, ..self.known(part, &contents, &tables, probed).await? };
         let intent = Intent { what: json!(outputs), items: 1, charged_items: 0, charged_bytes: 0 };
         self.cx.checkpoint()?;
         let batch = self.cx.ledger.intend(intent).await?.number;
@@ -277,6 +278,7 @@ impl<'a> Work<'a> {
             tables: tables.iter().map(Table::path).collect(),
             rows: BTreeMap::new(),
             digests: BTreeMap::new(),
+            definitions: None,
             probed,
             copy: None,
             restore,

@@ -29,7 +29,8 @@ use crate::one_or_many::OneOrMany;
 /// many items as there are rows.
 ///
 /// PostgreSQL and SQLite do it in one transaction: what fails leaves everything as it was. In PostgreSQL `schema` is dropped and created; its
-/// owner, its privileges, its comment and the extensions in it are kept, and it is refused when anything outside would be dropped with it. In
+/// owner, its privileges, its comment and the extensions in it are kept (their tables count neither here nor for `backup`: they are made anew with
+/// them, without what others wrote into them), and it is refused when anything outside would be dropped with it. In
 /// SQLite it is the whole file. MySQL has no such transaction: there everything in the database of the connection is dropped, a table
 /// `runbook_reset` stands in it until the reset is recorded, and a reset that was interrupted goes on where that table says so.
 ///
@@ -63,7 +64,8 @@ pub struct SqlReset {
     /// What must be there before. When it is not, nothing is dropped.
     #[serde(default)]
     pub expect_before: Wanted,
-    /// The id of a step `backup` of this run. When any table of the schema holds other rows than when that step counted them, nothing is dropped: it is
+    /// The id of a step `backup` of this run. When any table of the schema holds other rows than when that step counted them, or anything in it is
+    /// defined otherwise (as of `unchanged_since` of `backup`), nothing is dropped: it is
     /// looked at in the transaction that drops them, when nobody else can write any more. PostgreSQL only.
     #[serde(default)]
     pub unchanged_since: Option<String>,

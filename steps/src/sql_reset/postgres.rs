@@ -5,8 +5,14 @@ use runbook_engine::error::StepError;
 use super::survey::{Survey, count, texts};
 use crate::connections::sql::{Cell, Dialect, Failure, Session, quoted};
 
-const TABLES: &str = "select c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+const LOCKED: &str = "select c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace \
                       where n.nspname = $1 and c.relkind in ('r', 'p') and not c.relispartition order by 1";
+
+/// The same without those of extensions, which come back with them.
+const TABLES: &str = "select c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+                      where n.nspname = $1 and c.relkind in ('r', 'p') and not c.relispartition \
+                      and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass \
+                      and d.objid = c.oid and d.deptype = 'e') order by 1";
 
 const ENUMS: &str = "select t.typname::text from pg_type t join pg_namespace n on n.oid = t.typnamespace \
                      where n.nspname = $1 and t.typtype = 'e' order by 1";
@@ -96,7 +102,7 @@ pub(super) async fn survey(session: &mut dyn Session, schema: &str) -> Result<Su
 
 /// Lets nobody write to the tables from now on, so that what is counted is what is dropped.
 pub(super) async fn lock(session: &mut dyn Session, schema: &str) -> Result<(), Failure> {
-    let tables = texts(session, TABLES, &[schema]).await?;
+    let tables = texts(session, LOCKED, &[schema]).await?;
     let name = |table: &String| {
         format!("{}.{}", quoted(Dialect::Postgres, schema), quoted(Dialect::Postgres, table))
     };

@@ -39,6 +39,7 @@ mod sql;
 mod sql_killed;
 mod sql_reset;
 mod sql_stopped;
+mod unchanged;
 mod upload;
 mod verify_header;
 mod wait_for;
