@@ -79,12 +79,10 @@ pub async fn taken(state: &State, lock: Option<&str>, applies: Option<&str>) -> 
     }
     let logged = logged(&state.location);
     let rows = state.store.runs(usize::MAX).await?;
+    let rows: BTreeMap<&str, &RunRow> = rows.iter().map(|row| (row.id.as_str(), row)).collect();
     // One that had failed without holding anything may have taken its lock again since.
     let later = |row: &RunRow| matches!(log::last_event(&state.location.log(&row.id)), Ok(Some(seq)) if seq > row.last_seq);
-    let known = |run: &str| {
-        let row = rows.iter().find(|row| row.id == run);
-        row.is_some_and(|row| row.status != RunStatus::Failed || !later(row))
-    };
+    let known = |run: &str| rows.get(run).is_some_and(|row| row.status != RunStatus::Failed || !later(row));
     let same = |one: Option<&str>, other: Option<&str>| one.is_some() && one == other;
     for one in logged.iter().filter(|run| !known(run)).map(|run| read(&state.location, run)) {
         let (its_lock, its_plan) = &one.created_with;
