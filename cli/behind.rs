@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use runbook_engine::event::{EventKind, ObligationChange};
+use runbook_engine::event::{EventKind, Obligation, ObligationChange};
 use runbook_engine::store::{RunRow, Store, StoreError};
 use runbook_steps::freeze;
 
@@ -25,7 +25,7 @@ pub struct Behind {
     /// What happened, one line each.
     happened: Vec<String>,
     /// What it has frozen and not given back since.
-    held: Vec<String>,
+    held: Vec<Obligation>,
     /// What it gave back, by the ids of the obligations.
     given_back: BTreeSet<String>,
     /// Whether anything of it is more than who took the run up and what was asked.
@@ -69,7 +69,14 @@ fn lost(records: &[Record], stored: u64) -> Vec<&Record> {
 /// Says on stderr of which of these runs only the log knows everything. Whether one of them may hold something that the database does
 /// not know of.
 pub async fn tell(location: &Location, store: &dyn Store, rows: &[RunRow]) -> bool {
-    let mut holds = false;
+    let all = all(location, store, rows).await;
+    all.iter().for_each(|behind| behind.warn(location));
+    all.iter().any(Behind::holds)
+}
+
+/// Those of these runs that have not ended and of which only the log knows everything.
+pub async fn all(location: &Location, store: &dyn Store, rows: &[RunRow]) -> Vec<Behind> {
+    let mut all = Vec::new();
     for row in rows.iter().filter(|row| !row.status.is_final()) {
         // A run that goes on at this moment is asked for again before it is told.
         let later = matches!(log::last_event(&location.log(&row.id)), Ok(Some(seq)) if seq > row.last_seq);
@@ -78,11 +85,16 @@ pub async fn tell(location: &Location, store: &dyn Store, rows: &[RunRow]) -> bo
             && let Ok(Some(behind)) = of(location, store, &row.id).await
             && behind.matters()
         {
-            behind.warn(location);
-            holds |= behind.holds();
+            all.push(behind);
         }
     }
-    holds
+    all
+}
+
+/// What may still be held, and what its original value is.
+pub fn held_line(held: &Obligation) -> String {
+    let original = freeze::original_text(held);
+    format!("MAY STILL BE HELD: {}; its original value is {original}", held.label)
 }
 
 impl Behind {
@@ -93,11 +105,7 @@ impl Behind {
             let Some(what) = &record.what else { continue };
             match what {
                 EventKind::Obligation { id, change: ObligationChange::Opened(obligation) } => {
-                    let original = freeze::original_text(obligation);
-                    held.insert(
-                        id.clone(),
-                        format!("MAY STILL BE HELD: {}; its original value is {original}", obligation.label),
-                    );
+                    held.insert(id.clone(), (**obligation).clone());
                 }
                 EventKind::Obligation { id, change: ObligationChange::Closed { .. } } => {
                     let before = held.remove(id).is_none();
@@ -136,10 +144,21 @@ impl Behind {
         if more > 0 {
             lines.insert(0, format!("{more} more, then"));
         }
-        lines.extend(self.held);
+        lines.extend(self.held.iter().map(held_line));
         let failure = lines.into_iter().fold(failure, |failure, line| failure.help(format!("  {line}")));
         failure.help("put the newest copy of the database back, then try again").help(format!(
-            "or put right by hand what has to be, and end the run:  runbook cancel {}",
+            "or put right by hand what has to be, and end the run:  runbook cancel {}{}",
+            self.run,
+            if self.held.is_empty() { "" } else { " --abandon" }
+        ))
+    }
+
+    /// The refusal to end it, which would be the last that is heard of what it may hold.
+    pub fn not_ended(self, location: &Location) -> Failure {
+        let failure = Failure::new(Exit::Store, self.says(location));
+        let told = self.held.iter().fold(failure, |failure, held| failure.help(held_line(held)));
+        told.help("nothing was done; put the newest copy of the database back, then try again").help(format!(
+            "or put that back by hand, and end the run in the database alone:  runbook cancel {} --abandon",
             self.run
         ))
     }
@@ -166,13 +185,23 @@ impl Behind {
     /// Says it on stderr, with what may still be held.
     pub fn warn(&self, location: &Location) {
         format::warn(&self.says(location));
-        self.held.iter().for_each(|line| eprintln!("  {line}"));
+        self.held.iter().for_each(|held| eprintln!("  {}", held_line(held)));
     }
 
     /// Whether anything was done that could be done a second time. A process that only took the run up, such as one that failed on a damaged
     /// database before a whole one was put back, did nothing.
     pub fn matters(&self) -> bool {
         self.matters
+    }
+
+    /// Which run it is.
+    pub fn run(&self) -> &str {
+        &self.run
+    }
+
+    /// The targets that it may hold and that the database does not know of.
+    pub fn targets(&self) -> impl Iterator<Item = &str> {
+        self.held.iter().map(|held| held.target.as_str())
     }
 
     /// Whether it may hold something that the database does not know of.

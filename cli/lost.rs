@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use runbook_engine::event::{Closed, EventKind, Obligation, ObligationChange, RunOutcome};
 use runbook_engine::state::RunStatus;
 use runbook_engine::store::{RunRow, Store};
-use runbook_steps::freeze;
 
 use crate::app::State;
 use crate::behind;
@@ -41,8 +40,7 @@ pub async fn tell(location: &Location, store: &dyn Store) -> bool {
     // A command must not fail for this; a store that is broken says so by itself.
     let Ok(rows) = store.runs(usize::MAX).await else { return false };
     let behind = behind::tell(location, store, &rows).await;
-    let known: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
-    let lost: Vec<String> = logged.into_iter().filter(|run| !known.contains(run.as_str())).collect();
+    let lost = absent(store, &rows, logged).await;
     if lost.is_empty() {
         return behind;
     }
@@ -72,6 +70,20 @@ pub fn held(location: &Location, run: &str) -> Option<(PathBuf, Vec<Obligation>)
     log.is_file().then(|| (log, read(location, run).held))
 }
 
+/// The targets that runs may hold of which only their logs know, with those runs.
+pub async fn held_elsewhere(location: &Location, store: &dyn Store) -> Outcome<BTreeMap<String, String>> {
+    let logged = logged(location);
+    let rows = store.runs(usize::MAX).await?;
+    let mut all = BTreeMap::new();
+    for run in absent(store, &rows, logged).await {
+        all.extend(read(location, &run).held.into_iter().map(|held| (held.target, run.clone())));
+    }
+    for behind in behind::all(location, store, &rows).await {
+        all.extend(behind.targets().map(|target| (target.to_owned(), behind.run().to_owned())));
+    }
+    Ok(all)
+}
+
 /// The refusal of a lock that a run holds, or of a plan that one applied, of which only its log knows; none when no log says so.
 pub async fn taken(state: &State, lock: Option<&str>, applies: Option<&str>) -> Outcome<Option<Failure>> {
     if lock.or(applies).is_none() {
@@ -79,12 +91,16 @@ pub async fn taken(state: &State, lock: Option<&str>, applies: Option<&str>) -> 
     }
     let logged = logged(&state.location);
     let rows = state.store.runs(usize::MAX).await?;
-    let rows: BTreeMap<&str, &RunRow> = rows.iter().map(|row| (row.id.as_str(), row)).collect();
+    let mut unknown = absent(&*state.store, &rows, logged).await;
     // One that had failed without holding anything may have taken its lock again since.
-    let later = |row: &RunRow| matches!(log::last_event(&state.location.log(&row.id)), Ok(Some(seq)) if seq > row.last_seq);
-    let known = |run: &str| rows.get(run).is_some_and(|row| row.status != RunStatus::Failed || !later(row));
+    let later = |row: &&RunRow| {
+        let last = log::last_event(&state.location.log(&row.id));
+        matches!(last, Ok(Some(seq)) if seq > row.last_seq)
+    };
+    let failed = rows.iter().filter(|row| row.status == RunStatus::Failed);
+    unknown.extend(failed.filter(later).map(|row| row.id.clone()));
     let same = |one: Option<&str>, other: Option<&str>| one.is_some() && one == other;
-    for one in logged.iter().filter(|run| !known(run)).map(|run| read(&state.location, run)) {
+    for one in unknown.iter().map(|run| read(&state.location, run)) {
         let (its_lock, its_plan) = &one.created_with;
         let says = if same(applies, its_plan.as_deref()) {
             format!("this plan was applied by run {}, and is not applied again", one.run)
@@ -93,21 +109,35 @@ pub async fn taken(state: &State, lock: Option<&str>, applies: Option<&str>) -> 
         } else {
             continue;
         };
-        return Ok(Some(
-            Failure::new(Exit::Busy, says)
-                .help(format!(
-                    "only its log says so, {}: {} does not know of it; nothing was done",
-                    one.log.display(),
-                    state.location.database().display()
-                ))
-                .help("put the newest copy of the database back, then try again")
-                .help(format!(
-                    "or, when nothing is left to do for it, move its folder out of {}",
-                    state.location.folder().join("runs").display()
-                )),
-        ));
+        let way = if same(applies, its_plan.as_deref()) {
+            "or make a new plan, of what is there now".to_owned()
+        } else {
+            let folder = state.location.folder().join("runs");
+            format!("or, when nothing is left to do for it, move its folder out of {}", folder.display())
+        };
+        let only = format!(
+            "only its log says so, {}: {} does not know of it; nothing was done",
+            one.log.display(),
+            state.location.database().display()
+        );
+        let failure = Failure::new(Exit::Busy, says).help(only);
+        let failure = failure.help("put the newest copy of the database back, then try again").help(way);
+        return Ok(Some(failure));
     }
     Ok(None)
+}
+
+/// Those of the runs that the store does not have; a row that can not be read is there.
+async fn absent(store: &dyn Store, rows: &[RunRow], mut runs: Vec<String>) -> Vec<String> {
+    let known: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+    runs.retain(|run| !known.contains(run.as_str()));
+    let mut absent = Vec::new();
+    for run in runs {
+        if matches!(store.run(&run).await, Ok(None)) {
+            absent.push(run);
+        }
+    }
+    absent
 }
 
 /// The runs that have a log, in the order of their names.
@@ -129,10 +159,7 @@ fn lines(location: &Location, runs: &[String]) -> Vec<String> {
     for one in lost.iter().take(MOST) {
         let stands = if one.ended { "it had ended" } else { "it had NOT ended" };
         lines.push(format!("{}  {stands}; its log: {}", one.run, one.log.display()));
-        lines.extend(one.held.iter().map(|held| {
-            let original = freeze::original_text(held);
-            format!("  MAY STILL BE HELD: {}; its original value is {original}", held.label)
-        }));
+        lines.extend(one.held.iter().map(|held| format!("  {}", behind::held_line(held))));
     }
     if lost.len() > MOST {
         lines.push(format!("and {} more", lost.len() - MOST));

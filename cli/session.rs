@@ -29,6 +29,7 @@ use crate::confirm::{Confirmed, Foretold};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::format;
 use crate::log::RunLog;
+use crate::lost;
 use crate::prompt::AtTerminal;
 use crate::redacted_panic;
 use crate::report::summary::{self, Facts};
@@ -204,6 +205,10 @@ async fn not_behind(state: &State, run: &str, purpose: &Purpose) -> Outcome<Opti
     if let Some(failure) = behind.untouchable(&state.location, &*state.store).await? {
         return Err(failure);
     }
+    // The end of the run would be the end of the alarm.
+    if matches!(purpose, Purpose::Cancel(_)) && behind.holds() {
+        return Err(behind.not_ended(&state.location));
+    }
     behind.warn(&state.location);
     Ok(Some(behind))
 }
@@ -292,6 +297,7 @@ async fn work(
         owner: owner(),
         clock: Arc::new(SystemClock),
         halt: stopper.watch(),
+        elsewhere: lost::held_elsewhere(&state.location, &*state.store).await?,
     };
     let finish = driver.drive(&run, purpose).await;
     if let Ok(Finish::Ended(stands)) = &finish

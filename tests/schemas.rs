@@ -173,7 +173,7 @@ fn every_kind() -> Vec<EventKind> {
         ObligationChange::Unchanged,
         ObligationChange::Applied,
         ObligationChange::Lost { found: text() },
-        ObligationChange::Releasing,
+        ObligationChange::Releasing { by: Some(step()) },
         ObligationChange::Stuck { error: error() },
     ];
     let closed = ended.map(|how| ObligationChange::Closed { how });

@@ -28,7 +28,7 @@ pub async fn run(app: &App, state: &State, named: &str, confirm: Option<&str>) -
         return leave(app, state, row, plan, &stands, confirm).await;
     }
     let held = trouble::holdings(&state.location, &*state.store, &run).await;
-    let holds = state.store.obligations().await?.iter().any(|one| one.run == run);
+    let holds = !held.is_empty();
     held.iter().for_each(|line| eprintln!("{line}"));
     let message = "Nothing is put back: what the run holds is given up as it is.";
     let facts = held.iter().map(|line| ("Holds".to_owned(), line.clone())).collect();

@@ -139,7 +139,7 @@ fn obligation(id: &str, change: &ObligationChange, state: &RunState) -> String {
         ObligationChange::Unchanged => format!("{label} was not changed"),
         ObligationChange::Applied => format!("{label} is held"),
         ObligationChange::Lost { found } => format!("{label} is NOT held any more: {found}"),
-        ObligationChange::Releasing => format!("putting {label} back"),
+        ObligationChange::Releasing { .. } => format!("putting {label} back"),
         ObligationChange::Stuck { error } => format!("{label} could not be put back: {}", error_line(error)),
         ObligationChange::Closed { how } => closed(label, how),
     }

@@ -120,7 +120,7 @@ impl View for Terminal {
             EventKind::Answered { step, .. } => {
                 Some(look.step(Mark::Asking, step, "", &format!("answered {detail}")))
             }
-            EventKind::Obligation { change: ObligationChange::Releasing, .. } => None,
+            EventKind::Obligation { change: ObligationChange::Releasing { .. }, .. } => None,
             EventKind::Obligation { .. } => Some(look.notice(&detail)),
             EventKind::CancelRequested { .. } => Some(look.notice(&format!("cancel requested {detail}"))),
             EventKind::RunClaimed { owner, .. } if state.claims > 1 => {

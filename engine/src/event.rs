@@ -169,7 +169,11 @@ pub enum ObligationChange {
         found: String,
     },
     /// It is about to be put back.
-    Releasing,
+    Releasing {
+        /// The step that asks for it; none when it is over because the run is, or its time.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<StepId>,
+    },
     /// It could not be put back. It is tried again by whoever comes next; a person may do it by hand and say so.
     Stuck {
         /// Why.

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use crate::error::StepError;
 use crate::event::{Closed, Obligation, ObligationChange};
+use crate::plan::StepId;
 use crate::step::Hold;
 
 /// An obligation's part of the state.
@@ -27,12 +28,12 @@ pub struct ObligationState {
 }
 
 /// How a run began to put back what it had changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LetGo {
     /// When.
     pub at: Timestamp,
-    /// Whether no step before `finally` was running: then none of them wanted it, and what of them is still to run does not stand on it.
-    pub at_end: bool,
+    /// The step that asked for it; none when it was over because the run was, or its time.
+    pub by: Option<StepId>,
 }
 
 /// How far an obligation is.
@@ -63,7 +64,7 @@ impl ObligationState {
 
     /// Whether the run began to put it back before it had been held too long: how long that takes does not count.
     pub fn let_go_in_time(&self) -> bool {
-        self.let_go.is_some_and(|let_go| let_go.at < self.hold_until())
+        self.let_go.as_ref().is_some_and(|let_go| let_go.at < self.hold_until())
     }
 
     /// How far it is, as a step that goes on with it needs to know. One that is over counts as being put back.
@@ -82,10 +83,13 @@ impl ObligationState {
         self.lost_since.get_or_insert(at);
     }
 
-    /// Takes a change in that came at this time, at the end of the run or while one of its steps was running; the present phase when it can not
-    /// follow that.
-    pub(crate) fn change(&mut self, change: &ObligationChange, now: LetGo) -> Result<(), ObligationPhase> {
-        let at = now.at;
+    /// What was begun first counts.
+    fn let_go(&mut self, at: Timestamp, by: Option<StepId>) {
+        self.let_go.get_or_insert(LetGo { at, by });
+    }
+
+    /// Takes a change in; the present phase when it can not follow that.
+    pub(crate) fn change(&mut self, change: &ObligationChange, at: Timestamp) -> Result<(), ObligationPhase> {
         use ObligationPhase::{Applied, Changing, Closed, Opened, Releasing};
         match (&self.phase, change) {
             // Entered again in the middle of a release, the step that took it on may make the change once more.
@@ -99,12 +103,10 @@ impl ObligationState {
             }
             (Applied, ObligationChange::Lost { found }) => self.lose(found.clone(), at),
             // Nothing was changed, so whatever stands there then, nothing of it is this run's to put back.
-            (Opened, ObligationChange::Releasing) => {
-                self.let_go.get_or_insert(now);
-            }
-            (Changing | Applied | Releasing, ObligationChange::Releasing) => {
+            (Opened, ObligationChange::Releasing { by }) => self.let_go(at, by.clone()),
+            (Changing | Applied | Releasing, ObligationChange::Releasing { by }) => {
                 self.phase = Releasing;
-                self.let_go.get_or_insert(now);
+                self.let_go(at, by.clone());
             }
             (Opened | Releasing, ObligationChange::Stuck { error }) => self.stuck = Some(error.clone()),
             (Opened | Changing | Applied | Releasing, ObligationChange::Closed { how }) => {
@@ -112,7 +114,7 @@ impl ObligationState {
                 if let Some(found) = lost_by(how, at >= due && !self.let_go_in_time()) {
                     self.lose(found, at.min(due));
                 }
-                self.let_go.get_or_insert(now);
+                self.let_go(at, None);
                 self.phase = Closed(how.clone());
             }
             (phase, _) => return Err(phase.clone()),

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::decide::settle_question;
-use crate::event::EventKind;
+use crate::decide::{settle_question, standing_on};
+use crate::event::{EventKind, Question};
 use crate::kinds::Repeat;
 use crate::plan::{Plan, PlannedStep};
 use crate::state::{RunState, StepState, StepStatus};
@@ -32,26 +32,33 @@ pub fn reopen(plan: &Plan, state: &RunState) -> Vec<EventKind> {
     for step in &plan.finally {
         reasons.entry(&step.id).or_insert_with(|| "the run goes on".to_owned());
     }
-    // Whatever else runs again, an outcome that is not known is asked for first.
-    reasons.retain(|id, _| questions.iter().all(|(asked, _)| asked != id));
+    // Whatever else runs again, an outcome that is not known is asked for first, and once: what was answered counts.
+    reasons.retain(|id, _| questions.iter().all(|(asked, _)| asked != id) && !is_asked_about(state, id));
     let mut events = reopened(plan, state, reasons);
     events.extend(questions.into_iter().map(|(_, question)| question));
     events
 }
 
-/// Whatever is to run and stood on a freeze that an end of the run lifted stands on a new one; so does all else that comes after it.
+/// Whether somebody is asked what became of the step, or has said it and was not heard yet.
+fn is_asked_about(state: &RunState, id: &str) -> bool {
+    state.step(id).is_some_and(|step| {
+        matches!(step.status, StepStatus::Asking | StepStatus::Answered)
+            && matches!(step.question, Some(Question::Settle { .. }))
+    })
+}
+
+/// Whatever is to run and stood on a freeze that was lifted stands on a new one; so does all else that comes after it.
 fn refreeze<'a>(plan: &'a Plan, state: &RunState, reasons: &mut BTreeMap<&'a str, String>) {
     loop {
         let over = |id: &str| state.step(id).is_some_and(StepState::is_over);
         let runs = |step: &&PlannedStep| reasons.contains_key(step.id.as_str()) || !over(&step.id);
         let missing = state.given_back().find_map(|one| {
             let by = plan.step(&one.obligation.step).filter(|by| !reasons.contains_key(by.id.as_str()))?;
-            let after = plan.downstream(&by.id);
-            after.iter().any(runs).then_some((one, by, after))
+            standing_on(plan, one).iter().any(runs).then_some((one, by))
         });
-        let Some((one, by, after)) = missing else { return };
-        let reason = format!("{} was put back when the run ended", one.obligation.label);
-        for step in after.into_iter().chain([by]) {
+        let Some((one, by)) = missing else { return };
+        let reason = format!("{} was put back, and is held again", one.obligation.label);
+        for step in plan.downstream(&by.id).into_iter().chain([by]) {
             reasons.entry(&step.id).or_insert_with(|| reason.clone());
         }
     }

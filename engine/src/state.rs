@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::error::{ErrorKind, Outcome, StepError};
 use crate::event::{Answer, Event, EventKind, ObligationChange, Question, RunOutcome};
 use crate::kinds::Repeat;
-use crate::plan::{Plan, PlannedStep, StepId};
+use crate::plan::{Plan, StepId};
 
 pub use crate::obligation::{LetGo, ObligationPhase, ObligationState};
 
@@ -192,10 +192,10 @@ impl RunState {
         self.stood_on().filter(|one| one.lost.is_some())
     }
 
-    /// The obligations that were put back at an end of the run while the step that took them on counts as done: what comes after that
-    /// step does not stand on them, should it run when the run goes on.
+    /// The obligations that were put back, or are being, while the step that took them on counts as done: what stood on them does not,
+    /// should it run once more.
     pub fn given_back(&self) -> impl Iterator<Item = &ObligationState> {
-        self.stood_on().filter(|one| one.let_go.is_some_and(|let_go| let_go.at_end))
+        self.stood_on().filter(|one| one.let_go.is_some())
     }
 
     /// What the steps after those that took it on rely on, in force or not.
@@ -276,13 +276,7 @@ impl RunState {
                 self.wake();
                 Ok(())
             }
-            EventKind::Obligation { id, change } => {
-                let running = |step: &PlannedStep| {
-                    self.step(&step.id).is_some_and(|state| state.status == StepStatus::Running)
-                };
-                let at_end = !plan.steps.iter().any(running);
-                self.obligation(id, change, LetGo { at, at_end })
-            }
+            EventKind::Obligation { id, change } => self.obligation(id, change, at),
             EventKind::CancelRequested { by } => {
                 self.cancel.get_or_insert_with(|| by.clone());
                 self.wake();
@@ -406,7 +400,7 @@ impl RunState {
         Ok(())
     }
 
-    fn obligation(&mut self, id: &str, change: &ObligationChange, now: LetGo) -> Applied {
+    fn obligation(&mut self, id: &str, change: &ObligationChange, at: Timestamp) -> Applied {
         if let ObligationChange::Opened(obligation) = change {
             if self.obligations.contains_key(id) {
                 return Err(Illegal(format!("obligation {id} exists")));
@@ -415,7 +409,7 @@ impl RunState {
             let state = ObligationState {
                 obligation: (**obligation).clone(),
                 phase: ObligationPhase::Opened,
-                opened_at: now.at,
+                opened_at: at,
                 lost: None,
                 lost_since: None,
                 let_go: None,
@@ -427,7 +421,7 @@ impl RunState {
         let state =
             self.obligations.get_mut(id).ok_or_else(|| Illegal(format!("there is no obligation {id}")))?;
         state
-            .change(change, now)
+            .change(change, at)
             .map_err(|phase| Illegal(format!("obligation {id} is {phase:?}").to_lowercase()))
     }
 

@@ -29,6 +29,7 @@ enum Fate {
     Unknown,
     Ask,
     Freeze,
+    Thaw,
     Rewind,
     Hang,
     Crash,
@@ -42,6 +43,7 @@ fn fate() -> impl Strategy<Value = Fate> {
         1 => Just(Fate::Unknown),
         1 => Just(Fate::Ask),
         1 => Just(Fate::Freeze),
+        1 => Just(Fate::Thaw),
         1 => Just(Fate::Rewind),
         1 => Just(Fate::Hang),
         2 => Just(Fate::Crash),
@@ -185,11 +187,15 @@ impl World {
         let Some(step) = plan.steps.iter().find(|step| step.id == id) else { return };
         let lost = self.state.lost_ground().next();
         assert!(lost.is_none(), "{id} started although {lost:?}");
-        // No step of these plans puts back what another one froze: what comes after a freeze runs while that holds.
+        // What comes after a freeze runs while that holds, or after a step that puts it back; only what destroys nothing runs beside that one.
         for (freeze, _) in self.state.steps.iter().filter(|(_, one)| one.status == StepStatus::Succeeded) {
             let of_it = self.state.obligations.values().filter(|one| one.obligation.step == *freeze);
             let Some(held) = of_it.max_by_key(|one| one.opened_at) else { continue };
-            let stands_on_it = plan.downstream(freeze).iter().any(|step| step.id == id);
+            let before = |one: &str, other: &str| plan.downstream(one).iter().any(|step| step.id == other);
+            let free = held.let_go.as_ref().and_then(|let_go| let_go.by.as_deref()).is_some_and(|by| {
+                by == id || before(by, id) || (!before(id, by) && step.effect.class != Class::Destroy)
+            });
+            let stands_on_it = before(freeze, id) && !free;
             let holds = held.phase == ObligationPhase::Applied;
             assert!(holds || !stands_on_it, "{id} started although {held:?}");
         }
@@ -227,7 +233,7 @@ impl World {
                 let step = &self.state.obligations[&obligation].obligation.step;
                 let running = self.status(step) == StepStatus::Running;
                 assert!(!running, "{step} is putting there what is being put back");
-                let change = ObligationChange::Releasing;
+                let change = ObligationChange::Releasing { by: None };
                 self.record(EventKind::Obligation { id: obligation.clone(), change });
                 self.releasing.insert(obligation);
             }
@@ -298,6 +304,7 @@ impl World {
                 self.record(EventKind::Asked { step: id, question });
             }
             Fate::Freeze if !id.starts_with('f') => self.freeze(id),
+            Fate::Thaw if !id.starts_with('f') => self.thaw(id),
             Fate::Rewind if id != "s0" => {
                 let error = StepError::gate("lost").rewinding("s0");
                 self.record(EventKind::StepFailed { step: id, error });
@@ -323,6 +330,25 @@ impl World {
         let opened = ObligationChange::Opened(Box::new(obligation));
         self.record(EventKind::Obligation { id: id.clone(), change: opened });
         self.record(EventKind::Obligation { id, change: ObligationChange::Applied });
+        self.record(EventKind::StepSucceeded { step, outputs: json!({}) });
+    }
+
+    /// Puts back what an earlier step froze, when there is such a one.
+    fn thaw(&mut self, step: String) {
+        let plan = &self.script.plan;
+        let earlier = |one: &str| plan.downstream(one).iter().any(|later| later.id == step);
+        let mut open = self.state.open_obligations().filter(|(_, one)| earlier(&one.obligation.step));
+        let id = open.next().map(|(id, _)| id.to_owned());
+        drop(open);
+        if let Some(id) = id {
+            let changes = [
+                ObligationChange::Releasing { by: Some(step.clone()) },
+                ObligationChange::Closed { how: Closed::Restored },
+            ];
+            for change in changes {
+                self.record(EventKind::Obligation { id: id.clone(), change });
+            }
+        }
         self.record(EventKind::StepSucceeded { step, outputs: json!({}) });
     }
 

@@ -77,8 +77,20 @@ fn what_only_the_log_knows_to_be_held_is_told_to_the_end() {
     assert!(place.expect(0, &["runs"]).err.contains(told));
     assert!(place.expect(4, &["reconcile"]).err.contains(told));
     assert!(place.expect(7, &["resume"]).err.contains(told));
-    assert!(place.expect(4, &["cancel", &run]).err.trim_end().ends_with(told));
+    // Its end would be the end of the alarm.
+    let refused = place.expect(7, &["cancel", &run]).err;
+    assert!(refused.contains(told) && refused.contains("--abandon"), "{refused}");
+    // What it left there is no original value for anybody.
+    let freeze = freeze.replace("value: \"0\"", "value: \"1\"");
+    place.runbook("other", &format!("steps:\n{freeze}{thaw}"));
+    let other = place.expect(4, &["exec", "other.yaml"]).err;
+    assert!(other.contains(&format!("may still be held by run {run}")), "{other}");
     assert_eq!(place.text("app.env"), frozen, "what is not known is not touched");
+    place.expect(6, &["cancel", &place.newest()]);
+    place.write("app.env", "MAX_MB=25\n");
+    let given_up = place.expect(4, &["cancel", &run, "--abandon", "--confirm", &run]).err;
+    assert!(given_up.contains("its original value is 25"), "{given_up}");
+    place.expect(0, &["exec", "other.yaml"]);
 }
 
 #[test]
@@ -100,6 +112,9 @@ fn a_lock_and_a_plan_of_which_only_the_log_knows_are_taken() {
     {
         let ran = place.expect(8, args);
         assert!(ran.err.contains("only its log says so") && ran.err.contains(run.as_str()), "{}", ran.err);
+        // To move the folder of what was done away would let it be done again.
+        let refused = ran.err.split("error:").nth(1).unwrap();
+        assert_eq!(refused.contains("move its folder"), args.len() == 2, "{refused}");
     }
     assert_eq!(place.text("paid"), "x\n");
     assert_eq!(place.expect(0, &["runs"]).out.matches("before-").count(), 1);

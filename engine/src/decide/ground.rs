@@ -25,17 +25,21 @@ pub(super) fn lost_error(lost: &ObligationState) -> StepError {
     StepError::gate(message).with_help(FREEZES_AGAIN)
 }
 
-/// Obligations that were held too long are released, whatever else goes on; but never beside the step that takes them on, which
-/// is made to stop first.
+/// Obligations that were held too long are released, whatever else goes on; but never beside the step that takes them on, nor beside one that destroys
+/// on them, which are made to stop first.
 pub(super) fn holds(view: View<'_>, decision: &mut Decision) {
     for (id, open) in view.state.open_obligations() {
         if view.now < open.hold_until() {
             decision.wake(open.hold_until());
             continue;
         }
-        let owner = &open.obligation.step;
-        if view.state.step(owner).is_some_and(|step| step.status == StepStatus::Running) {
-            decision.actions.push(Action::Stop { step: owner.clone(), error: None });
+        let owner = view.plan.step(&open.obligation.step).into_iter();
+        let after = standing_on(view.plan, open).into_iter().filter(|step| needs_ground(view.plan, step));
+        let running = |step: &&PlannedStep| super::status(view, step) == StepStatus::Running;
+        let busy: Vec<&PlannedStep> = owner.chain(after).filter(running).collect();
+        if !busy.is_empty() {
+            let stop = |step: &PlannedStep| Action::Stop { step: step.id.clone(), error: None };
+            decision.actions.extend(busy.into_iter().map(stop));
         } else if !view.unreleased.contains_key(id) {
             decision.actions.push(Action::Release { obligation: id.to_owned() });
         }
@@ -47,28 +51,41 @@ pub(super) fn holds(view: View<'_>, decision: &mut Decision) {
 pub(super) fn overdue(view: View<'_>, rest: bool) -> Option<&ObligationState> {
     let late = |one: &&ObligationState| one.is_open() && view.now >= one.hold_until();
     let wanted = |one: &&ObligationState| {
-        let at_end = one.let_go.is_some_and(|let_go| let_go.at_end);
+        let at_end = one.let_go.as_ref().is_some_and(|let_go| let_go.by.is_none());
         !one.let_go_in_time() || (at_end && rest)
     };
     view.state.obligations.values().filter(late).find(wanted)
 }
 
-/// A step that would run without what it stands on: that was put back at an end of the run.
+/// A step that would run without what it stands on: that was put back.
 pub(super) fn given_back(view: View<'_>) -> Option<StepError> {
     view.state.given_back().find_map(|one| {
-        let after = view.plan.downstream(&one.obligation.step);
-        let left = after.into_iter().find(|step| !super::need_met(view, &step.id))?;
+        let left = standing_on(view.plan, one).into_iter().find(|step| !super::need_met(view, &step.id))?;
         let label = &one.obligation.label;
-        let message = format!("{label} was put back when the run ended, and `{}` stands on it", left.id);
+        let message = format!("{label} was put back before `{}` was done, which stands on it", left.id);
         Some(StepError::gate(message).with_help(FREEZES_AGAIN))
     })
+}
+
+/// The steps that stand on an obligation, in the order of the plan: all that come after the step that took it on, until a step puts it back. What is
+/// neither before nor after that one stands on it only where it destroys.
+pub(crate) fn standing_on<'a>(plan: &'a Plan, one: &ObligationState) -> Vec<&'a PlannedStep> {
+    let after = plan.downstream(&one.obligation.step);
+    let by = one.let_go.as_ref().and_then(|let_go| let_go.by.as_deref());
+    // What puts it back in `finally` comes after all of them.
+    let Some(by) = by.filter(|by| plan.steps.iter().any(|step| step.id == *by)) else { return after };
+    let free = plan.downstream(by);
+    let comes_after = |step: &PlannedStep| step.id == by || free.iter().any(|one| one.id == step.id);
+    let comes_before = |step: &PlannedStep| plan.downstream(&step.id).iter().any(|one| one.id == by);
+    let stands = |step: &&PlannedStep| !comes_after(step) && (needs_ground(plan, step) || comes_before(step));
+    after.into_iter().filter(stands).collect()
 }
 
 /// Whether a step was not done with an obligation when that was lost: what such a step came to is not proven, although it ended by itself before
 /// it could be made to stop. What the run let go of in time, it was done with.
 pub(super) fn outlived(view: View<'_>, lost: &ObligationState) -> bool {
     let since = lost.lost_since.unwrap_or_else(|| lost.hold_until());
-    if lost.let_go.is_some_and(|let_go| let_go.at < since) {
+    if lost.let_go.as_ref().is_some_and(|let_go| let_go.at < since) {
         return false;
     }
     let after = view.plan.downstream(&lost.obligation.step);

@@ -15,12 +15,12 @@ use crate::kinds::Repeat;
 use crate::plan::{OnFailure, Plan, PlannedStep, StepId};
 use crate::question::{ABORT, DONE, RETRY};
 use crate::retry;
-use crate::state::{RunState, RunStatus, StepState, StepStatus};
+use crate::state::{ObligationState, RunState, RunStatus, StepState, StepStatus};
 use crate::step::RunInfo;
 
 pub use self::ground::WATCH;
-pub(crate) use self::ground::needs_ground;
 use self::ground::{foreign, given_back, holds, lost_error, outlived, overdue, watch};
+pub(crate) use self::ground::{needs_ground, standing_on};
 
 /// How often a later step may send an earlier one back because its outputs were lost.
 pub const MAX_REWINDS: u32 = 3;
@@ -407,7 +407,12 @@ fn end_phase(view: View<'_>, halt: Option<Halt>, decision: &mut Decision) {
     };
     // A run without its ground can not be resumed to any use, so it holds nothing any more.
     if outcome != RunOutcome::Failed || grounded {
-        let open: Vec<&str> = view.state.open_obligations().map(|(id, _)| id).collect();
+        // Never beside the step that takes it on.
+        let taken_on = |(_, one): &(&str, &ObligationState)| {
+            let owner = view.plan.step(&one.obligation.step);
+            owner.is_none_or(|owner| status(view, owner) != StepStatus::Running)
+        };
+        let open: Vec<&str> = view.state.open_obligations().filter(taken_on).map(|(id, _)| id).collect();
         let waiting: Vec<&str> =
             open.iter().copied().filter(|id| !view.unreleased.contains_key(*id)).collect();
         if !waiting.is_empty() {

@@ -51,7 +51,7 @@ impl Loop {
                     }
                 }
                 Action::Release { obligation } => {
-                    changed |= self.release(&obligation, true).await?;
+                    changed |= self.release(&obligation, None).await?;
                 }
                 Action::Inspect { obligation } => self.inspect(&obligation),
             }
@@ -275,7 +275,7 @@ impl Loop {
             Request::Find(step, reply) => {
                 let _ = reply.send(Ok(self.standing(&step)));
             }
-            Request::Release(step, reply) => {
+            Request::Release { of: step, by, reply } => {
                 let ids: Vec<String> = self
                     .owner
                     .state
@@ -285,7 +285,7 @@ impl Loop {
                     .collect();
                 for id in &ids {
                     self.unreleased.remove(id);
-                    self.release(id, false).await?;
+                    self.release(id, Some(by.clone())).await?;
                 }
                 self.waiters.push(Waiter { ids, reply });
                 self.answer_waiters();
@@ -304,6 +304,15 @@ impl Loop {
             let message =
                 format!("the original value of {} holds a secret and can not be recorded", obligation.label);
             return Ok(Err(StepError::refused(message)));
+        }
+        if let Some(run) = self.elsewhere.get(&obligation.target) {
+            let message = format!(
+                "{} may still be held by run {run}, of which only its log knows: what is there now may not be its original value",
+                obligation.label
+            );
+            return Ok(Err(StepError::refused(message).with_help(
+                "put the newest copy of the state database back; or put the original back by hand, and end that run or move its folder away",
+            )));
         }
         let id = format!("{}-{}", obligation.step, self.owner.state.obligations.len() + 1);
         let hold_until = obligation.max_hold.after(self.owner.clock.now());

@@ -115,6 +115,8 @@ pub struct Driver {
     pub clock: Arc<dyn Clock>,
     /// Whether to stop.
     pub halt: watch::Receiver<Halt>,
+    /// The targets that runs may hold of which the store does not know, with those runs: they are not taken for a system in its original state.
+    pub elsewhere: BTreeMap<String, String>,
 }
 
 /// What the run is entered for.

@@ -14,7 +14,14 @@ pub enum Request {
     /// Record how far the change is.
     Change(String, ObligationChange, oneshot::Sender<Result<(), StepError>>),
     /// Put back what the named step changed.
-    Release(String, oneshot::Sender<Result<Vec<Released>, StepError>>),
+    Release {
+        /// The step that took it on.
+        of: String,
+        /// The step that asks.
+        by: String,
+        /// What became of each.
+        reply: oneshot::Sender<Result<Vec<Released>, StepError>>,
+    },
     /// The open obligation of the named step, if it has one.
     Find(String, oneshot::Sender<Result<Option<Standing>, StepError>>),
 }
@@ -83,7 +90,7 @@ impl Obligations {
 
     /// Puts back everything that `step` changed; what became of each. Nothing open is no error.
     pub async fn release(&self, step: &str) -> Result<Vec<Released>, StepError> {
-        self.ask(|reply| Request::Release(step.to_owned(), reply)).await
+        self.ask(|reply| Request::Release { of: step.to_owned(), by: self.step.clone(), reply }).await
     }
 
     async fn ask<T>(

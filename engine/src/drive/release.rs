@@ -7,6 +7,7 @@ use super::obligations::Released;
 use super::run::{Loop, Task, TaskEnd};
 use crate::error::StepError;
 use crate::event::{Closed, EventKind, Obligation, ObligationChange};
+use crate::plan::StepId;
 use crate::scope;
 use crate::state::ObligationPhase;
 use crate::step::{Executor, Hold, Release, StepCall, StepContext};
@@ -16,13 +17,14 @@ use crate::store::Write;
 const RELEASE_ATTEMPTS: u32 = 4;
 
 impl Loop {
-    /// Begins to put back what an obligation changed; whether the state changed.
-    pub(super) async fn release(&mut self, id: &str, on_time: bool) -> Result<bool, DriveError> {
+    /// Begins to put back what an obligation changed, for a step that asks for it or because it is over; whether the state changed.
+    pub(super) async fn release(&mut self, id: &str, by: Option<StepId>) -> Result<bool, DriveError> {
         let known = self.owner.state.obligations.get(id).filter(|one| one.is_open()).cloned();
         let Some(open) = known.filter(|_| !self.releasing.contains_key(id)) else { return Ok(false) };
         let Some(step) = self.owner.plan.step(&open.obligation.step).cloned() else { return Ok(false) };
         let hold = open.hold();
-        let change = ObligationChange::Releasing;
+        let on_time = by.is_none();
+        let change = ObligationChange::Releasing { by };
         self.owner.record(EventKind::Obligation { id: id.to_owned(), change }, Vec::new()).await?;
         let expired = on_time && self.owner.clock.now() >= open.hold_until();
         let scope = scope::of_release(&self.owner.plan, &self.owner.state, &self.info, &self.secrets);

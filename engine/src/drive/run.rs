@@ -76,6 +76,8 @@ pub(super) struct Loop {
     pub redactor: Redactor,
     pub secrets: BTreeMap<String, String>,
     pub halt: watch::Receiver<Halt>,
+    /// The targets that runs may hold of which the store does not know.
+    pub elsewhere: BTreeMap<String, String>,
     pub info: RunInfo,
     pub tasks: JoinSet<TaskEnd>,
     pub task_of: BTreeMap<Id, Task>,
@@ -140,6 +142,7 @@ impl Loop {
             redactor: driver.redactor,
             secrets: driver.secrets,
             halt: driver.halt,
+            elsewhere: driver.elsewhere,
             info,
             tasks: JoinSet::new(),
             task_of: BTreeMap::new(),

@@ -34,5 +34,6 @@ pub fn driver(
         owner: owner.to_owned(),
         clock,
         halt,
+        elsewhere: BTreeMap::new(),
     }
 }

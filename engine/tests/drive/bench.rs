@@ -67,7 +67,8 @@ impl Executor for Scripted {
                     cx.checkpoint()?;
                     let intent = Intent { what: json!(number), items: 1, charged_items: 1, charged_bytes: 0 };
                     let batch = cx.ledger.intend(intent).await?;
-                    tokio::time::sleep(StdDuration::from_millis(20)).await;
+                    tokio::time::sleep(StdDuration::from_millis(call.with["ms"].as_u64().unwrap_or(20)))
+                        .await;
                     world.note(format!("batch {number}"));
                     let settlement = Settlement { cursor: json!(number), done: 1, ..Settlement::default() };
                     cx.ledger.settle(batch.number, settlement).await?;
@@ -97,7 +98,8 @@ impl Executor for Scripted {
                 Ok(StepEnd::Done(json!({})))
             }
             "unfreeze" => {
-                let released = cx.obligations.release("freeze").await?;
+                let of = call.with["freeze"].as_str().unwrap_or("freeze");
+                let released = cx.obligations.release(of).await?;
                 Ok(StepEnd::Done(json!({ "released": released.len() })))
             }
             "ask" if cx.answers.is_empty() => Ok(asks("YES")),

@@ -5,7 +5,8 @@ use std::time::Duration as StdDuration;
 
 use runbook_engine::drive::{DriveError, Finish, Purpose};
 use runbook_engine::event::Closed;
-use runbook_engine::plan::Plan;
+use runbook_engine::kinds::{Class, Effect, Repeat};
+use runbook_engine::plan::{OnFailure, Plan, PlannedStep};
 use runbook_engine::state::{ObligationPhase, RunStatus, StepStatus};
 use runbook_engine::store::StoreError;
 use serde_json::json;
@@ -155,11 +156,6 @@ async fn a_run_whose_last_step_outlived_the_freeze_has_failed() {
 #[tokio::test]
 async fn whatever_was_put_back_at_the_end_is_frozen_again_for_what_stands_on_it() {
     let bench = Bench::new();
-    let frozen = |id: &str, needs: &[&str], max_hold_ms: u64| {
-        let mut freeze = step(id, "freeze", needs);
-        freeze.with = json!({ "target": id, "original": "25", "max_hold_ms": max_hold_ms });
-        freeze
-    };
     let mut work = step("work", "deaf", &["short", "long"]);
     work.with = json!({ "ms": 500 });
     let steps = vec![
@@ -177,6 +173,113 @@ async fn whatever_was_put_back_at_the_end_is_frozen_again_for_what_stands_on_it(
     assert_eq!((again.status, bench.world.count("purge")), (RunStatus::Failed, 0), "it is as slow as before");
     let frozen = ["short", "long", "apart"].map(|id| bench.world.count(id));
     assert_eq!(frozen, [2, 2, 1], "what nothing more stands on stays as it is");
+}
+
+/// A freeze of its own target, held at most for so long.
+fn frozen(id: &str, needs: &[&str], max_hold_ms: u64) -> PlannedStep {
+    let mut freeze = step(id, "freeze", needs);
+    freeze.with = json!({ "target": id, "original": "25", "max_hold_ms": max_hold_ms });
+    freeze
+}
+
+fn thaws(id: &str, freeze: &str, needs: &[&str]) -> PlannedStep {
+    let mut thaw = step(id, "unfreeze", needs);
+    thaw.with = json!({ "freeze": freeze });
+    thaw
+}
+
+#[tokio::test]
+async fn a_step_that_runs_once_more_after_its_freeze_was_lifted_runs_on_a_new_one() {
+    let bench = Bench::new();
+    let mut purge = step("purge", "gate", &["freeze"]);
+    (purge.effect, purge.on_failure, purge.retry.max_attempts) = (Effect::DESTROY, OnFailure::Continue, 1);
+    let mut later = step("later", "gate", &["thaw"]);
+    later.retry.max_attempts = 1;
+    let steps = vec![frozen("freeze", &[], 60_000), purge, thaws("thaw", "freeze", &["purge"]), later];
+    let state = bench.run("r", &plan(steps)).await;
+    assert_eq!((state.status, bench.world.value().as_str()), (RunStatus::Failed, "25"));
+    let again = ended(bench.drive("r", Purpose::Resume).await.unwrap());
+    assert_eq!(again.status, RunStatus::Succeeded);
+    let done = bench.world.done.lock().unwrap().clone();
+    assert_eq!(["freeze", "purge", "thaw", "later"].map(|id| bench.world.count(id)), [2; 4], "{done:?}");
+    let last = |id: &str| done.iter().rposition(|one| one == id);
+    assert!(last("freeze") < last("purge") && last("purge") < last("thaw"), "{done:?}");
+}
+
+#[tokio::test]
+async fn what_one_freeze_lost_is_not_done_again_on_half_of_the_others() {
+    let bench = Bench::new();
+    let mut slow = step("slow", "deaf", &["thaw"]);
+    slow.with = json!({ "ms": 600 });
+    let steps = vec![
+        frozen("first", &[], 60_000),
+        frozen("second", &[], 300),
+        step("purge", "anything", &["first", "second"]),
+        thaws("thaw", "first", &["purge"]),
+        slow,
+        step("last", "anything", &["slow"]),
+    ];
+    assert_eq!(bench.run("r", &plan(steps)).await.status, RunStatus::Failed);
+    bench.drive("r", Purpose::Resume).await.unwrap();
+    let counts = ["first", "second", "purge", "thaw", "last"].map(|id| bench.world.count(id));
+    assert_eq!(counts, [2, 2, 2, 2, 0]);
+}
+
+#[tokio::test]
+async fn what_destroys_is_stopped_before_its_freeze_is_lifted_in_time() {
+    let bench = Bench::new();
+    let mut purge = step("purge", "purge", &["freeze"]);
+    purge.with = json!({ "batches": 50, "ms": 200 });
+    let state = bench.run("r", &plan(vec![frozen("freeze", &[], 300), purge])).await;
+    assert_eq!((state.status, bench.world.value().as_str()), (RunStatus::Failed, "25"));
+    let done = bench.world.done.lock().unwrap().clone();
+    let last = done.iter().rposition(|one| one.starts_with("batch")).unwrap();
+    let released = done.iter().position(|one| one.starts_with("release")).unwrap();
+    assert!(last < released, "{done:?}");
+}
+
+#[tokio::test]
+async fn what_is_frozen_at_the_end_is_not_put_back_while_that_is_done() {
+    let bench = Bench::new();
+    let mut late = plan(vec![step("work", "anything", &[])]);
+    late.finally.insert(0, frozen("freeze", &[], 60_000));
+    let state = bench.run("r", &late).await;
+    assert_eq!((state.status, bench.world.value().as_str()), (RunStatus::Succeeded, "25"));
+    assert_eq!((bench.world.count("release of Applied"), bench.world.count("release of Opened")), (1, 0));
+}
+
+#[tokio::test]
+async fn a_question_about_an_outcome_outlives_the_freeze_and_so_does_its_answer() {
+    for (text, pays) in [("done", 1), ("retry", 2)] {
+        for answered_first in [false, true] {
+            let bench = Bench::new();
+            let mut pay = step("pay", "once", &["freeze"]);
+            pay.effect = Effect { class: Class::Destroy, repeat: Repeat::Once };
+            bench.create("r", &plan(vec![frozen("freeze", &[], 300), pay])).await;
+            let Finish::Waiting(state, _) = bench.drive("r", Purpose::GoOn).await.unwrap() else {
+                panic!("it asks")
+            };
+            tokio::time::sleep(StdDuration::from_millis(400)).await;
+            let asks = |finish: Finish| match finish {
+                Finish::Waiting(state, _) | Finish::Ended(state) => state,
+                other => panic!("{other:?}"),
+            };
+            let mut now = state;
+            if answered_first {
+                answer(&*bench.store, &now, "pay", text).await;
+                bench.drive("r", Purpose::GoOn).await.unwrap();
+                assert_eq!(bench.world.count("pay"), 1, "the freeze is lost");
+            } else {
+                bench.drive("r", Purpose::GoOn).await.unwrap();
+                now = asks(bench.drive("r", Purpose::Resume).await.unwrap());
+                assert_eq!(status(&now, "pay"), StepStatus::Asking);
+                answer(&*bench.store, &now, "pay", text).await;
+            }
+            let end = ended(bench.drive("r", Purpose::Resume).await.unwrap());
+            assert_eq!(end.status, RunStatus::Succeeded, "{text} {answered_first}: {end:?}");
+            assert_eq!((bench.world.count("pay"), bench.world.count("freeze")), (pays, 2), "{text}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -109,6 +109,7 @@ impl Driven {
             owner: "ada@driven:1".to_owned(),
             clock: self.clock.clone(),
             halt: self.halt.subscribe(),
+            elsewhere: Default::default(),
         }
     }
 

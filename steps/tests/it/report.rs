@@ -103,7 +103,7 @@ async fn a_run_that_went_well_says_so_with_its_counts_first() {
     confirm(&bench).await;
     purge(&bench).await;
     succeed(&bench, "purge", json!({ "ids": 1040, "deleted": { "blobs": 1030 } })).await;
-    obligation(&bench, ObligationChange::Releasing).await;
+    obligation(&bench, ObligationChange::Releasing { by: None }).await;
     obligation(&bench, ObligationChange::Closed { how: Closed::Restored }).await;
     start(&bench, "restore").await;
     let outputs = json!({ "uploaded": 6, "discrepancies": ["old-1: recorded as a, and the file is b"] });
@@ -169,7 +169,7 @@ async fn a_run_that_failed_says_what_was_done_what_was_not_and_what_to_type() {
 async fn a_value_that_is_not_ours_is_loud() {
     let bench = bench(json!({})).await;
     freeze(&bench).await;
-    obligation(&bench, ObligationChange::Releasing).await;
+    obligation(&bench, ObligationChange::Releasing { by: None }).await;
     let how = Closed::Foreign { present: "50".to_owned() };
     obligation(&bench, ObligationChange::Closed { how }).await;
     let (outputs, markdown) = report(&bench).await;
@@ -197,7 +197,7 @@ async fn what_comes_later_and_what_may_fail_is_not_held_against_the_run() {
     plan.steps[1].on_failure = OnFailure::Continue;
     bench.plan = plan.into();
     freeze(&bench).await;
-    obligation(&bench, ObligationChange::Releasing).await;
+    obligation(&bench, ObligationChange::Releasing { by: None }).await;
     obligation(&bench, ObligationChange::Closed { how: Closed::Untouched }).await;
     start(&bench, "confirm").await;
     let error = StepError::gate("the phrase was not given");

@@ -39,7 +39,7 @@ impl Model {
 
     fn release(&self, world: &mut World, id: &str) {
         let hold = world.open().map_or(Hold::Releasing, |(_, _, hold)| hold);
-        world.change(&self.plan, id, ObligationChange::Releasing);
+        world.change(&self.plan, id, ObligationChange::Releasing { by: None });
         world.tasks.push(Task::Release(id.to_owned(), Op::ReleaseBegin(hold)));
     }
 
