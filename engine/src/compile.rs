@@ -202,7 +202,7 @@ impl Freezer {
     fn value(&mut self, value: &mut Value, node: &Node, pointer: &mut String) {
         let length = pointer.len();
         match value {
-            Value::String(text) if only_inputs(text) => match expr::resolve(value, &self.scope) {
+            Value::String(text) if expr::only_inputs(text) => match expr::resolve(value, &self.scope) {
                 Ok(resolved) => {
                     if holds_template(&resolved) {
                         let message =
@@ -326,11 +326,6 @@ impl Freezer {
                 .collect(),
         }
     }
-}
-
-/// Whether a text holds expressions, and they use nothing but inputs.
-fn only_inputs(text: &str) -> bool {
-    expr::is_template(text) && expr::references(text).iter().all(|reference| reference.root == "inputs")
 }
 
 fn holds_template(value: &Value) -> bool {

@@ -121,6 +121,14 @@ codes! {
     ONLY_READ = "RB0511";
     /// Something is to be unchanged since what is no backup.
     UNCHANGED_SINCE = "RB0512";
+    /// A freeze among the final steps.
+    FREEZE_IN_FINALLY = "RB0513";
+    /// An `unfreeze` among the final steps that fails when all went well.
+    UNFREEZE_IN_FINALLY = "RB0514";
+    /// A freeze is lifted beside a step that stands on it.
+    UNFREEZE_BESIDE = "RB0515";
+    /// A step runs although the freeze that it stands on may not be in force.
+    FREEZE_FIRST = "RB0516";
 }
 
 /// The rules a step may waive with a reason.
@@ -134,6 +142,7 @@ pub const WAIVABLE: &[&str] = &[
     UNDECLARED,
     UNREACHABLE,
     HELD,
+    FREEZE_FIRST,
 ];
 
 /// The page of a code in Markdown: what it means, why, a wrong and a right example.

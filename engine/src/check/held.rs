@@ -13,6 +13,7 @@ const HTTP: &str = "http";
 
 pub(super) fn check(cx: &Context<'_>, found: &mut Vec<Finding>) {
     let freezes = cx.graph.steps.iter().copied().enumerate().filter(|(_, step)| step.uses.value == FREEZE);
+    let freezes = freezes.filter(|(at, _)| !cx.graph.is_final(*at));
     let freezes: Vec<_> = freezes.collect();
     if freezes.is_empty() {
         return;

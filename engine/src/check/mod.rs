@@ -7,6 +7,8 @@ mod comparisons;
 mod confirm_first;
 mod connections;
 mod cycles;
+mod freeze_first;
+mod freeze_in_finally;
 mod graph;
 mod held;
 mod ids;
@@ -25,6 +27,8 @@ mod types;
 mod unchanged_since;
 mod undeclared;
 mod unfreeze_after;
+mod unfreeze_beside;
+mod unfreeze_in_finally;
 mod unfreeze_what;
 mod unreachable;
 mod unused;
@@ -62,6 +66,7 @@ const RULES: &[Rule] = &[
     needs::check,
     cycles::check,
     unfreeze_what::check,
+    freeze_in_finally::check,
     unchanged_since::check,
     references::check,
     types::check,
@@ -92,6 +97,9 @@ const SAFETY: &[SafetyRule] = &[
     undeclared::check,
     unreachable::check,
     held::check,
+    unfreeze_in_finally::check,
+    unfreeze_beside::check,
+    freeze_first::check,
 ];
 
 /// Every mistake of meaning, in the order of the text.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use serde_json::Value;
 
 use super::Context;
+use crate::expr::only_inputs;
 use crate::kinds::Class;
 use crate::runbook::Step;
 
@@ -56,6 +57,35 @@ pub(super) fn lifts_nothing(cx: &Context<'_>, step: &Step) -> bool {
         && named.is_some_and(|name| {
             cx.graph.find(name).is_none_or(|found| cx.graph.steps[found].uses.value != FREEZE)
         })
+}
+
+/// The places of the steps that stand on a freeze: those after it that destroy, or may, and come after no step that lifts it. When the
+/// final steps run it has been lifted already. What an input decides is judged once that is known.
+pub(super) fn standing_on(cx: &Context<'_>, freeze: usize) -> Vec<usize> {
+    let stands = |step: &Step| match class(cx, step) {
+        Some(Class::Destroy) => true,
+        Some(Class::Undetermined) => !step.with.value.get("effect").is_some_and(open),
+        Some(Class::Read | Class::Write) | None => false,
+    };
+    let mut after = cx.graph.after(freeze);
+    for lifting in 0..cx.graph.main {
+        let step = cx.graph.steps[lifting];
+        if after[lifting] && (lifts(step, cx.graph.steps[freeze]) || lifts_nothing(cx, step)) {
+            let lifted = cx.graph.after(lifting);
+            after.iter_mut().zip(lifted).for_each(|(after, lifted)| *after &= !lifted);
+        }
+    }
+    (0..cx.graph.main).filter(|at| after[*at] && stands(cx.graph.steps[*at])).collect()
+}
+
+/// Whether inputs that are not known yet decide a part of this value.
+fn open(value: &Value) -> bool {
+    match value {
+        Value::String(text) => only_inputs(text),
+        Value::Array(items) => items.iter().any(open),
+        Value::Object(map) => map.values().any(open),
+        _ => false,
+    }
 }
 
 /// The guards of these kinds that come before a step: those that surely ran, and those that may not have.

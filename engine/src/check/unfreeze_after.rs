@@ -8,7 +8,7 @@ pub(super) fn check(cx: &Context<'_>, found: &mut Vec<Finding>) {
     // What a misspelled `unfreeze` was meant for is not known.
     let unclear = cx.graph.steps.iter().any(|step| lifts_nothing(cx, step));
     for (at, step) in cx.graph.steps.iter().copied().enumerate() {
-        if step.uses.value != FREEZE || unclear {
+        if step.uses.value != FREEZE || unclear || cx.graph.is_final(at) {
             continue;
         }
         let follows = cx.graph.after(at);

@@ -97,6 +97,11 @@ pub fn references(text: &str) -> Vec<Reference> {
     analyse(text).references
 }
 
+/// Whether a text holds expressions, and they use nothing but inputs.
+pub(crate) fn only_inputs(text: &str) -> bool {
+    super::is_template(text) && references(text).iter().all(|reference| reference.root == "inputs")
+}
+
 /// What is known of the expressions in the `${{ }}` of a text. Spans are bytes of the text.
 pub fn analyse(text: &str) -> Analysis {
     let mut found = Analysis::default();

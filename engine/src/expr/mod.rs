@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use minijinja::value::Value as Native;
 use serde_json::{Map, Value};
 
+pub(crate) use analyse::only_inputs;
 pub use analyse::{
     Analysis, Problem, ProblemKind, ROOTS, Reference, Segment, analyse, analyse_expression, references,
 };

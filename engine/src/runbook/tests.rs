@@ -55,7 +55,7 @@ fn other_engines_words_are_understood() {
             "RB0204 \"B-c\": `B-c` is no name for a step: it is written in snake_case [write `b_c`]",
             "RB0202 \"id\": a step has no `uses` [write `uses: command`]",
             "RB0203 \"e\": `needs` must be a list of step ids, and this is a text [write `needs: [e]`]",
-            "RB0207 \"RB9\": there is no rule `RB9` to waive [rules that can be waived: `RB0501`, `RB0502`, `RB0503`, `RB0504`, `RB0505`, `RB0506`, `RB0507`, `RB0508`, `RB0509`]",
+            "RB0207 \"RB9\": there is no rule `RB9` to waive [rules that can be waived: `RB0501`, `RB0502`, `RB0503`, `RB0504`, `RB0505`, `RB0506`, `RB0507`, `RB0508`, `RB0509`, `RB0516`]",
             "RB0207 \"RB0501\": `RB0501` is waived without a reason [the reason is shown to whoever approves and audits the run]",
             "RB0203 \"dely\": `retry`: there is no setting `dely` [did you mean `delay`?]",
             "RB0203 \"0\": `max_attempts` of `retry`: 0 is not at least 1",
