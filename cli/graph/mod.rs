@@ -89,7 +89,7 @@ pub struct Node {
     pub stage: usize,
     /// Whether it runs when the others have ended.
     pub finally: bool,
-    /// The freezes, by their place in [`Graph::holds`], that are in force while it runs.
+    /// The freezes, by their place in [`Graph::holds`], that are surely in force while it runs.
     pub held: Vec<usize>,
     /// What else is worth knowing, in words.
     pub notes: Vec<String>,
@@ -128,11 +128,15 @@ impl Graph {
         let reach = Reach::new(&nodes);
         let holds = holds(&nodes, &steps, &reach);
         for (at, hold) in holds.iter().enumerate() {
-            let over: Vec<Vec<bool>> = hold.lifts.iter().map(|lift| reach.after(*lift)).collect();
+            let freeze = steps[nodes[hold.freeze].id.as_str()];
+            // A step that comes neither before nor after one that lifts the freeze may run beside it.
+            let lifts = hold.lifts.iter().filter(|lift| !nodes[**lift].finally);
+            let until: Vec<Vec<bool>> = lifts.map(|lift| reach.before(*lift)).collect();
             for (place, after) in reach.after(hold.freeze).into_iter().enumerate() {
-                let lifted = over.iter().any(|after| after[place]) || hold.lifts.contains(&place);
-                if after && !lifted {
-                    nodes[place].held.push(at);
+                let node = &mut nodes[place];
+                let sure = freeze.always_ran(steps[node.id.as_str()]);
+                if after && sure && !node.finally && until.iter().all(|before| before[place]) {
+                    node.held.push(at);
                 }
             }
         }
@@ -226,6 +230,7 @@ fn stages(needs: &[Vec<usize>]) -> Vec<usize> {
 
 /// Which steps come after which.
 struct Reach {
+    needs: Vec<Vec<usize>>,
     followers: Vec<Vec<usize>>,
     /// The place of the first final step.
     main: usize,
@@ -237,23 +242,35 @@ impl Reach {
         for (at, node) in nodes.iter().enumerate() {
             node.needs.iter().for_each(|need| followers[*need].push(at));
         }
-        Self { followers, main: nodes.iter().filter(|node| !node.finally).count() }
+        let needs = nodes.iter().map(|node| node.needs.clone()).collect();
+        Self { needs, followers, main: nodes.iter().filter(|node| !node.finally).count() }
     }
 
     /// The steps that surely run after this one; final ones run after all the others.
     fn after(&self, at: usize) -> Vec<bool> {
-        let mut reached = vec![false; self.followers.len()];
-        let mut open = self.followers[at].clone();
-        while let Some(next) = open.pop() {
-            if !std::mem::replace(&mut reached[next], true) {
-                open.extend(&self.followers[next]);
-            }
-        }
+        let mut reached = along(&self.followers, at);
         if at < self.main {
             reached[self.main..].fill(true);
         }
         reached
     }
+
+    /// The steps of the same list that have surely ended when this one starts.
+    fn before(&self, at: usize) -> Vec<bool> {
+        along(&self.needs, at)
+    }
+}
+
+/// What can be reached along these edges, in one step or more.
+fn along(edges: &[Vec<usize>], from: usize) -> Vec<bool> {
+    let mut reached = vec![false; edges.len()];
+    let mut open = edges[from].clone();
+    while let Some(next) = open.pop() {
+        if !std::mem::replace(&mut reached[next], true) {
+            open.extend(&edges[next]);
+        }
+    }
+    reached
 }
 
 fn holds(nodes: &[Node], steps: &HashMap<&str, &Step>, reach: &Reach) -> Vec<Hold> {

@@ -368,6 +368,26 @@ finally:
             "{ id: look, uses: count, with: { collections: [c] } }",
         );
         let text = drawn(&lifted_at_the_end, true, None);
-        assert!(text.contains("  ┃     ○ report  report"), "{text}");
+        assert!(text.contains("  ┃     ○ look    count"), "{text}");
+        assert!(text.contains("\n        ○ report  report"), "lifted before the final steps:\n{text}");
+    }
+
+    #[test]
+    fn only_what_surely_runs_while_something_is_frozen_is_drawn_so() {
+        let beside = NESTED.replace(
+            "{ id: thaw, uses: unfreeze, with",
+            "{ id: looks, uses: count, needs: [inner], with: { collections: [c] } }\n  - { id: thaw, uses: unfreeze, needs: [purge], with",
+        );
+        let text = drawn(&beside, true, None);
+        assert!(text.contains("○ looks") && text.contains("✖ purge"), "{text}");
+        let line = |text: &str, id: &str| text.lines().find(|line| line.contains(id)).unwrap().to_owned();
+        assert!(line(&text, "✖ purge").starts_with("  ┃ ┃"), "{text}");
+        assert!(line(&text, "○ looks").starts_with("  ┆ ┆"), "it may run beside `thaw` and `lift`:\n{text}");
+
+        let may_fail = NESTED
+            .replace("{ id: inner, uses: freeze,", "{ id: inner, uses: freeze, on_failure: continue,")
+            .replace("{ id: purge, ", "{ id: purge, waive: { RB0516: it holds anyhow }, ");
+        let text = drawn(&may_fail, true, None);
+        assert!(line(&text, "✖ purge").starts_with("  ┃ ┆"), "{text}");
     }
 }

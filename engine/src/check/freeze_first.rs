@@ -1,6 +1,6 @@
 //! A step that destroys, or may, and comes after a freeze runs only when that is in force.
 
-use super::safety::{FREEZE, goes_on, runs_with, standing_on};
+use super::safety::{FREEZE, standing_on};
 use super::{Context, Finding, codes};
 use crate::diagnostic::Diagnostic;
 use crate::expr::{Facts, Standings};
@@ -8,7 +8,7 @@ use crate::runbook::Step;
 
 pub(super) fn check(cx: &Context<'_>, found: &mut Vec<Finding>) {
     for (at, freeze) in cx.graph.steps[..cx.graph.main].iter().enumerate() {
-        if freeze.uses.value != FREEZE || (freeze.condition.is_none() && !goes_on(freeze)) {
+        if freeze.uses.value != FREEZE || (freeze.condition.is_none() && !freeze.goes_on()) {
             continue;
         }
         for other in standing_on(cx, at) {
@@ -25,8 +25,8 @@ pub(super) fn check(cx: &Context<'_>, found: &mut Vec<Finding>) {
 fn lacks(freeze: &Step, step: &Step) -> (bool, bool) {
     let known = step.condition_text().map(|text| Facts::of_condition(&text)).unwrap_or_default();
     let stands = known.standings(&freeze.id.value);
-    let skipped = !runs_with(freeze, step) && stands.meets(Standings::SKIPPED);
-    (skipped, goes_on(freeze) && stands.meets(Standings::FAILED))
+    let skipped = !freeze.runs_with(step) && stands.meets(Standings::SKIPPED);
+    (skipped, freeze.goes_on() && stands.meets(Standings::FAILED))
 }
 
 fn told(freeze: &Step, step: &Step, skipped: bool, failed: bool) -> Diagnostic {

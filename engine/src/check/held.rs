@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::safety::{FREEZE, always_ran, class, lifts, lifts_nothing};
+use super::safety::{FREEZE, class, lifts, lifts_nothing};
 use super::{Context, Finding, codes};
 use crate::diagnostic::Diagnostic;
 use crate::kinds::Class;
@@ -28,7 +28,7 @@ pub(super) fn check(cx: &Context<'_>, found: &mut Vec<Finding>) {
             let lifting = lifting
                 .filter(|(other, before)| **before && (lifts(other, freeze) || lifts_nothing(cx, other)));
             let (sure, unsure): (Vec<_>, Vec<_>) =
-                lifting.partition(|(other, _)| cx.graph.is_final(at) || always_ran(other, step));
+                lifting.partition(|(other, _)| cx.graph.is_final(at) || other.always_ran(step));
             if sure.is_empty()
                 && let Some(mut problem) = refused(step, freeze)
             {

@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::places::{Place, all};
-use super::safety::goes_on;
 use super::{Context, codes};
 use crate::diagnostic::Diagnostic;
 use crate::document::Node;
@@ -15,7 +14,7 @@ use crate::kinds::matches;
 const FOLLOWED: usize = 64;
 
 pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
-    let may_lack = |step: &&crate::runbook::Step| step.condition.is_some() || goes_on(step);
+    let may_lack = |step: &&crate::runbook::Step| step.condition.is_some() || step.goes_on();
     if cx.runbook.finally.is_empty() && !cx.graph.steps.iter().any(may_lack) {
         return;
     }
@@ -122,7 +121,7 @@ impl Rule<'_, '_> {
         if let Some(condition) = step.condition.as_ref().filter(|_| skipped) {
             problem = problem.also(condition.node.span.clone(), "when this does not hold");
         }
-        if let Some(on_failure) = step.on_failure.as_ref().filter(|_| failed && goes_on(step)) {
+        if let Some(on_failure) = step.on_failure.as_ref().filter(|_| failed && step.goes_on()) {
             problem = problem.also(on_failure.node.span.clone(), "the run goes on");
         }
         problem
@@ -138,7 +137,7 @@ impl Rule<'_, '_> {
         if self.cx.graph.is_final(at) && !self.cx.graph.is_final(target) {
             lacks = lacks.either(Standings::UNFINISHED);
         }
-        if self.cx.graph.is_final(at) || goes_on(step) {
+        if self.cx.graph.is_final(at) || step.goes_on() {
             lacks = lacks.either(Standings::FAILED);
         }
         lacks

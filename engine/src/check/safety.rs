@@ -19,23 +19,6 @@ pub(super) fn class(cx: &Context<'_>, step: &Step) -> Option<Class> {
     cx.catalog.step(&step.uses.value).map(|kind| (kind.effect)(&step.with.value).class)
 }
 
-/// Whether a step runs whenever another one does.
-pub(super) fn runs_with(step: &Step, other: &Step) -> bool {
-    let condition = step.condition_text();
-    condition.as_deref().is_none_or(|text| text == "true") || condition == other.condition_text()
-}
-
-/// Whether `guard` has ended well whenever `step` runs, given that it comes before it: it is skipped only together with it, and its
-/// failure stops the run.
-pub(super) fn always_ran(guard: &Step, step: &Step) -> bool {
-    runs_with(guard, step) && !goes_on(guard)
-}
-
-/// Whether the run may go on when a step fails.
-pub(super) fn goes_on(step: &Step) -> bool {
-    step.on_failure.as_ref().is_some_and(|setting| setting.value != "stop")
-}
-
 /// The kind of a step that freezes.
 pub(super) const FREEZE: &str = "freeze";
 /// The kind of a step that lifts a freeze.
@@ -98,7 +81,7 @@ pub(super) fn guards<'c>(cx: &'c Context<'_>, at: usize, kinds: &[&str]) -> (Vec
     let step = cx.graph.steps[at];
     let found = cx.graph.steps.iter().copied().zip(before);
     let found = found.filter(|(other, is_before)| *is_before && kinds.contains(&other.uses.value.as_str()));
-    found.map(|(other, _)| other).partition(|guard| always_ran(guard, step))
+    found.map(|(other, _)| other).partition(|guard| guard.always_ran(step))
 }
 
 /// The collections a step names, each with its place.

@@ -1,6 +1,6 @@
 //! What is frozen is lifted by a step; the end of the run is only the last resort.
 
-use super::safety::{FREEZE, lifts, lifts_nothing, runs_with};
+use super::safety::{FREEZE, lifts, lifts_nothing};
 use super::{Context, Finding, codes};
 use crate::diagnostic::Diagnostic;
 
@@ -17,7 +17,7 @@ pub(super) fn check(cx: &Context<'_>, found: &mut Vec<Finding>) {
             .filter(|(other, lifting)| follows[*other] && lifts(lifting, step))
             .map(|(_, lifting)| lifting)
             .collect();
-        if lifting.iter().any(|lifting| runs_with(lifting, step)) {
+        if lifting.iter().any(|lifting| lifting.runs_with(step)) {
             continue;
         }
         let (message, help) = match lifting.first() {

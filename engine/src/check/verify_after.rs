@@ -1,6 +1,6 @@
 //! After something was destroyed, a step looks at what is there now.
 
-use super::safety::{class, destroying, runs_with};
+use super::safety::{class, destroying};
 use super::{Context, Finding, codes};
 use crate::diagnostic::Diagnostic;
 use crate::kinds::Class;
@@ -17,7 +17,7 @@ pub(super) fn check(cx: &Context<'_>, found: &mut Vec<Finding>) {
         let after = cx.graph.steps.iter().enumerate().filter(|(_, other)| verifies(cx, other));
         let follows = cx.graph.after(at);
         let after = after.filter(|(other, _)| follows[*other]);
-        let (sure, unsure): (Vec<_>, Vec<_>) = after.partition(|(_, other)| runs_with(other, step));
+        let (sure, unsure): (Vec<_>, Vec<_>) = after.partition(|(_, other)| other.runs_with(step));
         if !sure.is_empty() {
             continue;
         }

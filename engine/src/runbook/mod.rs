@@ -259,6 +259,23 @@ impl Step {
             other => other.to_string(),
         })
     }
+
+    /// Whether it runs whenever another step does.
+    pub fn runs_with(&self, other: &Self) -> bool {
+        let condition = self.condition_text();
+        condition.as_deref().is_none_or(|text| text == "true") || condition == other.condition_text()
+    }
+
+    /// Whether the run may go on when it fails.
+    pub fn goes_on(&self) -> bool {
+        self.on_failure.as_ref().is_some_and(|setting| setting.value != "stop")
+    }
+
+    /// Whether it has ended well whenever another step runs, given that it comes before that: it is skipped only together with it, and
+    /// its failure stops the run.
+    pub fn always_ran(&self, other: &Self) -> bool {
+        self.runs_with(other) && !self.goes_on()
+    }
 }
 
 /// Reads the authored model off a tree: the model as far as it can be made out, and every mistake of form.
