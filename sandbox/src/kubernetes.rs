@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::database::mortal;
+use crate::free_port;
 use crate::installed::installed;
 
 /// How long a server may take to answer.
@@ -61,6 +62,10 @@ impl KubernetesServer {
         if !program().exists() {
             return Ok(None);
         }
+        free_port::start("address already in use", Self::try_start).await.map(Some)
+    }
+
+    async fn try_start() -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("runbook-kubernetes-").tempdir()?;
         let (clients, peers, api) = (port()?, port()?, port()?);
         let mut server = Self { port: api, folder, children: Vec::new() };
@@ -83,7 +88,7 @@ impl KubernetesServer {
         command.args([format!("--etcd-servers={at}"), format!("--secure-port={api}")]);
         server.run(command, "api.log")?;
         server.answers().await?;
-        Ok(Some(server))
+        Ok(server)
     }
 
     /// Where it answers.

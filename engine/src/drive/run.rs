@@ -106,9 +106,15 @@ impl Loop {
         let mut owner =
             Owner::claim(driver.store, driver.clock, run, Arc::clone(&plan), &driver.owner, driver.observer)
                 .await?;
+        let failed = owner.state.status == RunStatus::Failed;
+        // Who asked for the end of it does not go on; what could not be put back then may be now.
+        let purpose = match owner.state.cancel.clone().filter(|_| failed && purpose == Purpose::Resume) {
+            Some(by) => Purpose::Cancel(by),
+            None => purpose,
+        };
         let events = match &purpose {
             Purpose::GoOn | Purpose::Reconcile | Purpose::ByHand { .. } => Vec::new(),
-            Purpose::Resume if owner.state.status == RunStatus::Failed => reopen(&plan, &owner.state),
+            Purpose::Resume if failed => reopen(&plan, &owner.state),
             Purpose::Resume => Vec::new(),
             Purpose::Cancel(by) => {
                 let mut events = vec![EventKind::CancelRequested { by: by.clone() }];

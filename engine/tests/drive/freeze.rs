@@ -175,6 +175,22 @@ async fn whatever_was_put_back_at_the_end_is_frozen_again_for_what_stands_on_it(
     assert_eq!(frozen, [2, 2, 1], "what nothing more stands on stays as it is");
 }
 
+#[tokio::test]
+async fn a_run_that_was_cancelled_and_holds_on_is_only_ended_by_a_resume() {
+    let bench = Bench::new();
+    let mut gate = step("gate", "gate", &["freeze"]);
+    gate.retry.max_attempts = 1;
+    bench.run("r", &plan(vec![step("freeze", "freeze", &[]), gate])).await;
+    bench.world.set("stuck");
+    let state = ended(bench.drive("r", Purpose::Cancel("me".to_owned())).await.unwrap());
+    assert_eq!(state.status, RunStatus::Failed);
+    bench.world.set("0");
+    let state = ended(bench.drive("r", Purpose::Resume).await.unwrap());
+    assert_eq!((state.status, bench.world.value().as_str()), (RunStatus::Cancelled, "25"));
+    assert_eq!(["freeze", "gate"].map(|id| bench.world.count(id)), [1, 1]);
+    assert_eq!(status(&state, "freeze"), StepStatus::Succeeded, "what was done is told as done");
+}
+
 /// A freeze of its own target, held at most for so long.
 fn frozen(id: &str, needs: &[&str], max_hold_ms: u64) -> PlannedStep {
     let mut freeze = step(id, "freeze", needs);
