@@ -17,6 +17,9 @@ use crate::state::Location;
 /// How many events are told one by one.
 const MOST: usize = 12;
 
+/// The way out that loses nothing.
+pub const PUT_BACK: &str = "put the newest copy of the database back, then try again";
+
 /// What of a run only its log knows.
 pub struct Behind {
     run: String,
@@ -75,14 +78,15 @@ pub async fn tell(location: &Location, store: &dyn Store, rows: &[RunRow]) -> bo
 }
 
 /// Those of these runs that have not ended and of which only the log knows everything.
-pub async fn all(location: &Location, store: &dyn Store, rows: &[RunRow]) -> Vec<Behind> {
+pub async fn all(
+    location: &Location,
+    store: &dyn Store,
+    rows: impl IntoIterator<Item = &RunRow>,
+) -> Vec<Behind> {
     let mut all = Vec::new();
-    for row in rows.iter().filter(|row| !row.status.is_final()) {
-        // A run that goes on at this moment is asked for again before it is told.
-        let later = matches!(log::last_event(&location.log(&row.id)), Ok(Some(seq)) if seq > row.last_seq);
+    for row in rows.into_iter().filter(|row| !row.status.is_final()) {
         // A command must not fail for this; what is broken says so by itself.
-        if later
-            && let Ok(Some(behind)) = of(location, store, &row.id).await
+        if let Ok(Some(behind)) = of(location, store, &row.id).await
             && behind.matters()
         {
             all.push(behind);
@@ -146,7 +150,7 @@ impl Behind {
         }
         lines.extend(self.held.iter().map(held_line));
         let failure = lines.into_iter().fold(failure, |failure, line| failure.help(format!("  {line}")));
-        failure.help("put the newest copy of the database back, then try again").help(format!(
+        failure.help(PUT_BACK).help(format!(
             "or put right by hand what has to be, and end the run:  runbook cancel {}{}",
             self.run,
             if self.held.is_empty() { "" } else { " --abandon" }
@@ -157,7 +161,7 @@ impl Behind {
     pub fn not_ended(self, location: &Location) -> Failure {
         let failure = Failure::new(Exit::Store, self.says(location));
         let told = self.held.iter().fold(failure, |failure, held| failure.help(held_line(held)));
-        told.help("nothing was done; put the newest copy of the database back, then try again").help(format!(
+        told.help("nothing was done").help(PUT_BACK).help(format!(
             "or put that back by hand, and end the run in the database alone:  runbook cancel {} --abandon",
             self.run
         ))
@@ -175,8 +179,7 @@ impl Behind {
             let label = &one.obligation.label;
             failure.help(format!("its log says that {label} was given back: it is not touched a second time"))
         });
-        let told = told.help("nothing was done; put the newest copy of the database back, then try again");
-        Ok(Some(told.help(format!(
+        Ok(Some(told.help("nothing was done").help(PUT_BACK).help(format!(
             "or look at what it was about, and end the run in the database alone:  runbook cancel {} --abandon",
             self.run
         ))))

@@ -93,12 +93,9 @@ pub async fn taken(state: &State, lock: Option<&str>, applies: Option<&str>) -> 
     let rows = state.store.runs(usize::MAX).await?;
     let mut unknown = absent(&*state.store, &rows, logged).await;
     // One that had failed without holding anything may have taken its lock again since.
-    let later = |row: &&RunRow| {
-        let last = log::last_event(&state.location.log(&row.id));
-        matches!(last, Ok(Some(seq)) if seq > row.last_seq)
-    };
     let failed = rows.iter().filter(|row| row.status == RunStatus::Failed);
-    unknown.extend(failed.filter(later).map(|row| row.id.clone()));
+    let later = behind::all(&state.location, &*state.store, failed).await;
+    unknown.extend(later.iter().map(|behind| behind.run().to_owned()));
     let same = |one: Option<&str>, other: Option<&str>| one.is_some() && one == other;
     for one in unknown.iter().map(|run| read(&state.location, run)) {
         let (its_lock, its_plan) = &one.created_with;
@@ -121,7 +118,7 @@ pub async fn taken(state: &State, lock: Option<&str>, applies: Option<&str>) -> 
             state.location.database().display()
         );
         let failure = Failure::new(Exit::Busy, says).help(only);
-        let failure = failure.help("put the newest copy of the database back, then try again").help(way);
+        let failure = failure.help(behind::PUT_BACK).help(way);
         return Ok(Some(failure));
     }
     Ok(None)

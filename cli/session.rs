@@ -199,7 +199,7 @@ async fn not_behind(state: &State, run: &str, purpose: &Purpose) -> Outcome<Opti
     let Some(behind) = behind::of(&state.location, &*state.store, run).await?.filter(Behind::matters) else {
         return Ok(None);
     };
-    if !matches!(purpose, Purpose::Cancel(_) | Purpose::Reconcile) {
+    if !only_puts_back(purpose) {
         return Err(behind.refused(&state.location));
     }
     if let Some(failure) = behind.untouchable(&state.location, &*state.store).await? {
@@ -217,13 +217,21 @@ async fn not_behind(state: &State, run: &str, purpose: &Purpose) -> Outcome<Opti
 async fn undamaged(state: &State, purpose: &Purpose) -> Outcome<()> {
     let Some(found) = state.store.damage().await? else { return Ok(()) };
     let message = format!("{} is damaged: {found}", state.location.database().display());
-    if matches!(purpose, Purpose::Cancel(_) | Purpose::Abandon(_) | Purpose::Reconcile) {
+    if only_puts_back(purpose) {
         format::warn(&message);
         return Ok(());
     }
     Err(Failure::new(Exit::Store, message)
         .help("nothing was done: what is not found in it any more would be done a second time")
-        .help("put a good copy back; or keep a copy of it, and try `sqlite3 DATABASE reindex` where only an index is named"))
+        .help(format!(
+            "put a good copy back; or keep a copy of it, and try `sqlite3 '{}' reindex` where only an index is named",
+            state.location.database().display()
+        )))
+}
+
+/// Whether nothing is done but putting back, and ending.
+fn only_puts_back(purpose: &Purpose) -> bool {
+    matches!(purpose, Purpose::Cancel(_) | Purpose::Abandon(_) | Purpose::Reconcile)
 }
 
 /// Refuses a run of which only the log knows everything, for what is recorded before it is driven.

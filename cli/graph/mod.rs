@@ -9,6 +9,7 @@ pub mod tree;
 use std::collections::HashMap;
 
 use runbook_engine::kinds::{Catalog, Class};
+use runbook_engine::reach::reach;
 use runbook_engine::runbook::{Runbook, Step};
 use serde_json::{Value, json};
 
@@ -248,7 +249,7 @@ impl Reach {
 
     /// The steps that surely run after this one; final ones run after all the others.
     fn after(&self, at: usize) -> Vec<bool> {
-        let mut reached = along(&self.followers, at);
+        let mut reached = reach(&self.followers, at);
         if at < self.main {
             reached[self.main..].fill(true);
         }
@@ -257,20 +258,8 @@ impl Reach {
 
     /// The steps of the same list that have surely ended when this one starts.
     fn before(&self, at: usize) -> Vec<bool> {
-        along(&self.needs, at)
+        reach(&self.needs, at)
     }
-}
-
-/// What can be reached along these edges, in one step or more.
-fn along(edges: &[Vec<usize>], from: usize) -> Vec<bool> {
-    let mut reached = vec![false; edges.len()];
-    let mut open = edges[from].clone();
-    while let Some(next) = open.pop() {
-        if !std::mem::replace(&mut reached[next], true) {
-            open.extend(&edges[next]);
-        }
-    }
-    reached
 }
 
 fn holds(nodes: &[Node], steps: &HashMap<&str, &Step>, reach: &Reach) -> Vec<Hold> {

@@ -21,6 +21,7 @@ pub mod kinds;
 mod obligation;
 pub mod plan;
 pub mod question;
+pub mod reach;
 pub mod redact;
 pub mod reopen;
 pub mod retry;

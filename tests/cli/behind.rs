@@ -17,6 +17,15 @@ fn put_back(place: &Place) {
     std::fs::copy(place.path("kept.db"), place.path("state/state.db")).unwrap();
 }
 
+/// A step that sets a line of `app.env`, and may hold that for so long.
+fn freezes(place: &Place, max_hold: &str) -> String {
+    let path = place.path("app.env");
+    format!(
+        "  - id: freeze\n    uses: freeze\n    with:\n      env_file: {{ path: \"{}\", variable: MAX_MB, value: \"0\" }}\n      max_hold: {max_hold}\n",
+        path.display()
+    )
+}
+
 #[test]
 fn what_the_log_knows_is_not_done_again() {
     let place = Place::new();
@@ -60,10 +69,7 @@ fn what_the_log_knows_is_not_done_again() {
 fn what_only_the_log_knows_to_be_held_is_told_to_the_end() {
     let place = Place::new();
     place.write("app.env", "MAX_MB=25\n");
-    let freeze = format!(
-        "  - id: freeze\n    uses: freeze\n    with:\n      env_file: {{ path: \"{}\", variable: MAX_MB, value: \"0\" }}\n      max_hold: 1h\n",
-        place.path("app.env").display()
-    );
+    let freeze = freezes(&place, "1h");
     let thaw = "  - { id: thaw, uses: unfreeze, with: { freeze: freeze } }\n";
     let steps = format!("{}{freeze}{}{thaw}", asks("sure", "GO"), asks("then", "ON"));
     place.runbook("held", &format!("steps:\n{steps}"));
@@ -129,10 +135,7 @@ fn a_lock_and_a_plan_of_which_only_the_log_knows_are_taken() {
 fn what_is_lifted_meanwhile_does_not_make_it_whole() {
     let place = Place::new();
     place.write("app.env", "MAX_MB=25\n");
-    let freeze = format!(
-        "  - id: freeze\n    uses: freeze\n    with:\n      env_file: {{ path: \"{}\", variable: MAX_MB, value: \"0\" }}\n      max_hold: 5s\n",
-        place.path("app.env").display()
-    );
+    let freeze = freezes(&place, "5s");
     let steps =
         format!("{freeze}{}{}{}", asks("sure", "GO"), once("pay", "echo x >> paid"), asks("then", "ON"));
     place.runbook(
@@ -147,6 +150,8 @@ fn what_is_lifted_meanwhile_does_not_make_it_whole() {
     std::thread::sleep(std::time::Duration::from_secs(5));
     place.expect(0, &["reconcile"]);
     assert_eq!(place.text("app.env"), "MAX_MB=25\n");
+    // Its log was written on by that, and is told of all the same.
+    assert!(place.expect(0, &["runs"]).err.contains("an older copy was put back"));
     for _ in 0..2 {
         assert!(place.expect(7, &["resume"]).err.contains("step-succeeded pay"));
         assert_eq!(place.text("paid"), "x\n");
@@ -157,10 +162,7 @@ fn what_is_lifted_meanwhile_does_not_make_it_whole() {
 /// A runbook that holds a line of a file for a moment, pays once, and fails until there is a file `fixed`.
 fn lifts(place: &Place) -> String {
     place.write("app.env", "MAX_MB=25\n");
-    let freeze = format!(
-        "  - id: freeze\n    uses: freeze\n    with:\n      env_file: {{ path: \"{}\", variable: MAX_MB, value: \"0\" }}\n      max_hold: 2s\n",
-        place.path("app.env").display()
-    );
+    let freeze = freezes(place, "2s");
     let steps = format!("{freeze}{}{}", asks("sure", "GO"), once("pay", "echo x >> paid"));
     let thaw = "  - { id: thaw, uses: unfreeze, with: { freeze: freeze } }\n";
     place.runbook("lifts", &format!("steps:\n{steps}{thaw}{}", once("last", "test -e fixed")));

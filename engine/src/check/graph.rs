@@ -6,6 +6,7 @@ use std::collections::{BinaryHeap, HashMap};
 use petgraph::algo::kosaraju_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
+use crate::reach::reach;
 use crate::runbook::{Runbook, Step};
 
 /// How many steps one walk over the graph asks about, in words of 64.
@@ -175,16 +176,4 @@ impl<'a> Graph<'a> {
         }
         (order.len() == range.len()).then_some(order)
     }
-}
-
-/// What can be reached along these edges, in one step or more.
-fn reach(edges: &[Vec<usize>], from: usize) -> Vec<bool> {
-    let mut reached = vec![false; edges.len()];
-    let mut open = edges[from].clone();
-    while let Some(next) = open.pop() {
-        if !std::mem::replace(&mut reached[next], true) {
-            open.extend(&edges[next]);
-        }
-    }
-    reached
 }

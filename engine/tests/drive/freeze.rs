@@ -82,10 +82,7 @@ async fn a_failed_run_keeps_its_lock_key_as_long_as_it_holds_anything() {
 
 #[tokio::test]
 async fn somebody_elses_value_is_left_alone_and_said() {
-    let bench = Bench::new();
-    let mut gate = step("gate", "gate", &["freeze"]);
-    gate.retry.max_attempts = 1;
-    bench.run("r", &plan(vec![step("freeze", "freeze", &[]), gate])).await;
+    let bench = failed_and_holding().await;
     bench.world.set("50");
     let state = ended(bench.drive("r", Purpose::Cancel("me".to_owned())).await.unwrap());
     assert_eq!((state.status, bench.world.value().as_str()), (RunStatus::Cancelled, "50"));
@@ -177,10 +174,7 @@ async fn whatever_was_put_back_at_the_end_is_frozen_again_for_what_stands_on_it(
 
 #[tokio::test]
 async fn a_run_that_was_cancelled_and_holds_on_is_only_ended_by_a_resume() {
-    let bench = Bench::new();
-    let mut gate = step("gate", "gate", &["freeze"]);
-    gate.retry.max_attempts = 1;
-    bench.run("r", &plan(vec![step("freeze", "freeze", &[]), gate])).await;
+    let bench = failed_and_holding().await;
     bench.world.set("stuck");
     let state = ended(bench.drive("r", Purpose::Cancel("me".to_owned())).await.unwrap());
     assert_eq!(state.status, RunStatus::Failed);
@@ -189,6 +183,15 @@ async fn a_run_that_was_cancelled_and_holds_on_is_only_ended_by_a_resume() {
     assert_eq!((state.status, bench.world.value().as_str()), (RunStatus::Cancelled, "25"));
     assert_eq!(["freeze", "gate"].map(|id| bench.world.count(id)), [1, 1]);
     assert_eq!(status(&state, "freeze"), StepStatus::Succeeded, "what was done is told as done");
+}
+
+/// A run `r` that failed after its freeze, and holds it.
+async fn failed_and_holding() -> Bench {
+    let bench = Bench::new();
+    let mut gate = step("gate", "gate", &["freeze"]);
+    gate.retry.max_attempts = 1;
+    bench.run("r", &plan(vec![step("freeze", "freeze", &[]), gate])).await;
+    bench
 }
 
 /// A freeze of its own target, held at most for so long.
@@ -380,10 +383,7 @@ async fn a_freeze_is_looked_at_while_a_step_destroys() {
 
 #[tokio::test]
 async fn a_person_may_put_back_by_hand_what_the_run_can_not() {
-    let bench = Bench::new();
-    let mut gate = step("gate", "gate", &["freeze"]);
-    gate.retry.max_attempts = 1;
-    bench.run("r", &plan(vec![step("freeze", "freeze", &[]), gate])).await;
+    let bench = failed_and_holding().await;
     bench.world.set("stuck");
     let state = ended(bench.drive("r", Purpose::Cancel("me".to_owned())).await.unwrap());
     assert_eq!(state.status, RunStatus::Failed, "it can not be put back");
