@@ -179,7 +179,7 @@ fn every_kind() -> Vec<EventKind> {
     let closed = ended.map(|how| ObligationChange::Closed { how });
     let questions = [
         Question::Phrase { message: text(), phrase: text(), terminal: true, facts: vec![(text(), text())] },
-        Question::Settle { message: text() },
+        Question::Settle { message: text(), succeeded: true },
         Question::Approval {
             message: text(),
             role: text(),

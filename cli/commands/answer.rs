@@ -275,7 +275,7 @@ mod tests {
         let question = state.steps["a"].question.clone().unwrap();
         assert_eq!(check(&question, "reset it").unwrap_err().exit, Exit::Usage);
         assert!(check(&question, "RESET IT").is_ok());
-        let settle = Question::Settle { message: "?".to_owned() };
+        let settle = Question::Settle { message: "?".to_owned(), succeeded: false };
         assert!(check(&settle, "retry").is_ok());
         assert_eq!(check(&settle, "yes").unwrap_err().help.len(), 3);
     }

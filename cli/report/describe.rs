@@ -113,7 +113,7 @@ pub fn question_line(question: &Question) -> String {
             format!("{} (type `{phrase}` at a terminal)", one_line(message))
         }
         Question::Phrase { message, phrase, .. } => format!("{} (type `{phrase}`)", one_line(message)),
-        Question::Settle { message } => format!("{} (done, retry or abort)", one_line(message)),
+        Question::Settle { message, .. } => format!("{} (done, retry or abort)", one_line(message)),
         Question::Approval { message, until, .. } => {
             let whom = question.asks_whom().unwrap_or_default();
             let until =

@@ -23,6 +23,9 @@ pub enum Question {
     Settle {
         /// What is known.
         message: String,
+        /// Whether it surely did, once, and is not done again unasked.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        succeeded: bool,
     },
     /// Somebody in a role approves, or denies.
     Approval {
@@ -60,6 +63,13 @@ const SETTLE: [(&str, &str); 3] = [
     (ABORT, "stop here: the run fails, and can be resumed"),
 ];
 
+/// The answers for a step that succeeded, and that all before and after it is done again for.
+const SETTLE_SUCCEEDED: [(&str, &str); 3] = [
+    (DONE, "what it did counts: go on after it, and keep its outputs"),
+    (RETRY, "do it once more"),
+    SETTLE[2],
+];
+
 /// The answers to the question for an approval, with what each means. A reason may follow after a colon.
 const APPROVAL: [(&str, &str); 2] = [(APPROVE, "it may go on"), (DENY, "it may not: the run stops here")];
 
@@ -86,6 +96,7 @@ impl Question {
     pub fn words(&self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Phrase { .. } => &[],
+            Self::Settle { succeeded: true, .. } => &SETTLE_SUCCEEDED,
             Self::Settle { .. } => &SETTLE,
             Self::Approval { .. } => &APPROVAL,
         }
@@ -94,7 +105,7 @@ impl Question {
     /// What is asked.
     pub fn message(&self) -> &str {
         match self {
-            Self::Phrase { message, .. } | Self::Settle { message } | Self::Approval { message, .. } => {
+            Self::Phrase { message, .. } | Self::Settle { message, .. } | Self::Approval { message, .. } => {
                 message
             }
         }
@@ -153,7 +164,7 @@ impl Question {
             Self::Phrase { message, phrase, terminal, facts } => {
                 Self::Phrase { message: text(message), phrase: text(phrase), terminal, facts: each(facts) }
             }
-            Self::Settle { message } => Self::Settle { message: text(message) },
+            Self::Settle { message, succeeded } => Self::Settle { message: text(message), succeeded },
             Self::Approval { message, role, approvers, except, until, facts } => Self::Approval {
                 message: text(message),
                 role: text(role),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::decide::{settle_question, standing_on};
+use crate::decide::{again_question, settle_question, standing_on};
 use crate::event::{EventKind, Question};
 use crate::kinds::Repeat;
 use crate::plan::{Plan, PlannedStep};
@@ -32,11 +32,31 @@ pub fn reopen(plan: &Plan, state: &RunState) -> Vec<EventKind> {
     for step in &plan.finally {
         reasons.entry(&step.id).or_insert_with(|| "the run goes on".to_owned());
     }
+    questions.extend(succeeded_once(plan, state, &reasons));
     // Whatever else runs again, an outcome that is not known is asked for first, and once: what was answered counts.
     reasons.retain(|id, _| questions.iter().all(|(asked, _)| asked != id) && !is_asked_about(state, id));
     let mut events = reopened(plan, state, reasons);
     events.extend(questions.into_iter().map(|(_, question)| question));
     events
+}
+
+/// Of what runs again although it succeeded, what may not be repeated is asked about. What takes on a freeze makes that anew, unasked; and the final
+/// steps tell of each end.
+fn succeeded_once<'a>(
+    plan: &'a Plan,
+    state: &RunState,
+    reasons: &BTreeMap<&'a str, String>,
+) -> Vec<(&'a str, EventKind)> {
+    let freezes = |id: &str| state.obligations.values().any(|one| one.obligation.step == id);
+    let once = |step: &&PlannedStep| step.effect.repeat == Repeat::Once && !freezes(&step.id);
+    let succeeded = |id: &str| state.step(id).is_some_and(|one| one.status == StepStatus::Succeeded);
+    let again = plan.steps.iter().filter(once).filter(|step| succeeded(&step.id));
+    again
+        .filter_map(|step| {
+            let reason = reasons.get(step.id.as_str())?;
+            Some((step.id.as_str(), again_question(step, reason)))
+        })
+        .collect()
 }
 
 /// Whether somebody is asked what became of the step, or has said it and was not heard yet.

@@ -113,6 +113,8 @@ pub struct StepState {
     pub question: Option<Question>,
     /// What a person answered, oldest first.
     pub answers: Vec<Answer>,
+    /// Whether it has had its effect, and a person was asked whether to do it again: no attempt began since.
+    pub took_effect: bool,
     /// How often it was reopened.
     pub reopened: u32,
     /// Why it was skipped.
@@ -262,13 +264,7 @@ impl RunState {
                 Ok(())
             }
             EventKind::StepReopened { step, .. } => self.reopened(step),
-            EventKind::Asked { step, question } => {
-                let state = self.expect(step, &[StepStatus::Running, StepStatus::Failed])?;
-                state.status = StepStatus::Asking;
-                state.question = Some(question.clone());
-                self.wake();
-                Ok(())
-            }
+            EventKind::Asked { step, question } => self.asked(step, question),
             EventKind::Answered { step, answer } => {
                 let state = self.expect(step, &[StepStatus::Asking])?;
                 state.status = StepStatus::Answered;
@@ -348,6 +344,7 @@ impl RunState {
         state.ended_at = None;
         state.error = None;
         state.question = None;
+        state.took_effect = false;
         Ok(())
     }
 
@@ -371,6 +368,25 @@ impl RunState {
         state.ended_at = Some(at);
         state.error = Some(error.clone());
         state.question = None;
+        Ok(())
+    }
+
+    fn asked(&mut self, id: &str, question: &Question) -> Applied {
+        let mut from = vec![StepStatus::Running, StepStatus::Failed];
+        let again = matches!(question, Question::Settle { succeeded: true, .. });
+        if again {
+            from.push(StepStatus::Succeeded);
+        }
+        let state = self.expect(id, &from)?;
+        if state.status == StepStatus::Succeeded {
+            state.begun_at = None;
+            state.failures = 0;
+            state.first_started_at = None;
+            state.took_effect = true;
+        }
+        state.status = StepStatus::Asking;
+        state.question = Some(question.clone());
+        self.wake();
         Ok(())
     }
 

@@ -199,6 +199,7 @@ impl World {
             let holds = held.phase == ObligationPhase::Applied;
             assert!(holds || !stands_on_it, "{id} started although {held:?}");
         }
+        self.check_repeats(step);
         for need in &step.needs {
             let status = self.status(need);
             let goes_on = plan.step(need).unwrap().on_failure == OnFailure::Continue;
@@ -208,6 +209,26 @@ impl World {
                     || (goes_on && status == StepStatus::Failed),
                 "{id} started while {need} is {status:?}"
             );
+        }
+    }
+
+    /// What may not be repeated and has succeeded starts again when a person has said so since; but what takes on a freeze makes that anew.
+    fn check_repeats(&self, step: &PlannedStep) {
+        let freezes = self.state.obligations.values().any(|one| one.obligation.step == step.id);
+        if freezes || step.effect.repeat == Repeat::Repeatable {
+            return;
+        }
+        let of_it = self.events.iter().rev().map(|event| &event.what);
+        for what in of_it {
+            match what {
+                EventKind::Answered { step: id, answer } if *id == step.id && answer.text == "retry" => {
+                    return;
+                }
+                EventKind::StepSucceeded { step: id, .. } if *id == step.id => {
+                    panic!("{id} starts again although it succeeded");
+                }
+                _ => {}
+            }
         }
     }
 

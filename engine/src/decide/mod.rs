@@ -345,10 +345,20 @@ fn should_run(view: View<'_>, step: &PlannedStep) -> Result<bool, StepError> {
     expr::condition(condition, &scope).map_err(|error| StepError::invalid(format!("its `if`: {error}")))
 }
 
+/// What is asked of a step of which it is not known whether it took effect, or which did and nobody has said whether to do it again.
 pub(crate) fn settle_question(step: &PlannedStep, state: &StepState) -> EventKind {
+    if state.took_effect {
+        return again_question(step, &state.error.as_ref().map_or_else(String::new, ToString::to_string));
+    }
     let cause = state.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
     let message = format!("it is not known whether `{}` took effect{cause}", step.id);
-    EventKind::Asked { step: step.id.clone(), question: Question::Settle { message } }
+    EventKind::Asked { step: step.id.clone(), question: Question::Settle { message, succeeded: false } }
+}
+
+/// What is asked of a step that succeeded, may not be repeated, and is to run again for this reason.
+pub(crate) fn again_question(step: &PlannedStep, reason: &str) -> EventKind {
+    let message = format!("`{}` succeeded, and runs once unless a person says otherwise: {reason}", step.id);
+    EventKind::Asked { step: step.id.clone(), question: Question::Settle { message, succeeded: true } }
 }
 
 /// An answer to the engine's own question is dealt with here; any other goes to the step.
@@ -360,13 +370,17 @@ fn answered(
 ) {
     let answer = state.answers.last().map(|answer| answer.text.as_str());
     match (&state.question, answer) {
-        (Some(Question::Settle { .. }), Some(DONE)) => decision
-            .record(EventKind::StepSucceeded { step: step.id.clone(), outputs: serde_json::json!({}) }),
-        (Some(Question::Settle { .. }), Some(ABORT)) => decision.record(EventKind::StepFailed {
-            step: step.id.clone(),
-            error: StepError::refused("a person said to stop here, because its outcome is not known")
-                .unknown(),
-        }),
+        (Some(Question::Settle { succeeded, .. }), Some(DONE)) => {
+            let kept = state.last_outputs.clone().filter(|_| *succeeded);
+            let outputs = kept.unwrap_or_else(|| serde_json::json!({}));
+            decision.record(EventKind::StepSucceeded { step: step.id.clone(), outputs });
+        }
+        (Some(Question::Settle { succeeded, .. }), Some(ABORT)) => {
+            let why =
+                if *succeeded { "rather than to do it again" } else { "because its outcome is not known" };
+            let error = StepError::refused(format!("a person said to stop here, {why}")).unknown();
+            decision.record(EventKind::StepFailed { step: step.id.clone(), error });
+        }
         (Some(Question::Settle { .. }), Some(text)) if text != RETRY => {
             decision.record(EventKind::StepFailed {
                 step: step.id.clone(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
 use runbook_engine::drive::{DriveError, Finish, Purpose};
-use runbook_engine::event::Closed;
+use runbook_engine::event::{Closed, Question};
 use runbook_engine::kinds::{Class, Effect, Repeat};
 use runbook_engine::plan::{OnFailure, Plan, PlannedStep};
 use runbook_engine::state::{ObligationPhase, RunStatus, StepStatus};
@@ -223,6 +223,42 @@ async fn a_step_that_runs_once_more_after_its_freeze_was_lifted_runs_on_a_new_on
     assert_eq!(["freeze", "purge", "thaw", "later"].map(|id| bench.world.count(id)), [2; 4], "{done:?}");
     let last = |id: &str| done.iter().rposition(|one| one == id);
     assert!(last("freeze") < last("purge") && last("purge") < last("thaw"), "{done:?}");
+}
+
+#[tokio::test]
+async fn what_succeeded_and_may_not_be_repeated_is_done_again_only_when_a_person_says_so() {
+    for (text, pays) in [("done", 1), ("retry", 2)] {
+        let bench = Bench::new();
+        let mut pay = step("pay", "anything", &["freeze"]);
+        pay.effect.repeat = Repeat::Once;
+        let mut purge = step("purge", "gate", &["pay"]);
+        (purge.effect, purge.on_failure, purge.retry.max_attempts) =
+            (Effect::DESTROY, OnFailure::Continue, 1);
+        let mut later = step("later", "gate", &["thaw"]);
+        later.retry.max_attempts = 1;
+        let steps =
+            vec![frozen("freeze", &[], 60_000), pay, purge, thaws("thaw", "freeze", &["purge"]), later];
+        assert_eq!(bench.run("r", &plan(steps)).await.status, RunStatus::Failed);
+        let asks = |finish: Finish| {
+            let Finish::Waiting(state, _) = finish else { panic!("it asks, and does not {finish:?}") };
+            let pay = state.step("pay").unwrap();
+            assert_eq!((pay.status, bench.world.count("pay")), (StepStatus::Asking, 1));
+            let question = pay.question.clone().unwrap();
+            assert!(matches!(question, Question::Settle { succeeded: true, .. }), "{question:?}");
+            state
+        };
+        let state = asks(bench.drive("r", Purpose::Resume).await.unwrap());
+        assert_eq!(bench.world.value(), "0", "it is frozen before anybody is asked");
+        answer(&*bench.store, &state, "pay", "abort").await;
+        let aborted = ended(bench.drive("r", Purpose::GoOn).await.unwrap());
+        assert_eq!(aborted.status, RunStatus::Failed);
+        let state = asks(bench.drive("r", Purpose::Resume).await.unwrap());
+        answer(&*bench.store, &state, "pay", text).await;
+        let end = ended(bench.drive("r", Purpose::Resume).await.unwrap());
+        assert_eq!((end.status, bench.world.count("pay")), (RunStatus::Succeeded, pays), "{text}: {end:?}");
+        assert_eq!(end.step("pay").unwrap().outputs(), Some(&json!({ "step": "pay" })), "{text}");
+        assert_eq!(["freeze", "purge", "thaw"].map(|id| bench.world.count(id)), [2; 3]);
+    }
 }
 
 #[tokio::test]
