@@ -6,7 +6,6 @@ use std::io;
 
 use runbook_engine::event::{EventKind, Obligation, ObligationChange};
 use runbook_engine::store::{RunRow, Store, StoreError};
-use runbook_steps::freeze;
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::format;
@@ -97,7 +96,7 @@ pub async fn all(
 
 /// What may still be held, and what its original value is.
 pub fn held_line(held: &Obligation) -> String {
-    let original = freeze::original_text(held);
+    let original = describe::original(held);
     format!("MAY STILL BE HELD: {}; its original value is {original}", held.label)
 }
 

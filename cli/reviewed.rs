@@ -11,6 +11,7 @@ use runbook_engine::artifact::Artifacts;
 use runbook_engine::inputs::{Given, resolve_inputs};
 use runbook_engine::plan::{Drift, Plan, Reviewed};
 use runbook_engine::saved::{self, Foreseen, Moved, SAVED_PLAN_VERSION, SavedPlan, What};
+use runbook_engine::shell::quoted;
 use runbook_steps::catalog::CATALOG;
 use runbook_steps::keyset::difference;
 use runbook_steps::kind::SystemIs;
@@ -129,15 +130,6 @@ pub fn planning_again(source: &str, plan: &Plan, file: &str) -> String {
         .map(|(name, value)| format!(" -i {}", quoted(&format!("{name}={}", of_value(value)))))
         .collect();
     format!("runbook plan {}{given} -o {}", quoted(source), quoted(file))
-}
-
-/// A word of a command line as a shell takes it.
-pub fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "/._-+:=@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// Where a saved plan's definition is read from again: the file that is named, else the one that it came from.

@@ -6,12 +6,12 @@ use runbook_engine::plan::Plan;
 use runbook_engine::state::RunState;
 use runbook_engine::store::holder::{self, Holder};
 use runbook_engine::store::{self, RunRow, Store, load_state};
-use runbook_steps::freeze;
 
 use crate::app::State;
 use crate::exit::Failure;
 use crate::format;
 use crate::lost;
+use crate::report::describe;
 use crate::report::summary::{self, Facts};
 use crate::state::Location;
 
@@ -84,7 +84,7 @@ pub async fn unopened(location: &Location, failure: Failure) -> Failure {
     };
     match open {
         Some(open) => open.iter().fold(failure, |failure, one| {
-            let original = freeze::original_text(&one.obligation);
+            let original = describe::original(&one.obligation);
             failure.help(format!(
                 "NOT SAFE: {}, held by {}; its original value is {original}",
                 one.obligation.label, one.run
@@ -143,7 +143,7 @@ pub async fn holdings(location: &Location, store: &dyn Store, run: &str) -> Vec<
     rows.retain(|one| one.run == run);
     let logged = lost::held(location, run).map(|(_, held)| held).unwrap_or_default();
     let told = |held: &Obligation| {
-        format!("NOT SAFE: {}; its original value is {}", held.label, freeze::original_text(held))
+        format!("NOT SAFE: {}; its original value is {}", held.label, describe::original(held))
     };
     let mut lines: Vec<String> = rows.iter().map(|one| told(&one.obligation)).collect();
     for held in logged {

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use console::measure_text_width;
 use runbook_engine::artifact::Artifact;
 use runbook_engine::error::{Outcome, StepError};
-use runbook_engine::event::{Closed, EventKind, ObligationChange, Question, RunOutcome};
+use runbook_engine::event::{Closed, EventKind, Obligation, ObligationChange, Question, RunOutcome};
 use runbook_engine::state::RunState;
+use runbook_steps::freeze;
 use serde_json::Value;
 
 use crate::format;
@@ -200,6 +201,13 @@ pub fn one_line(text: &str) -> String {
     let text = bounded(text);
     let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     clean.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The original value of what is held as it may be put on a terminal: nothing is left out, and a control character is told as its escape.
+pub fn original(obligation: &Obligation) -> String {
+    let text = freeze::original_text(obligation);
+    let visible = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(visible).collect()
 }
 
 /// The beginning of a text that is longer than a person reads, with how much is left out.

@@ -29,6 +29,7 @@ pub mod runbook;
 pub mod saved;
 pub mod schema;
 pub mod scope;
+pub mod shell;
 pub mod state;
 pub mod step;
 pub mod store;

@@ -80,6 +80,8 @@ pub enum Look {
     Value,
     /// The value is read, and the system's behaviour is proven where the step says how.
     Proof,
+    /// The value is read; that it is the original one counts only where no change that was asked for can come about any more.
+    Back,
 }
 
 /// One step with its configuration, expressions and secrets resolved. Never stored, never logged.

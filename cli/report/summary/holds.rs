@@ -4,7 +4,7 @@ use console::Style;
 use runbook_engine::event::{Closed, Obligation};
 use runbook_engine::expr::{self, Scope};
 use runbook_engine::plan::Plan;
-use runbook_engine::state::{ObligationPhase, ObligationState};
+use runbook_engine::state::{ObligationPhase, ObligationState, RunStatus};
 use runbook_steps::freeze::{self, ByHand};
 use serde_json::Value;
 
@@ -25,6 +25,7 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
                 row(facts, lines, "HELD", &loud(&held(facts, one)));
                 if let Some(error) = &one.stuck {
                     row(facts, lines, "", &describe::error_line(error));
+                    by_hand_line(facts, &one.obligation, "by hand,", lines);
                 }
             }
         }
@@ -38,7 +39,9 @@ fn loud(text: &str) -> String {
 fn held(facts: &Facts<'_>, one: &ObligationState) -> String {
     let until = one.hold_until();
     let until = if until > facts.now {
-        format!("until {} at most", format::clock(until, facts.now))
+        // No process is at work on a run that has failed.
+        let by = if facts.state.status == RunStatus::Failed { ", by `runbook reconcile`" } else { "" };
+        format!("until {} at most{by}", format::clock(until, facts.now))
     } else {
         "OVERDUE".to_owned()
     };
@@ -49,21 +52,27 @@ fn held(facts: &Facts<'_>, one: &ObligationState) -> String {
         ObligationPhase::Releasing => "was being put back, and is NOT known to be back",
         _ => "is NOT back",
     };
-    format!("{label} {how}, {until}; its original value is {}", freeze::original_text(&one.obligation))
+    format!("{label} {how}, {until}; its original value is {}", describe::original(&one.obligation))
 }
 
 /// Somebody else's value is there. Nobody but a person can say which one is right.
 fn not_back(facts: &Facts<'_>, obligation: &Obligation, present: &str, lines: &mut Vec<String>) {
     let text = format!(
-        "{} was changed by somebody else to {present} and was left alone; its original value was {}",
+        "{} was changed by somebody else to {} and was left alone; its original value was {}",
         obligation.label,
-        freeze::original_text(obligation)
+        describe::one_line(present),
+        describe::original(obligation)
     );
     row(facts, lines, "NOT BACK", &loud(&text));
+    by_hand_line(facts, obligation, "if the original is the right one,", lines);
+}
+
+/// What a person can type to put it back, or to end that.
+fn by_hand_line(facts: &Facts<'_>, obligation: &Obligation, when: &str, lines: &mut Vec<String>) {
     if let Some(command) = by_hand(facts.plan, obligation) {
         let then = if command.puts_back { "this puts it back:" } else { "put it there, then" };
         // Never broken, so that it can be copied.
-        lines.push(format!("{:12}if the original is the right one, {then}  {}", "", command.line));
+        lines.push(format!("{:12}{when} {then}  {}", "", command.line));
     }
 }
 

@@ -3,6 +3,7 @@
 use console::{Style, measure_text_width};
 use runbook_engine::error::ErrorKind;
 use runbook_engine::event::Question;
+use runbook_engine::shell::quoted;
 use runbook_engine::state::StepStatus;
 
 use super::{Facts, INDENT, asking, describe, row};
@@ -68,10 +69,7 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
             );
             row(facts, lines, "Limit", &text);
             next.push(cancel);
-            next.push((
-                format!("runbook exec {}", reviewed::quoted(facts.source)),
-                "anew, once the limit is raised",
-            ));
+            next.push((format!("runbook exec {}", quoted(facts.source)), "anew, once the limit is raised"));
         } else if failed_with(facts, ErrorKind::Drift) {
             let anew = reviewed::planning_again(facts.source, facts.plan, "plan.json");
             next.push((anew, "make a new plan, to be reviewed"));

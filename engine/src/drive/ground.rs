@@ -196,7 +196,7 @@ impl Loop {
         let Some(open) = open else { return refused(format!("{id} is not held any more")) };
         let label = &open.obligation.label;
         let found = match self.looked(id) {
-            Ok(Some(looked)) => looked.look(&*self.executor, Look::Value).await,
+            Ok(Some(looked)) => looked.look(&*self.executor, Look::Back).await,
             Ok(None) => return refused(format!("{label} belongs to no step of the run")),
             Err(error) => Err(error),
         };
@@ -209,7 +209,7 @@ impl Loop {
                      do that: `runbook cancel RUN`"
                 ));
             }
-            Err(error) => Some(format!("it can not be read: {}", self.masked(error).message)),
+            Err(error) => Some(format!("it can not be told: {}", self.masked(error).message)),
         };
         if let Some(other) = other.as_ref().filter(|_| !abandon) {
             return refused(format!(

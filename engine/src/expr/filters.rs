@@ -10,6 +10,7 @@ use url::{Host, Url};
 
 use super::tracked::{maybe, to_json, to_text};
 use crate::duration::Duration;
+use crate::shell::quoted;
 
 /// Every filter.
 pub const FILTERS: &[&str] = &[
@@ -39,6 +40,7 @@ pub const FILTERS: &[&str] = &[
     "map",
     "max",
     "min",
+    "quote",
     "reject",
     "rejectattr",
     "replace",
@@ -195,6 +197,7 @@ fn own_filters(env: &mut Environment<'static>) {
     env.add_filter("to_json", json);
     env.add_filter("sha256", sha256);
     env.add_filter("basename", basename);
+    env.add_filter("quote", quote);
     env.add_filter("string", |value: &Value| to_text(value).map_err(refuse));
     env.add_filter("join", join);
     env.add_filter("duration", duration);
@@ -218,6 +221,15 @@ fn json(value: &Value, indent: Option<usize>) -> Result<String, Error> {
 /// The SHA-256 of a text's bytes, 64 lower-case hex digits.
 fn sha256(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A text as one word of a shell, and a list as the words of a command line.
+fn quote(value: &Value) -> Result<String, Error> {
+    if value.kind() != ValueKind::Seq {
+        return Ok(quoted(&to_text(value).map_err(refuse)?));
+    }
+    let words = value.try_iter()?.map(|word| Ok(quoted(&to_text(&word).map_err(refuse)?)));
+    Ok(words.collect::<Result<Vec<String>, Error>>()?.join(" "))
 }
 
 /// What comes after the last `/`.

@@ -63,7 +63,7 @@ fn of(expr: &Expr<'_>) -> Option<Vec<Outcome>> {
             "length" | "int" => Outcome::Integer,
             "float" | "duration" | "timestamp" | "sum" | "round" => Outcome::Number,
             "bool" => Outcome::Boolean,
-            "basename" | "capitalize" | "format_date" | "join" | "lower" | "replace" | "sha256"
+            "basename" | "capitalize" | "format_date" | "join" | "lower" | "quote" | "replace" | "sha256"
             | "string" | "title" | "to_json" | "trim" | "upper" => Outcome::Text,
             "batch" | "dictsort" | "groupby" | "items" | "lines" | "list" | "map" | "reject"
             | "rejectattr" | "select" | "selectattr" | "sort" | "split" | "unique" | "zip" => Outcome::List,

@@ -125,6 +125,10 @@ fn filters_do_what_they_say() {
         ("${{ {'a': [1, null]} | to_json }}", json!("{\"a\":[1,null]}")),
         ("${{ 'abc' | sha256 }}", json!("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")),
         ("${{ '/a/b.txt' | basename }}", json!("b.txt")),
+        (
+            "${{ ['sh', '-c', \"echo it's\"] | quote }} ${{ 'a b' | quote }}",
+            json!(r"sh -c 'echo it'\''s' 'a b'"),
+        ),
         ("${{ '1h30m' | duration }}", json!(5400)),
         ("${{ '1500ms' | duration }}", json!(1.5)),
         ("${{ inputs.at | timestamp }}", json!(1_795_226_400)),

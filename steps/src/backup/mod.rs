@@ -5,6 +5,7 @@ mod copy;
 mod definitions;
 mod dump;
 mod probe;
+mod restorable;
 mod restore;
 mod rows;
 mod take;

@@ -10,31 +10,79 @@ use crate::process::quoted;
 const KEPT: usize = 40;
 
 /// What to type, one line for a shell: the database is put aside under another name, and made anew from the file as it was, with its owner, its settings and
-/// everybody's rights. When that fails, what was put aside is in its place again.
+/// everybody's rights. When that fails, what was put aside is in its place again; and what was cut off in the middle of it is undone when the same is
+/// typed once more. Typed again after it was restored, it changes nothing. It is done from the database `beside` it.
 ///
 /// Who is connected to it is disconnected; the renaming needs that, and what they see is about to be another database.
 /// Nothing is emptied for it: what came later may hang on what was dumped, and what a wipe has left is of use to whoever looks for the cause.
-pub(super) fn line(env: &BTreeMap<String, String>, database: &str, file: &Path, sha256: &str) -> String {
-    let at = psql::options(env);
+pub(super) fn line(
+    env: &BTreeMap<String, String>,
+    programs: Option<&Path>,
+    beside: &str,
+    database: &str,
+    file: &Path,
+    sha256: &str,
+) -> String {
+    let at = psql::options(env) + &format!(" --dbname={beside}");
     let cut = (0..=KEPT.min(database.len())).rev().find(|at| database.is_char_boundary(*at)).unwrap_or(0);
-    let begin = &database[..cut];
-    let aside = format!("{begin}_was_{}", sha256.get(..8).unwrap_or(sha256));
-    let [name, other] = [database, &aside].map(|name| quoted_name(Dialect::Postgres, name));
-    let statement = |sql: String| format!(" --command={}", quoted(&sql));
-    let psql =
-        format!("psql{at} --dbname=postgres --no-psqlrc --quiet --output=/dev/null --set=ON_ERROR_STOP=1");
-    let literal = database.replace('\'', "''");
-    // Whoever comes in between is waited for by the renaming, which then does nothing.
-    // Only what is selected is called for the rows that are left, and for no other.
-    let ended = format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{literal}'");
-    let away = statement(ended) + &statement(format!("alter database {name} rename to {other}"));
-    let back = statement(format!("drop database if exists {name} with (force)"))
-        + &statement(format!("alter database {other} rename to {name}"));
+    let (begin, mark) = (&database[..cut], sha256.get(..8).unwrap_or(sha256));
+    // While it is restored, and when it was.
+    let [mid, was] = ["mid", "was"].map(|word| format!("{begin}_{word}_{mark}"));
+    let name_of = |name: &str| quoted_name(Dialect::Postgres, name);
+    let psql = format!("psql{at} --no-psqlrc --quiet --tuples-only --set=ON_ERROR_STOP=1");
+    // Statements that another one writes are run by themselves: no database is dropped inside of a transaction.
+    let run = |statements: &[String]| {
+        let each: Vec<String> = statements.iter().map(|one| quoted(one)).collect();
+        format!("printf '%s\\n' {} | {psql} >/dev/null", each.join(" "))
+    };
+    let there = |name: &str| format!("exists (select from pg_database where datname = {})", literal(name));
+    let when = |condition: String, statement: String| {
+        format!("select {} where {condition} \\gexec", literal(&statement))
+    };
+    let renamed =
+        |from: &str, to: &str| format!("alter database {} rename to {}", name_of(from), name_of(to));
+    let ended = |name: &str| {
+        format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = {};", literal(name))
+    };
+    let undo = [
+        when(there(&mid), format!("drop database if exists {} with (force)", name_of(database))),
+        when(there(&mid), renamed(&mid, database)),
+    ];
+    let done =
+        format!("raise exception {}", literal(&format!("it is restored: what was there before is in {was}")));
+    let away = [
+        when(there(&was), format!("do $$begin {done}; end$$")),
+        // Whoever comes in between is waited for by the renaming, which then does nothing.
+        ended(database),
+        format!("{};", renamed(database, &mid)),
+    ];
+    let first: Vec<String> = undo.iter().chain(&away).cloned().collect();
+    let last = [ended(&mid), format!("{};", renamed(&mid, &was))];
     let file = quoted(&file.display().to_string());
-    let said = quoted(&format!("restored; what was there is in the database {aside}"));
-    format!(
-        "{psql}{away} && {{ pg_restore{at} --dbname=postgres --create --exit-on-error {file} && echo {said} || {{ {psql}{back}; false; }}; }}"
-    )
+    let said = quoted(&format!("restored; what was there is in the database {was}"));
+    let line = format!(
+        "{} && {{ pg_restore{at} --create --exit-on-error {file} && {} && echo {said} || {{ {}; false; }}; }}",
+        run(&first),
+        run(&last),
+        run(&undo)
+    );
+    let set = exported(env, programs);
+    if set.is_empty() { line } else { format!("( export{set}; {line} )") }
+}
+
+/// What the programs need beside their options, to reach the server as securely as it was, and to be found.
+fn exported(env: &BTreeMap<String, String>, programs: Option<&Path>) -> String {
+    let loose =
+        env.get("PGSSLMODE").is_none_or(|mode| matches!(mode.as_str(), "disable" | "allow" | "prefer"));
+    let names: &[&str] = if loose { &[] } else { &["PGSSLMODE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY"] };
+    let secure = names.iter().filter_map(|name| Some(format!(" {name}={}", quoted(env.get(*name)?))));
+    let folder = programs.map(|folder| format!(" PATH={}:\"$PATH\"", quoted(&folder.display().to_string())));
+    secure.chain(folder).collect()
+}
+
+/// A text as SQL.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// What to type to drop a database of a probe, one line for a shell.
@@ -49,14 +97,14 @@ mod tests {
     #[test]
     fn names_and_paths_stay_one_word_each() {
         let env = BTreeMap::from([("PGHOST".to_owned(), "db host".to_owned())]);
-        let line = line(&env, "a\"b'c", Path::new("/a b.dump"), "0123456789abcdef");
+        let line = line(&env, None, "postgres", "a\"b'c", Path::new("/a b.dump"), "0123456789abcdef");
         let run = std::process::Command::new("sh").args(["-n", "-c", &line]).output().unwrap();
         assert!(run.status.success(), "{line}");
         assert!(line.contains("'/a b.dump'") && line.contains("--host='db host'"), "{line}");
         assert!(line.contains("_was_01234567"), "{line}");
         let long = "n".repeat(63);
         assert!(
-            super::line(&env, &long, Path::new("/f"), "0123456789")
+            super::line(&env, None, "postgres", &long, Path::new("/f"), "0123456789")
                 .contains(&format!("\"{}_was_01234567\"", &long[..40]))
         );
     }

@@ -18,6 +18,7 @@ use super::contents::Contents;
 use super::copy::{Copying, is_of_copy};
 use super::dump::Listing;
 use super::probe::Table;
+use super::restorable::Restorable;
 use super::tools::{environment, run};
 use super::{Backup, Outputs, probe, restore, rows};
 use crate::connections::sql::{Begin, Cell, Database, Session};
@@ -126,6 +127,7 @@ impl<'a> Work<'a> {
         // What is counted is what is dumped: both see the state of one moment.
         let mut session = self.database.open().await?;
         session.script("begin transaction isolation level repeatable read, read only").await?;
+        let beside = self.restorable(&mut *session).await?;
         let snapshot = exported(&mut *session).await?;
         let Contents { rows, digests, definitions } = Contents::now(&mut *session, None).await?;
         let tables = probe::tables(&mut *session).await?;
@@ -137,8 +139,12 @@ impl<'a> Work<'a> {
         let contents = self.readable(part).await?;
         complete(&contents, &tables)?;
         let probed = self.probe(part, Some(&rows)).await?.is_some();
-        let outputs =
-            Outputs { rows, digests, definitions, ..self.known(part, &contents, &tables, probed).await? };
+        let outputs = Outputs {
+            rows,
+            digests,
+            definitions,
+            ..self.known(part, &contents, &tables, probed, &beside).await?
+        };
         let intent = Intent { what: json!(outputs), items: 1, charged_items: 0, charged_bytes: 0 };
         self.cx.checkpoint()?;
         let batch = self.cx.ledger.intend(intent).await?.number;
@@ -155,7 +161,7 @@ impl<'a> Work<'a> {
     }
 
     /// Holds a backup that is there to what it must be, by reads alone.
-    pub(super) async fn check(&self) -> Result<(Listing, Vec<Table>), StepError> {
+    pub(super) async fn check(&self) -> Result<(Listing, Vec<Table>, String), StepError> {
         let file = &self.step.file;
         if !tokio::fs::try_exists(file).await.unwrap_or(false) {
             return Err(StepError::gate(format!("there is no backup {}", file.display()))
@@ -177,6 +183,7 @@ impl<'a> Work<'a> {
         let name = one_text(&mut *session, "select current_database()::text").await?;
         let tables = probe::tables(&mut *session).await?;
         let filled = probe::filled(&mut *session, &tables).await?;
+        let beside = self.restorable(&mut *session).await?;
         session.rollback().await?;
         session.finish().await;
         if contents.database != name {
@@ -201,12 +208,22 @@ impl<'a> Work<'a> {
         if let Some(copying) = self.copying()? {
             copying.check(&self.digest(file).await?.0).await?;
         }
-        Ok((contents, tables))
+        Ok((contents, tables, beside))
+    }
+
+    /// The database from which this one is restored; with a probe, refused when its user can not do that.
+    async fn restorable(&self, session: &mut dyn Session) -> Result<String, StepError> {
+        let restorable = Restorable::look(session).await?;
+        let beside = restorable.beside.clone();
+        if self.step.probe.is_some() {
+            restorable.judged(&self.place())?;
+        }
+        Ok(beside)
     }
 
     /// The same, restored too where that is asked for.
     pub(super) async fn checked(&self) -> Result<Outputs, StepError> {
-        let (contents, tables) = self.check().await?;
+        let (contents, tables, beside) = self.check().await?;
         if let Some(step) = &self.step.unchanged_since {
             let then = Contents::found_by(step, self.cx).await?;
             let mut session = self.database.begin(Begin::ReadOnly).await?;
@@ -215,7 +232,7 @@ impl<'a> Work<'a> {
             session.finish().await;
         }
         let restored = self.probe(&self.step.file, None).await?;
-        let outputs = self.known(&self.step.file, &contents, &tables, restored.is_some()).await?;
+        let outputs = self.known(&self.step.file, &contents, &tables, restored.is_some(), &beside).await?;
         let copy = self.copying()?.map(|copying| copying.of(&self.step.file));
         Ok(Outputs { rows: restored.unwrap_or_default(), copy, ..outputs })
     }
@@ -266,10 +283,12 @@ impl<'a> Work<'a> {
         contents: &Listing,
         tables: &[Table],
         probed: bool,
+        beside: &str,
     ) -> Result<Outputs, StepError> {
         let (sha256, bytes) = self.digest(file).await?;
         let file = self.step.file.clone();
-        let restore = restore::line(&self.env, &contents.database, &file, &sha256);
+        let programs = self.step.programs.as_deref();
+        let restore = restore::line(&self.env, programs, beside, &contents.database, &file, &sha256);
         Ok(Outputs {
             file,
             sha256,

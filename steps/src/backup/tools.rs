@@ -10,6 +10,9 @@ use crate::connections::sql::Database;
 use crate::kind::Context;
 use crate::process::{Ended, Kept, Process};
 
+/// How a line of these programs begins that says what went wrong, after the program's name.
+const ERROR: [&str; 2] = [": error: ", ": fatal: "];
+
 /// The environment in which a program of PostgreSQL reaches a database; an error for one of another kind.
 pub(super) fn environment(database: &Database, name: &str) -> Result<BTreeMap<String, String>, StepError> {
     database.environment().ok_or_else(|| {
@@ -44,7 +47,9 @@ pub(super) async fn run(
         Ended::Exited if finished.code() == Some(0) => Ok(finished.stdout),
         Ended::Exited => {
             let mut error = StepError::refused(format!("`{program}` {}", finished.how()));
-            error.causes.extend(finished.last_error_line());
+            // What comes after it is advice, or what was being done.
+            let said = finished.stderr.text.lines().find(|line| ERROR.iter().any(|word| line.contains(word)));
+            error.causes.extend(said.map(str::to_owned).or_else(|| finished.last_error_line()));
             Err(error)
         }
         Ended::Stopped | Ended::TimedOut => Err(StepError::interrupted()),

@@ -4,6 +4,7 @@ use runbook_engine::event::Obligation;
 use serde_json::Value;
 
 use super::original_text;
+use crate::process::quoted;
 
 /// A command for a person, as it is typed in a shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,10 @@ pub fn by_hand(with: &Value, connection: &Value, obligation: &Obligation) -> Opt
     }
     let release = line(with.pointer("/command/release")?)?;
     let value = obligation.replacement.as_str().unwrap_or_default();
+    // What can not be copied from a terminal as it is would put back something else.
+    if original.chars().any(|c| c.is_control() && c != '\n') {
+        return None;
+    }
     let line = format!("RUNBOOK_VALUE={} RUNBOOK_ORIGINAL={} {release}", quoted(value), quoted(&original));
     Some(ByHand { line, puts_back: true })
 }
@@ -56,15 +61,6 @@ fn line(argv: &Value) -> Option<String> {
         other => quoted(&other.to_string()),
     });
     Some(words.collect::<Vec<_>>().join(" ")).filter(|line| !line.is_empty())
-}
-
-/// One word for a POSIX shell.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+,=".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

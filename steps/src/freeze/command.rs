@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::way::Way;
 use crate::kind::Context;
-use crate::process::{Ended, Hear, IfOrphaned, KEPT, Process};
+use crate::process::{Ended, Hear, IfOrphaned, KEPT, Process, quoted};
 use crate::text::Text;
 
 /// Commands that read, apply and release a value. Each gets the variable `RUNBOOK_VALUE`, the value that freezes; `apply` and
@@ -77,7 +77,10 @@ impl CommandWay {
         };
         let mut error = StepError::transient(format!("{}: the {what} command {how}", self.target));
         error.causes.extend(finished.last_line());
-        Err(error.with_help(format!("the command is `{}`", process.line())))
+        // As it can be typed: without these it would put another value there.
+        let given = process.env.iter().map(|(name, value)| format!("{name}={} ", quoted(value)));
+        let given: String = if quiet { String::new() } else { given.collect() };
+        Err(error.with_help(format!("the command is `{given}{}`", process.line())))
     }
 }
 
@@ -92,7 +95,7 @@ impl Way for CommandWay {
     }
 
     fn replacement(&self) -> Value {
-        Value::from(self.value.as_str().trim())
+        Value::from(self.value.as_str().trim_ascii())
     }
 
     async fn read(&self, cx: &Context) -> Result<Value, StepError> {
@@ -111,7 +114,7 @@ impl Way for CommandWay {
         let Ok(text) = std::str::from_utf8(&printed) else {
             return Err(refused("bytes that are not UTF-8 text, which could not be put back as they are"));
         };
-        match text.trim() {
+        match text.trim_ascii() {
             "" => Err(refused("nothing")),
             text if text.contains('\0') => Err(refused("a NUL byte, which no command can be given")),
             text => Ok(Value::from(text)),
@@ -124,6 +127,10 @@ impl Way for CommandWay {
 
     fn frozen(&self, present: &Value) -> bool {
         *present == self.replacement()
+    }
+
+    fn makes_two_values(&self) -> bool {
+        false
     }
 
     async fn apply(&self, cx: &Context, original: &Value) -> Result<(), StepError> {

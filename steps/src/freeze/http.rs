@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use runbook_engine::crash;
-use runbook_engine::error::StepError;
+use runbook_engine::error::{ErrorKind, StepError};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -81,8 +81,32 @@ impl HttpWay {
         }
         let response = crash::around("freeze: request", request.send()).await;
         let response = response.map_err(|error| transport_error(&what, error))?;
-        check_status(&what, response).await.map(drop)
+        check_status(&what, response).await.map(drop).map_err(|error| {
+            // A server that is busy, or fails, may have begun, or may do it when it is not asked any more.
+            if error.kind == ErrorKind::Transient { error.unknown() } else { error }
+        })
     }
+}
+
+/// Where a name that stands for a value would be sent as it is written.
+fn sent_as_written(write: &Write) -> Option<&str> {
+    fn of(json: &Value) -> Option<&str> {
+        match json {
+            Value::String(text) if text == "$ORIGINAL" || text == "$VALUE" => None,
+            Value::String(text) => Some(text.as_str()).filter(|text| named(text)),
+            Value::Array(items) => items.iter().find_map(of),
+            Value::Object(members) => members
+                .iter()
+                .find_map(|(name, item)| Some(name.as_str()).filter(|name| named(name)).or_else(|| of(item))),
+            _ => None,
+        }
+    }
+    let path = Some(write.path.as_str()).filter(|path| named(path));
+    path.or_else(|| write.json.as_ref().and_then(of))
+}
+
+fn named(text: &str) -> bool {
+    text.contains("$ORIGINAL") || text.contains("$VALUE")
 }
 
 /// The body with the values in the places of their names.
@@ -139,7 +163,24 @@ impl Way for HttpWay {
     }
 
     fn text(&self, present: &Value) -> String {
-        present.as_str().map_or_else(|| present.to_string(), str::to_owned)
+        // A text that would pass for a number, or for nothing, is told as one.
+        let plain = |text: &&str| {
+            let edges = text.trim() != *text || text.is_empty() || text.contains(char::is_control);
+            !edges && serde_json::from_str::<Value>(text).is_err()
+        };
+        present.as_str().filter(plain).map_or_else(|| present.to_string(), str::to_owned)
+    }
+
+    async fn possible(&self, _: &Context, _: &Value) -> Result<(), StepError> {
+        for (name, write) in [("apply", &self.apply), ("release", &self.release)] {
+            if let Some(text) = sent_as_written(write) {
+                let message = format!("`{name}`: `{text}` would be sent as it is written");
+                return Err(StepError::invalid(message).with_help(
+                    "`$ORIGINAL` and `$VALUE` stand for a value only as a whole string of `json`; nothing was changed",
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn frozen(&self, present: &Value) -> bool {
@@ -154,6 +195,10 @@ impl Way for HttpWay {
         } else {
             Side::Foreign
         }
+    }
+
+    fn makes_two_values(&self) -> bool {
+        false
     }
 
     async fn apply(&self, cx: &Context, original: &Value) -> Result<(), StepError> {

@@ -281,7 +281,16 @@ impl Way for Scaling {
     }
 
     async fn read(&self, cx: &Context) -> Result<Value, StepError> {
-        Ok(json!(Recorded::of(&self.config.scale(cx).await?)))
+        let present = Recorded::of(&self.config.scale(cx).await?);
+        if present.uid != self.uid {
+            let (words, uid) = (self.config.words(), &self.uid);
+            let message =
+                format!("{words} is another one of this name: its uid is {}, and not {uid}", present.uid);
+            return Err(StepError::gate(message).with_help(
+                "it is in another cluster than the one that was frozen, or was made anew since: look at the kubeconfig and its context; nothing was changed",
+            ));
+        }
+        Ok(json!(present))
     }
 
     fn text(&self, present: &Value) -> String {

@@ -1,4 +1,4 @@
-//! Changes that a freeze asked another system for and whose answer nobody saw: a slow server, or a proxy before it, may still make them
+//! Changes that a freeze asked another system for and that nobody saw come about: a slow server, or a proxy before it, may still make them
 //! when the freeze has long been lifted. A release waits them out.
 
 use std::time::Duration as StdDuration;
@@ -28,7 +28,7 @@ pub(super) struct Late {
 }
 
 impl Late {
-    /// What was asked for and not seen answered.
+    /// What was asked for, and neither refused nor seen.
     pub(super) async fn of(cx: &Context) -> Result<Self, StepError> {
         let view = cx.ledger.view().await?;
         let change = |batch: &Batch| batch.what.get(CHANGE).is_some();
@@ -51,29 +51,66 @@ impl Late {
     }
 }
 
+/// A change that was asked for, and was not seen yet.
+pub(super) struct Announced(Option<u64>);
+
+impl Announced {
+    /// The change was seen to be made: it is not under way any more.
+    pub(super) async fn arrived(self, cx: &Context) -> Result<(), StepError> {
+        self.over(json!({ "made": true }), cx).await
+    }
+
+    async fn over(&self, outcome: Value, cx: &Context) -> Result<(), StepError> {
+        let Some(batch) = self.0 else { return Ok(()) };
+        cx.ledger.settle(batch, Settlement { outcome, ..Settlement::default() }).await?;
+        Ok(())
+    }
+}
+
 impl Freeze {
     /// How long a change may be under way, when it is made by another system.
     fn takes(&self, way: &dyn Way, cx: &Context) -> Result<Option<StdDuration>, StepError> {
         Ok(way.call_takes(cx)?.map(|takes| takes.max(self.settle.0)))
     }
 
-    /// Puts the replacement there; what is not answered is recorded as under way.
+    /// Puts the replacement there. Until [`Announced::arrived`] it counts as under way, unless it was refused for good: a server that answers that it
+    /// is busy, or will see to it, may do so later.
     pub(super) async fn applied(
         &self,
         way: &dyn Way,
         cx: &Context,
         original: &Value,
-    ) -> Result<(), StepError> {
-        let Some(takes) = self.takes(way, cx)? else { return way.apply(cx, original).await };
+    ) -> Result<Announced, StepError> {
+        let Some(takes) = self.takes(way, cx)? else {
+            return way.apply(cx, original).await.map(|()| Announced(None));
+        };
         let what = in_flight::announced(json!({ CHANGE: way.target() }), takes);
         let intent = Intent { what: cx.redactor.value(&what), items: 0, charged_items: 0, charged_bytes: 0 };
-        let batch = cx.ledger.intend(intent).await?.number;
+        let announced = Announced(Some(cx.ledger.intend(intent).await?.number));
         let applied = way.apply(cx, original).await;
-        if !applied.as_ref().is_err_and(|error| error.outcome == Outcome::Unknown) {
-            let outcome = json!({ "answered": true });
-            cx.ledger.settle(batch, Settlement { outcome, ..Settlement::default() }).await?;
+        if applied.as_ref().is_err_and(|error| error.outcome != Outcome::Unknown) {
+            announced.over(json!({ "refused": true }), cx).await?;
+            return applied.map(|()| Announced(None));
         }
-        applied
+        applied.map(|()| announced)
+    }
+
+    /// Why the original that is read does not prove that the freeze is lifted: a change may still come.
+    pub(super) async fn may_come(&self, way: &dyn Way, cx: &Context) -> Result<Option<StepError>, StepError> {
+        let left = self.left(way, &Late::of(cx).await?, cx)?;
+        Ok((!left.is_zero()).then(|| {
+            let label = way.label();
+            let left = Duration::from_secs(left.as_secs() + 1);
+            StepError::transient(format!(
+                "{label} is at its original value, but a change of it that was asked for may still come, for {left}"
+            ))
+        }))
+    }
+
+    fn left(&self, way: &dyn Way, late: &Late, cx: &Context) -> Result<StdDuration, StepError> {
+        let takes = self.takes(way, cx)?.unwrap_or_default();
+        let left = late.batches.iter().map(|batch| in_flight::left(&batch.what, takes)).max();
+        Ok(left.unwrap_or_default())
     }
 
     /// Watches that the original stays until nothing can be under way any more, and puts it back when something came; somebody else's
@@ -88,19 +125,17 @@ impl Freeze {
         if late.batches.is_empty() {
             return Ok(None);
         }
-        let takes = self.takes(way, cx)?.unwrap_or_default();
-        let left = late.batches.iter().map(|batch| in_flight::left(&batch.what, takes)).max();
-        let left = left.unwrap_or_default();
+        let left = self.left(way, late, cx)?;
         if !left.is_zero() {
             cx.live.say(&format!(
-                "{}: the change that was asked for was not answered and may still come: watching for {} that it stays at its original value",
+                "{}: the change that was asked for was not seen and may still come: watching for {} that it stays at its original value",
                 way.label(),
                 Duration::from_secs(left.as_secs() + 1)
             ));
         }
         let watched = self.watch(way, late, cx, original, Instant::now() + left).await;
         watched.map_err(|error| {
-            let help = "the change that was asked for was not answered and may still come, so that it can not be said to be lifted";
+            let help = "the change that was asked for was not seen and may still come, so that it can not be said to be lifted";
             StepError { help: error.help.or_else(|| Some(help.to_owned())), ..error }
         })
     }

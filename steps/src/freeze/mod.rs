@@ -12,6 +12,7 @@ mod late;
 #[cfg(test)]
 mod model;
 mod probe;
+mod refusals;
 mod undo;
 mod way;
 
@@ -39,13 +40,15 @@ pub use self::kubernetes::{KubernetesScale, Workload};
 use self::late::Late;
 use self::probe::Left;
 pub use self::probe::{Answered, Probe};
+use self::refusals::{frozen_by_another, left_alone, secret, unread};
 use self::way::{Freezing, Releasing, Side, Way, freezing, releasing};
 use crate::kind::{Context, End, Step, would};
 use crate::text::of_value;
 
 /// Changes one value of a system, so that it stays as it is while the run works on it. The original value is read and recorded
-/// before it is changed, and it is put back by an `unfreeze` step, at the latest when the run ends, is cancelled, or has held it
-/// for `max_hold`; whatever happens to this process.
+/// before it is changed, and it is put back by an `unfreeze` step, at the latest when the run succeeds or is cancelled. A run that failed
+/// holds it, so that `resume` can go on, for `max_hold` at most: then it is put back by whichever process of runbook sees it, such as
+/// `runbook reconcile`, which a timer is to run.
 ///
 /// Exactly one of `env_file`, `command`, `http` and `kubernetes` says how. With `probe` the freeze is proven by a request that a frozen
 /// system refuses; a freeze that turns out not to be effective is lifted at once, and the step fails. A workload that `kubernetes` scales is
@@ -226,7 +229,7 @@ impl Step for Freeze {
         let present = way.read(cx).await?;
         let what = releasing(way.side(&present, &original));
         match what {
-            Releasing::Leave => return Ok(Release::Foreign(way.text(&present))),
+            Releasing::Leave => return left_alone(&*way, hold, way.text(&present)),
             Releasing::PutBack => {
                 if hold == Hold::Changing {
                     late.came(cx).await?;
@@ -240,7 +243,7 @@ impl Step for Freeze {
         way.restart(cx).await?;
         self.seen(&*way, cx, &original, Side::Original).await?;
         if let Some(present) = self.outlast(&*way, &mut late, cx, &original).await? {
-            return Ok(Release::Foreign(present));
+            return left_alone(&*way, Hold::Releasing, present);
         }
         if let Some(probe) = &self.probe
             && let Err(error) = probe.settle_earlier(cx).await
@@ -259,6 +262,10 @@ impl Step for Freeze {
         let way = self.way(Some(&original), cx).await?;
         let present = way.read(cx).await?;
         match way.side(&present, &original) {
+            Side::Original if look == Look::Back => {
+                let may_come = self.may_come(&*way, cx).await?;
+                return may_come.map_or(Ok(Found::Original), Err);
+            }
             Side::Original => return Ok(Found::Original),
             Side::Foreign => return Ok(Found::Foreign(way.text(&present))),
             Side::Ours => {}
@@ -357,18 +364,25 @@ impl Freeze {
             original.text,
             standing.obligation.replacement
         ));
+        let mut announced = None;
         if what == Freezing::Apply {
             cx.obligations.changing(&standing.id).await?;
-            if let Err(error) = self.applied(way, cx, &original.state).await {
-                // Something else stood there: nothing was written, so nothing of it is this run's to put back.
-                if error.kind == ErrorKind::Gate {
-                    cx.obligations.unchanged(&standing.id).await?;
+            announced = match self.applied(way, cx, &original.state).await {
+                Ok(announced) => Some(announced),
+                Err(error) => {
+                    // Something else stood there: nothing was written, so nothing of it is this run's to put back.
+                    if error.kind == ErrorKind::Gate {
+                        cx.obligations.unchanged(&standing.id).await?;
+                    }
+                    return Err(error);
                 }
-                return Err(error);
-            }
+            };
         }
         way.restart(cx).await?;
         self.seen(way, cx, &original.state, Side::Ours).await?;
+        if let Some(announced) = announced {
+            announced.arrived(cx).await?;
+        }
         cx.obligations.applied(&standing.id).await
     }
 
@@ -415,18 +429,6 @@ impl Freeze {
     }
 }
 
-fn secret(way: &dyn Way) -> StepError {
-    StepError::refused(format!(
-        "the original value of {} holds a secret and can not be recorded",
-        way.label()
-    ))
-}
-
-fn unread(error: StepError) -> StepError {
-    let message = format!("the original value can not be read, so nothing was changed: {}", error.message);
-    StepError { message, ..error }
-}
-
 /// What is not as it should be: the value, or what the system has made of it.
 async fn looked(
     way: &dyn Way,
@@ -439,14 +441,6 @@ async fn looked(
         return Ok(Some(format!("{} still reads {}", way.label(), way.text(&present))));
     }
     way.unsettled(cx).await
-}
-
-fn frozen_by_another(way: &dyn Way, present: &Value) -> StepError {
-    let message = format!("{} is already {}", way.label(), way.text(present));
-    StepError::gate(message).with_help(
-        "another run or somebody by hand froze it, and the original value is not known here: find out what it was, put it back, and \
-         start again",
-    )
 }
 
 /// Lifts a freeze that is not proven; the error says what became of it.

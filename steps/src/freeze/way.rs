@@ -52,6 +52,12 @@ pub(super) trait Way: Send + Sync {
         }
     }
 
+    /// Whether the run itself makes no other values than the original and the replacement: it writes them itself, at once. What requests or commands
+    /// make of a value is not known.
+    fn makes_two_values(&self) -> bool {
+        true
+    }
+
     /// Whether the replacement can be put in the place of the original, asked before anything is recorded or changed.
     async fn possible(&self, cx: &Context, original: &Value) -> Result<(), StepError> {
         let _ = (cx, original);

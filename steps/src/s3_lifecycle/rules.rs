@@ -43,10 +43,14 @@ pub(super) fn days_of(rule: &LifecycleRule) -> Option<i32> {
     days.filter(|_| *rule.status() == ExpirationStatus::Enabled)
 }
 
-/// The prefix of everything that a rule is about, when no tag and no size narrows it: of a rule without a filter, all objects.
+/// The prefix of everything that a rule is about, when no tag narrows it: of a rule without a filter, all objects. Every object has a size, and one that
+/// a rule of a size is about goes away by it.
 fn reach_of(rule: &LifecycleRule) -> Option<&str> {
-    let bare = |filter: &LifecycleRuleFilter| *filter == LifecycleRuleFilter::builder().build();
-    prefix_of(rule).or_else(|| rule.filter().is_none_or(bare).then_some(""))
+    let Some(filter) = rule.filter() else { return prefix_of(rule).or(Some("")) };
+    let joined = filter.and();
+    let tagged = filter.tag().is_some() || joined.is_some_and(|all| !all.tags().is_empty());
+    let prefix = filter.prefix().or_else(|| joined.and_then(|all| all.prefix()));
+    (!tagged).then_some(prefix.unwrap_or_default())
 }
 
 /// Whether a rule expires current objects after a number of days and does nothing else: another kind of rule of the same prefix is somebody
@@ -124,7 +128,12 @@ fn sooner(rule: &LifecycleRule, prefix: &str, days: i32) -> Option<String> {
         _ => return None,
     };
     let id = rule.id().unwrap_or("without an id");
-    let about = if reach.is_empty() { "every object".to_owned() } else { format!("`{reach}`") };
+    let sized = rule.filter().is_some_and(|_| prefix_of(rule).is_none() && !reach.is_empty());
+    let about = match reach {
+        "" => "every object".to_owned(),
+        _ if sized => format!("objects of some sizes in `{reach}`"),
+        _ => format!("`{reach}`"),
+    };
     Some(format!("rule `{id}`, which is about {about}, expires it {when}"))
 }
 
@@ -142,7 +151,7 @@ pub(super) fn shown(rule: &LifecycleRule) -> Value {
 #[cfg(test)]
 mod tests {
     use aws_sdk_s3::primitives::DateTime;
-    use aws_sdk_s3::types::{AbortIncompleteMultipartUpload, Tag};
+    use aws_sdk_s3::types::{AbortIncompleteMultipartUpload, LifecycleRuleAndOperator, Tag};
 
     use super::*;
 
@@ -220,6 +229,11 @@ mod tests {
         let mut tagged = rule("tagged", "", 7);
         tagged.filter = Some(LifecycleRuleFilter::builder().tag(tag).build());
         assert_eq!(all(tagged), Ok(()));
+        let mut sized = rule("sized", "", 7);
+        let and = LifecycleRuleAndOperator::builder().prefix("a/b/").object_size_greater_than(1).build();
+        sized.filter = Some(LifecycleRuleFilter::builder().and(and).build());
+        let told = all(sized).unwrap_err();
+        assert!(told.contains("`sized`") && told.contains("of some sizes in `a/b/`"), "{told}");
         assert_eq!(all(rule("beside", "a/c/", 7)), Ok(()));
     }
 

@@ -29,6 +29,9 @@ const OUTSIDE: &str = "with others as (select oid from pg_namespace where nspnam
      + (select count(*) from pg_constraint k join others o on o.oid = k.connamespace) \
      + (select count(*) from pg_proc p join others o on o.oid = p.pronamespace) \
      + (select count(*) from pg_type t join others o on o.oid = t.typnamespace) \
+     + (select count(*) from pg_rewrite r join classes c on c.oid = r.ev_class) \
+     + (select count(*) from pg_event_trigger) + (select count(*) from pg_foreign_server) \
+     + (select count(*) from pg_user_mappings) \
      + (select count(*) from pg_extension e join others o on o.oid = e.extnamespace))::text";
 
 /// What brings back what is set on a schema, as statements.

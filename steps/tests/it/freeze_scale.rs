@@ -205,7 +205,7 @@ async fn another_of_the_same_name(server: &Arc<KubernetesServer>) {
         second
     });
     let error = error(&state, "unfreeze");
-    assert!(error.message.contains("to 0, of another one of this name"), "{error}");
+    assert!(error.message.contains("is another one of this name"), "{error}");
     assert_eq!(second.replicas().await.unwrap(), 0);
 }
 

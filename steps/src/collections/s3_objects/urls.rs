@@ -44,7 +44,7 @@ impl Places {
             }
             None => self.http(text)?,
         };
-        if key.is_empty() { Err("it names no object".to_owned()) } else { Ok(key) }
+        if key.trim().is_empty() { Err("it names no object".to_owned()) } else { Ok(key) }
     }
 
     fn http(&self, text: &str) -> Result<String, String> {

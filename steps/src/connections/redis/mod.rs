@@ -141,6 +141,13 @@ impl RedisConnection {
             password: self.password.clone(),
         };
         let mut url = parts.url(&["redis", "rediss"])?;
+        // Some clients take the number of the database from there.
+        if let Some((name, _)) = url.query_pairs().find(|(name, _)| name != "protocol") {
+            let message = format!("the parameter `{name}` of `url` is not understood: leave it out");
+            return Err(StepError::invalid(message).with_help(
+                "the number of the database is the path of the address, `redis://HOST:PORT/3`, or `database`",
+            ));
+        }
         // No answer may come unasked, and `protocol` would allow it; a fragment would switch off the look at the certificate.
         url.set_query(None);
         if url.fragment().is_some() {

@@ -1,5 +1,6 @@
 //! Connection kind `postgres`: a PostgreSQL database.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -15,7 +16,9 @@ use serde_json::Value;
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgSslMode, Postgres};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Either, Executor as _, Row as _};
+use url::{Host, Url};
 
+use super::postgres_url::{check, said};
 use super::postgres_values::{Bound, bind, decoded, plan_of, shape_of};
 use super::scan::Statement;
 use super::server::{
@@ -86,8 +89,8 @@ impl ConnectionKind for PostgresConnection {
     type Client = Database;
 
     fn open(self, _: &OpenContext<'_>) -> Result<Database, StepError> {
-        let (options, password) = self.options()?;
-        let environment = self.environment(&options, password);
+        let (options, password, files) = self.options()?;
+        let environment = self.environment(&options, password, &files);
         let mut settings = format!(
             "set standard_conforming_strings = on; set intervalstyle = 'postgres'; set bytea_output = 'hex'; \
              set extra_float_digits = 1; set timezone = 'UTC'; set datestyle = 'ISO, MDY'; set lock_timeout = {}",
@@ -123,8 +126,8 @@ pub(super) fn millis(duration: Duration) -> u128 {
 }
 
 impl PostgresConnection {
-    /// The options, and the password that they hold.
-    fn options(&self) -> Result<(PgConnectOptions, Option<String>), StepError> {
+    /// The options, the password that they hold, and their files.
+    fn options(&self) -> Result<(PgConnectOptions, Option<String>, SslFiles), StepError> {
         let parts = Parts {
             url: self.url.clone(),
             host: self.host.clone(),
@@ -134,12 +137,19 @@ impl PostgresConnection {
             password: self.password.clone(),
         };
         let url = parts.url(&["postgres", "postgresql"])?;
-        let says_mode = url.query_pairs().any(|(name, _)| matches!(&*name, "sslmode" | "ssl-mode"));
+        check(&url)?;
+        let says_mode = said(&url, &["sslmode", "ssl-mode"]).is_some();
         let mut options = PgConnectOptions::from_url(&url).map_err(|error| {
             StepError::invalid("the address of the database is unusable").with_source(&error)
         })?;
-        if url.port().is_none() {
+        // What the environment of this process says counts for nothing.
+        if url.port().is_none() && said(&url, &["port"]).is_none() {
             options = options.port(5432);
+        }
+        if let Some(Host::Ipv6(address)) = url.host()
+            && said(&url, &["host", "hostaddr"]).is_none()
+        {
+            options = options.host(&address.to_string());
         }
         if self.ssl_mode.is_some() || !says_mode {
             options = options.ssl_mode(match self.ssl_mode.unwrap_or_default() {
@@ -150,29 +160,42 @@ impl PostgresConnection {
                 SslMode::VerifyFull => PgSslMode::VerifyFull,
             });
         }
-        let files = SslFiles {
-            root_cert: self.ssl_root_cert.clone(),
-            cert: self.ssl_cert.clone(),
-            key: self.ssl_key.clone(),
-        };
-        if let Some(file) = files.root_cert {
+        let files = self.files(&url);
+        if let Some(file) = &files.root_cert {
             options = options.ssl_root_cert(file);
         }
-        if let Some(file) = files.cert {
+        if let Some(file) = &files.cert {
             options = options.ssl_client_cert(file);
         }
-        if let Some(file) = files.key {
+        if let Some(file) = &files.key {
             options = options.ssl_client_key(file);
         }
         // Statements are seldom run twice, and one that is kept breaks when a schema is reset under it.
         let name = self.application_name.as_deref().unwrap_or("runbook");
         let options = options.application_name(name).statement_cache_capacity(0);
         let password = url.password().map(|text| percent_decode_str(text).decode_utf8_lossy().into_owned());
-        Ok((options, password))
+        Ok((options, said(&url, &["password"]).map(Cow::into_owned).or(password), files))
+    }
+
+    /// The files of an encrypted connection, by the settings or else by the address.
+    fn files(&self, url: &Url) -> SslFiles {
+        let file = |set: &Option<PathBuf>, names: &[&str]| {
+            set.clone().or_else(|| Some(PathBuf::from(&*said(url, names)?)))
+        };
+        SslFiles {
+            root_cert: file(&self.ssl_root_cert, &["sslrootcert", "ssl-root-cert", "ssl-ca"]),
+            cert: file(&self.ssl_cert, &["sslcert", "ssl-cert"]),
+            key: file(&self.ssl_key, &["sslkey", "ssl-key"]),
+        }
     }
 
     /// The same for programs that use libpq.
-    fn environment(&self, options: &PgConnectOptions, password: Option<String>) -> BTreeMap<String, String> {
+    fn environment(
+        &self,
+        options: &PgConnectOptions,
+        password: Option<String>,
+        files: &SslFiles,
+    ) -> BTreeMap<String, String> {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let host = options.get_socket().map(|folder| folder.display().to_string());
         let mode = match options.get_ssl_mode() {
@@ -190,9 +213,9 @@ impl PostgresConnection {
             ("PGDATABASE", options.get_database().map(str::to_owned)),
             ("PGPASSWORD", password),
             ("PGSSLMODE", Some(mode.to_owned())),
-            ("PGSSLROOTCERT", path(&self.ssl_root_cert)),
-            ("PGSSLCERT", path(&self.ssl_cert)),
-            ("PGSSLKEY", path(&self.ssl_key)),
+            ("PGSSLROOTCERT", path(&files.root_cert)),
+            ("PGSSLCERT", path(&files.cert)),
+            ("PGSSLKEY", path(&files.key)),
             ("PGCONNECT_TIMEOUT", Some(self.connect_timeout.0.as_secs().max(2).to_string())),
             ("PGAPPNAME", Some("runbook".to_owned())),
         ];
@@ -434,3 +457,28 @@ fn cell(row: &sqlx::postgres::PgRow, at: usize) -> Result<Cell, sqlx::Error> {
 
 /// A parameter of an author as it is sent.
 pub(super) type Parameters = Vec<Bound>;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_address_leads_where_its_query_says() {
+        let opened = |url: &str| {
+            let connection: PostgresConnection = serde_json::from_value(json!({ "url": url })).unwrap();
+            let (options, password, files) = connection.options().unwrap();
+            let environment = connection.environment(&options, password, &files);
+            let of = |name: &str| environment.get(name).cloned().unwrap_or_default();
+            ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGSSLROOTCERT"].map(of)
+        };
+        assert_eq!(opened("postgres://u:p%40@h/d"), ["h", "5432", "u", "d", "p@", ""]);
+        assert_eq!(opened("postgres://u:p@h/d?port=55432"), ["h", "55432", "u", "d", "p", ""]);
+        assert_eq!(opened("postgres://u:p@[::1]:55432/d"), ["::1", "55432", "u", "d", "p", ""]);
+        assert_eq!(
+            opened("postgres:///d?host=/run/pg&port=55432&user=v&password=q&sslrootcert=/ca"),
+            ["/run/pg", "55432", "v", "d", "q", "/ca"]
+        );
+    }
+}

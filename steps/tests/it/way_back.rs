@@ -1,0 +1,146 @@
+//! What `backup` says to type to have a database back, typed.
+
+use std::fs;
+use std::process::Command;
+
+use runbook_engine::error::ErrorKind;
+use serde_json::json;
+
+use crate::backup::{TABLES, bench, numbers, typed, with};
+use crate::common::{Bench, planned};
+use crate::databases::Db;
+
+#[tokio::test]
+async fn the_way_back_brings_back_whatever_a_database_holds_with_everybodys_rights() {
+    let db = Db::postgres().await;
+    db.execute(TABLES).await;
+    db.execute(
+        "create role app_user login; grant select on all tables in schema public to app_user; \
+         create schema extensions; create extension pgcrypto schema extensions; \
+         create schema only_types; create type only_types.t as (a integer); \
+         create schema only_functions; create function only_functions.one() returns integer language sql return 1; \
+         create schema only_views; create view only_views.v as select 1 as one; \
+         create schema only_parents; create table only_parents.p (id integer) partition by range (id); \
+         select lo_from_bytea(4711, 'large'); create publication everything for all tables; \
+         create foreign data wrapper nothing; alter database app set work_mem = '5MB'",
+    )
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("app.dump");
+    let outputs = bench(&db, with(&file, json!({ "probe": "db" }))).await.enter("save").await.unwrap();
+    let restore = outputs["restore"].as_str().unwrap();
+    db.execute("drop table \"Ring\" cascade; drop schema other cascade; create table later (id integer)")
+        .await;
+
+    // A file that can not be restored leaves what was there.
+    let whole = fs::read(&file).unwrap();
+    fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    assert!(!Command::new("sh").args(["-c", restore]).status().unwrap().success());
+    assert_eq!(numbers(&db, "select count(*) as n from later").await, json!(0));
+    fs::write(&file, whole).unwrap();
+
+    // Somebody who is connected does not keep it from being done.
+    let held = db.held().await;
+    typed(restore);
+    drop(held);
+    assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(2));
+    for (what, number) in [
+        ("select only_functions.one() as n", 1),
+        ("select one as n from only_views.v", 1),
+        ("select count(*) as n from pg_publication", 1),
+        ("select length(lo_get(4711)) as n", 5),
+        ("select count(*) as n from pg_foreign_data_wrapper", 1),
+        ("select length(extensions.digest('a', 'sha256')) as n", 32),
+        ("select count(*) as n from pg_class where relname = 'later'", 0),
+        (
+            "select (has_table_privilege('app_user', '\"Ring\"', 'select') and has_schema_privilege('app_user', 'public', 'usage'))::int as n",
+            1,
+        ),
+        (
+            "select count(*) as n from pg_namespace where nspname = 'public' and nspowner::regrole::text = 'pg_database_owner'",
+            1,
+        ),
+        ("select (current_setting('work_mem') = '5MB')::int as n", 1),
+        ("select count(*) as n from pg_database where datname like 'app_was_%'", 1),
+    ] {
+        assert_eq!(numbers(&db, what).await, json!(number), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn the_way_back_that_was_cut_off_is_typed_again_and_done_only_once() {
+    let db = Db::postgres().await;
+    db.execute(TABLES).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("app.dump");
+    let outputs = bench(&db, with(&file, json!({}))).await.enter("save").await.unwrap();
+    let restore = outputs["restore"].as_str().unwrap();
+    db.execute("drop table \"Ring\" cascade").await;
+    let mark = &outputs["sha256"].as_str().unwrap()[..8];
+
+    // As it stands when the shell went away: in the middle of the restore, and just after the renaming.
+    for half in ["create database app", "select 1"] {
+        db.execute_elsewhere(&format!("alter database app rename to app_mid_{mark}")).await;
+        db.execute_elsewhere(half).await;
+        typed(restore);
+        assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(2), "{half}");
+        let kept = "select count(*) as n from pg_database where datname like 'app_was_%'";
+        assert_eq!(numbers(&db, kept).await, json!(1), "{half}");
+
+        // What was written since stays.
+        db.execute("insert into \"Ring\" values (3, 'since', null)").await;
+        let again = Command::new("sh").args(["-c", restore]).output().unwrap();
+        let said = String::from_utf8_lossy(&again.stderr).into_owned();
+        assert!(!again.status.success() && said.contains("it is restored"), "{said}");
+        assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(3), "{half}");
+        db.execute_elsewhere(&format!("drop database app_was_{mark} with (force)")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_way_back_that_its_user_can_not_go_is_no_backup() {
+    let db = Db::postgres().await;
+    db.execute("create role plain login password 'pw'; create role apart; create table kept (id integer)")
+        .await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut connections = db.connections();
+    connections["db"]["user"] = json!("plain");
+    connections["db"]["password"] = json!("pw");
+    let taken = async |name: &str| {
+        let with = with(&folder.path().join(name), json!({ "probe": "db" }));
+        let steps = vec![planned("save", "backup", with)];
+        Bench::new(steps, connections.clone(), json!({})).await.enter("save").await
+    };
+    let refused = async |parts: &[&str]| {
+        let error = taken("refused.dump").await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Gate, "{error}");
+        assert!(parts.iter().all(|part| error.message.contains(part)), "{parts:?}: {error}");
+    };
+    refused(&["plain may not create databases", "plain does not own the database", "can make nothing for"])
+        .await;
+    db.execute(
+        "alter role plain createdb; alter database app owner to plain; alter table kept owner to apart",
+    )
+    .await;
+    refused(&["can make nothing for apart"]).await;
+    db.execute("grant apart to plain").await;
+    refused(&["apart, who owns a part of the schema public, may have nothing in it"]).await;
+    db.execute(
+        "create schema of_its_own authorization apart; alter table kept set schema of_its_own; \
+        alter database app set log_min_duration_statement = 500",
+    )
+    .await;
+    refused(&["may not set log_min_duration_statement"]).await;
+    db.execute("alter database app reset log_min_duration_statement").await;
+    let held = db.held().await;
+    refused(&["can not disconnect"]).await;
+    drop(held);
+    assert!(!folder.path().join("refused.dump").exists());
+    let outputs = taken("good.dump").await.unwrap();
+    db.execute("drop table of_its_own.kept").await;
+    let restore = outputs["restore"].as_str().unwrap();
+    typed(&format!("export PGPASSWORD=pw; {restore}"));
+    assert_eq!(numbers(&db, "select count(*) as n from of_its_own.kept").await, json!(0));
+    let owner = "select (tableowner = 'apart')::int as n from pg_tables where tablename = 'kept'";
+    assert_eq!(numbers(&db, owner).await, json!(1));
+}
