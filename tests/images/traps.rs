@@ -125,3 +125,28 @@ async fn only_the_images_of_a_project_and_a_status_are_looked_at() {
     let marked: Vec<u64> = (1..=9).filter(|number| images[&id(*number)].0 == "error").collect();
     assert_eq!(marked, [1, 4]);
 }
+
+#[tokio::test]
+async fn all_of_few_staged_files_are_too_many_though_they_are_few_beside_all_images() {
+    let bench = Bench::start(90).await;
+    bench
+        .execute(&format!("update images set status = 'queued' where status = 'ready' and id > '{}'", id(12)))
+        .await;
+    for number in [3, 6, 9, 12] {
+        bench.lose(&staged(number)).await;
+    }
+    let said = bench.reconcile(4, &[]).await;
+    assert!(said.contains("4 of 4 staged files are missing, more than 20 percent"), "{said}");
+    unlock(&bench, &said).await;
+
+    // A blank is no name of a file: that one image can not be told, and the others can.
+    for number in [3, 6, 9, 12] {
+        bench.put(&staged(number)).await;
+    }
+    let blank = format!("{}/real-staging/%20", bench.proxy.url);
+    bench.execute(&format!("update images set original_url = '{blank}' where id = '{}'", id(1))).await;
+    let said = bench.reconcile(4, &[]).await;
+    assert!(said.contains("1 images name a file in another place"), "{said}");
+    unlock(&bench, &said).await;
+    bench.reconcile(0, &["max_unresolvable=1"]).await;
+}
