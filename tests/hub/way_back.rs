@@ -2,7 +2,10 @@
 
 use runbook_engine::state::{RunStatus, StepStatus};
 
-use crate::bench::{Bench, ROWS, restore_in, run_in};
+use runbook_sandbox::sandbox_binary;
+use serde_json::json;
+
+use crate::bench::{Bench, ROWS, lines_in, restore_in, run_in};
 
 /// A schema in which the third role can not be made.
 const NO_MEMBERS: &str = "\ncreate function no_members() returns trigger language plpgsql as $$ begin \
@@ -31,7 +34,8 @@ async fn a_failure_after_the_wipe_tells_the_way_back_and_it_leads_there() {
     // What is printed is typed as it stands.
     let (code, typed) = bench.type_line(&restore_in(&said)).await;
     assert_eq!(code, 0, "{typed}");
-    bench.expect(6, &["cancel", &run]).await;
+    let said = bench.expect(6, &["cancel", &run]).await;
+    assert!(said.contains("is another one since") && !said.contains("To go back"), "{said}");
     let before = ROWS.iter().map(|&(table, rows)| (table.to_owned(), rows)).collect();
     assert_eq!(bench.rows().await, before);
     let triggers = "select tgname::text from pg_trigger where not tgisinternal";
@@ -41,6 +45,32 @@ async fn a_failure_after_the_wipe_tells_the_way_back_and_it_leads_there() {
     assert_eq!((status, &ring["name"], &ring["memberCount"]), (200, &"Ring 1".into(), &8.into()));
     let (_, state) = bench.newest().await.unwrap();
     assert_eq!(state.status, RunStatus::Cancelled);
+}
+
+#[tokio::test]
+async fn a_run_that_goes_on_after_the_backup_was_brought_back_is_no_reset() {
+    let bench = Bench::start().await;
+    let (program, gate) = (sandbox_binary().unwrap(), bench.path("may-join"));
+    let join = format!(
+        "test -e '{}' && exec '{}' join --url {} --slug {} --did did:web:test.example",
+        gate.display(),
+        program.display(),
+        bench.kit.var("HUB_API_URL"),
+        bench.kit.var("ROOT_RING_SLUG"),
+    );
+    let join = format!("join_command={}", json!(["sh", "-c", join]));
+    let said = bench.exec(5, &[&join]).await;
+    let said = bench.confirm(4, &said).await;
+    assert!(said.contains("HAS BEEN WIPED, and the hub runs again"), "{said}");
+    for line in lines_in(&said) {
+        let (code, typed) = bench.type_line(&line).await;
+        assert_eq!(code, 0, "{line}: {typed}");
+    }
+    std::fs::write(gate, "").unwrap();
+    let run = run_in(&said);
+    let said = bench.expect(4, &["resume", &run]).await;
+    assert!(said.contains("still_reset") && said.contains("is another one since"), "{said}");
+    bench.expect(6, &["cancel", &run]).await;
 }
 
 #[tokio::test]
