@@ -20,9 +20,9 @@ const ANSWER: usize = 1024 * 1024;
 /// Requests that read, apply and release a value. In the JSON bodies the text `$ORIGINAL`, as a whole string, stands for the
 /// value that was read first and `$VALUE` for the value that freezes, each with its JSON type.
 ///
-/// A server may act on a request that was not answered in time when the freeze has long been lifted. So when `apply` was not answered, the
-/// release is sent even where the original value is read, and it is watched that it stays: until `settle`, or the connection's `timeout`
-/// when that is longer, is over since `apply` was sent.
+/// A server may act on a request that was not answered in time, that it was too busy for, or that it only took, when the freeze has long been lifted. So
+/// when the value was not seen after `apply`, the release is sent even where the original value is read, and it is watched that it stays: until `settle`,
+/// or the connection's `timeout` when that is longer, is over since `apply` was sent.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpWay {
