@@ -426,8 +426,9 @@ pub enum SchemaOf {
 /// Put back what was held longer than its `max_hold`, in every run that no process works on.
 ///
 /// With `--json` it prints one list of everything that was overdue, empty when nothing was: `run`, `obligation`, `label`, and `outcome`,
-/// which is `put-back`, `never-changed`, `left-alone` (somebody else's value is there: `present`), `busy` (the process that works on the
-/// run puts it back) or `still-held` (see `error`). What is still held or was left alone makes it exit 4.
+/// which is `put-back`, `never-changed`, `by-hand`, `undone-by-others` (the original was there before anything put it back: whoever did that, or this
+/// environment leads to another system than the one that was frozen), `left-alone` (somebody else's value is there: `present`), `busy` (the process
+/// that works on the run puts it back) or `still-held` (see `error`). What is still held, was left alone or was undone by others makes it exit 4.
 #[derive(Debug, Args)]
 pub struct Reconcile {}
 

@@ -100,7 +100,7 @@ async fn release(state: &State, run: &str) -> Outcome {
         .map_err(|failure| Failure { message: format!("run {run}: {}", failure.message), ..failure })
 }
 
-/// What became of one that was overdue, and whether its original value is there.
+/// What became of one that was overdue, and whether its original value is there as it should be.
 async fn outcome(state: &State, one: &OpenObligation, failure: Option<&Failure>) -> (Value, bool) {
     let (word, present) = match closed(state, one).await {
         Some(Closed::Restored | Closed::Expired) => ("put-back", None),
@@ -119,7 +119,14 @@ async fn outcome(state: &State, one: &OpenObligation, failure: Option<&Failure>)
         "present": present,
         "error": failure.map(|failure| failure.message.as_str()),
     });
-    (document, matches!(word, "put-back" | "never-changed" | "undone-by-others" | "by-hand"))
+    if word == "undone-by-others" {
+        // Nobody can tell it from the value of another system that the environment of this process leads to.
+        eprintln!(
+            "{} is at its original value, and no run had put it back: look whether this is the system that was frozen, and at what was written to it since",
+            one.obligation.label
+        );
+    }
+    (document, matches!(word, "put-back" | "never-changed" | "by-hand"))
 }
 
 /// How it was closed; none while it is open, or when that can not be found out.

@@ -178,6 +178,25 @@ fn what_is_overdue_is_put_back_by_reconcile() {
 }
 
 #[test]
+fn what_nobody_is_known_to_have_put_back_is_an_alarm() {
+    let place = place("1s");
+    let started = place.start(&["exec", "hold.yaml"]);
+    place.wait_for("nap", "running");
+    started.kill();
+    place.write("app.env", ORIGINAL);
+    std::thread::sleep(std::time::Duration::from_millis(1200));
+    let ran = place.run(&["reconcile", "--json"]);
+    assert_eq!(ran.code, 4, "{}", ran.err);
+    assert!(
+        ran.out.contains("undone-by-others") && ran.err.contains("no run had put it back"),
+        "{}{}",
+        ran.out,
+        ran.err
+    );
+    assert!(place.expect(0, &["reconcile"]).err.contains("nothing is overdue"), "it is told once");
+}
+
+#[test]
 fn a_run_that_goes_on_lifts_what_it_held() {
     let place = place("1h");
     let started = place.start(&["exec", "hold.yaml"]);
