@@ -6,6 +6,7 @@ mod by_hand;
 mod command;
 mod env_file;
 mod env_line;
+mod exact;
 mod http;
 mod kubernetes;
 mod late;

@@ -170,3 +170,18 @@ async fn a_name_that_would_be_sent_as_it_is_written_is_refused_before_anything_i
         assert_eq!((bench.value(), *bench.setting.asked.lock().unwrap()), (json!(25), 0));
     }
 }
+
+#[tokio::test]
+async fn a_number_that_could_not_be_put_back_as_it_is_is_refused_before_anything_is_changed() {
+    let large = get(|| async { r#"{"max": 9007199254740993.5}"# });
+    let changed = Arc::new(Mutex::new(0));
+    let counted = changed.clone();
+    let put = large.put(move || async move { *counted.lock().unwrap() += 1 });
+    let server = Server::start(Router::new().route("/", put)).await;
+    let driven = Driven::new(&json!({"api": {"type": "http", "url": server.url}}), &json!({}));
+    let state = driven.run("r", vec![freeze(&original(), "1s")]).await;
+    let failed = error(&state, "freeze");
+    assert!(failed.message.contains("the number 9007199254740993.5"), "{failed}");
+    assert_eq!(driven.store.obligations().await.unwrap(), []);
+    assert_eq!(*changed.lock().unwrap(), 0);
+}
