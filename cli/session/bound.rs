@@ -32,9 +32,13 @@ pub(super) fn same_places(run: &str, systems: &mut Systems, needs: Needs) -> Out
         let of = |settings: &Value| {
             settings.get("connection").and_then(Value::as_str).is_some_and(|name| elsewhere.contains(&name))
         };
-        let collections = systems.plan.collections.iter().filter(|(_, settings)| of(settings));
-        let collections: Vec<&str> = collections.map(|(name, _)| name.as_str()).collect();
-        systems.resources.leave_out(&elsewhere, &collections);
+        let why = "it leads elsewhere than where the run began";
+        for name in &elsewhere {
+            systems.resources.leave_out("connection", name, why);
+        }
+        for (name, _) in systems.plan.collections.iter().filter(|(_, settings)| of(settings)) {
+            systems.resources.leave_out("collection", name, why);
+        }
         return complain(needs, Exit::Drift, &message, lines);
     }
     Err(Failure::new(Exit::Drift, message)

@@ -78,23 +78,26 @@ pub(super) fn resources(
         let connection = settings.get("connection").and_then(Value::as_str);
         let there = connection.is_none_or(|connection| connections.contains_key(connection));
         if !there {
-            left_out.push(format!("collection `{name}`: its connection is left out"));
+            left_out.push(("collection", name.clone(), "its connection is left out".to_owned()));
         }
         there || needs == Needs::All
     });
-    for line in left_out {
-        format::warn(&format!("{line}; what needs it will fail"));
-    }
     let opened = Resources::open(&connections, &collections, redactor, vault);
-    opened.map_err(|error| Failure::new(Exit::Invalid, redactor.text(&error.to_string())))
+    let mut opened =
+        opened.map_err(|error| Failure::new(Exit::Invalid, redactor.text(&error.to_string())))?;
+    for (what, name, why) in left_out {
+        format::warn(&format!("{what} `{name}`: {why}; what needs it will fail"));
+        opened.leave_out(what, &name, &why);
+    }
+    Ok(opened)
 }
 
 fn settings(
-    what: &str,
+    what: &'static str,
     authored: &Map<String, Value>,
     resolve: impl Fn(&Value) -> Result<Value, ExprError>,
     needs: Needs,
-    left_out: &mut Vec<String>,
+    left_out: &mut Vec<(&'static str, String, String)>,
 ) -> Outcome<Map<String, Value>> {
     let mut resolved = Map::new();
     for (name, settings) in authored {
@@ -103,11 +106,10 @@ fn settings(
                 resolved.insert(name.clone(), settings);
             }
             Err(error) => {
-                let line = format!("{what} `{name}`: {error}");
                 if needs == Needs::All {
-                    return Err(Failure::new(Exit::Invalid, line));
+                    return Err(Failure::new(Exit::Invalid, format!("{what} `{name}`: {error}")));
                 }
-                left_out.push(line);
+                left_out.push((what, name.clone(), error.to_string()));
             }
         }
     }

@@ -22,6 +22,8 @@ struct Connection {
 pub struct Resources {
     connections: BTreeMap<String, Connection>,
     collections: BTreeMap<String, Arc<dyn Collection>>,
+    /// What the plan names and is left out, and why.
+    left_out: BTreeMap<String, String>,
 }
 
 impl Resources {
@@ -57,10 +59,7 @@ impl Resources {
 
     /// The client of a connection of the kind whose client is `T`.
     pub fn connection<T: Any + Send + Sync>(&self, name: &str) -> Result<Arc<T>, StepError> {
-        let client = self
-            .connections
-            .get(name)
-            .ok_or_else(|| StepError::invalid(format!("there is no connection `{name}`")))?;
+        let client = self.connections.get(name).ok_or_else(|| self.none("connection", name))?;
         Arc::clone(&client.client).downcast::<T>().map_err(|_| {
             StepError::invalid(format!("connection `{name}` is of a type that this can not use"))
         })
@@ -101,10 +100,21 @@ impl Resources {
         Ok(all)
     }
 
-    /// Takes these away: whoever asks for one is told that there is none.
-    pub fn leave_out(&mut self, connections: &[&str], collections: &[&str]) {
-        self.connections.retain(|name, _| !connections.contains(&name.as_str()));
-        self.collections.retain(|name, _| !collections.contains(&name.as_str()));
+    /// Takes this connection or collection away, if it is there: whoever asks for it is told why.
+    pub fn leave_out(&mut self, what: &str, name: &str, why: &str) {
+        match what {
+            "connection" => drop(self.connections.remove(name)),
+            _ => drop(self.collections.remove(name)),
+        }
+        self.left_out.insert(format!("{what} `{name}`"), why.to_owned());
+    }
+
+    fn none(&self, what: &str, name: &str) -> StepError {
+        let one = format!("{what} `{name}`");
+        StepError::invalid(match self.left_out.get(&one) {
+            Some(why) => format!("{one} can not be used: {why}"),
+            None => format!("there is no {one}"),
+        })
     }
 
     /// From now on nothing is changed by reaching any of them.
@@ -116,10 +126,7 @@ impl Resources {
 
     /// The collection of this name.
     pub fn collection(&self, name: &str) -> Result<Arc<dyn Collection>, StepError> {
-        self.collections
-            .get(name)
-            .cloned()
-            .ok_or_else(|| StepError::invalid(format!("there is no collection `{name}`")))
+        self.collections.get(name).cloned().ok_or_else(|| self.none("collection", name))
     }
 }
 

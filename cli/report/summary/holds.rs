@@ -82,12 +82,13 @@ fn by_hand(plan: &Plan, obligation: &Obligation) -> Option<ByHand> {
     let scope = Scope { inputs: plan.inputs.clone(), ..Scope::default() };
     let known = |value: &Value| expr::resolve(value, &scope).unwrap_or_else(|_| value.clone());
     let mut resolved = with.clone();
-    for pointer in ["/env_file", "/command", "/kubernetes"] {
+    for pointer in ["/env_file", "/command", "/http", "/kubernetes"] {
         if let Some(place) = resolved.pointer_mut(pointer) {
             *place = known(place);
         }
     }
-    let name = resolved.pointer("/kubernetes/connection").and_then(Value::as_str);
+    let name =
+        ["/kubernetes/connection", "/http/connection"].iter().find_map(|at| resolved.pointer(at)?.as_str());
     let connection = name.and_then(|name| plan.connections.get(name)?.as_object());
     // Each by itself: one may hold a secret.
     let connection = connection.into_iter().flatten().map(|(name, value)| (name.clone(), known(value)));

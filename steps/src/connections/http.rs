@@ -189,6 +189,11 @@ fn header_map(headers: &BTreeMap<String, String>) -> Result<HeaderMap, StepError
     Ok(map)
 }
 
+/// Where a request for `path` of a connection with this base URL goes; an error of kind invalid when it would leave the base URL.
+pub fn address(base: &str, path: &str) -> Result<Url, StepError> {
+    below(&base_url(base)?, path)
+}
+
 /// `path` below `base`. Dot segments, in any disguise, and everything that a URL parser would drop or cut off are refused, so
 /// that a key out of a data set can never reach another resource.
 fn below(base: &Url, path: &str) -> Result<Url, StepError> {

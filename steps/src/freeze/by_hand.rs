@@ -3,7 +3,7 @@
 use runbook_engine::event::Obligation;
 use serde_json::Value;
 
-use super::original_text;
+use super::{http, original_text};
 use crate::process::quoted;
 
 /// A command for a person, as it is typed in a shell.
@@ -15,11 +15,14 @@ pub struct ByHand {
     pub puts_back: bool,
 }
 
-/// The command that ends the release of a freeze with these settings: the restart of an env file's system, the release command, or the one
-/// that scales a workload of the cluster of this connection. None when there is none.
+/// The command that ends the release of a freeze with these settings: the restart of an env file's system, the release command, the release
+/// request to the server of this connection, or what scales a workload of its cluster. None when there is none.
 pub fn by_hand(with: &Value, connection: &Value, obligation: &Obligation) -> Option<ByHand> {
     if let Some(argv) = with.pointer("/env_file/restart/argv") {
         return Some(ByHand { line: line(argv)?, puts_back: false });
+    }
+    if let Some(http) = with.get("http") {
+        return Some(ByHand { line: http::by_hand(http, connection, obligation)?, puts_back: true });
     }
     let original = original_text(obligation);
     if let Some(scale) = with.get("kubernetes") {
@@ -94,6 +97,23 @@ mod tests {
         );
         assert_eq!(told(json!({ "env_file": { "path": "/a" } }), json!({})), None);
         assert_eq!(told(json!({ "http": {} }), json!({})), None);
+    }
+
+    #[test]
+    fn the_release_request_is_told_with_what_its_author_left_to_be_filled_in() {
+        let with = json!({ "http": {
+            "release": { "path": "/limits/a b", "json": { "mb": "$ORIGINAL", "note": "it's back" } },
+        } });
+        let headers = json!({ "authorization": "Bearer ${{ secrets.TOKEN }}" });
+        let connection = json!({ "type": "http", "url": "https://api.example/v1/", "headers": headers });
+        let words = [
+            "curl --fail-with-body -X PUT -H 'authorization: Bearer ${{ secrets.TOKEN }}'",
+            "-H 'content-type: application/json' --data-raw",
+            r#"'{"mb":"it'\''s 25","note":"it'\''s back"}' https://api.example/v1/limits/a%20b"#,
+        ];
+        assert_eq!(by_hand(&with, &connection, &obligation()).unwrap().line, words.join(" "));
+        let elsewhere = json!({ "url": "${{ secrets.URL }}" });
+        assert_eq!(by_hand(&with, &elsewhere, &obligation()), None);
     }
 
     #[test]

@@ -22,7 +22,8 @@ use crate::text::Text;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommandWay {
-    /// A name for what is frozen, the same in every runbook that freezes it.
+    /// A name for what is frozen, the same in every runbook that freezes it; capital letters and the number of spaces make no difference.
+    #[schemars(length(min = 1))]
     target: String,
     /// Prints the present value, and nothing else to its standard output, which nobody sees. Spaces and line breaks around it do not count.
     #[schemars(length(min = 1))]
@@ -87,7 +88,8 @@ impl CommandWay {
 #[async_trait]
 impl Way for CommandWay {
     fn target(&self) -> String {
-        format!("command:{}", self.target)
+        let words: Vec<&str> = self.target.split_whitespace().collect();
+        format!("command:{}", words.join(" ").to_lowercase())
     }
 
     fn label(&self) -> String {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use runbook_engine::crash;
 use runbook_engine::error::{ErrorKind, StepError};
+use runbook_engine::event::Obligation;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -12,9 +13,10 @@ use serde_json::value::RawValue;
 
 use super::exact::{self, same};
 use super::way::{Side, Way};
-use crate::connections::http::{check_status, http_of, read_json, transport_error};
+use crate::connections::http::{address, check_status, http_of, read_json, transport_error};
 use crate::http::Method;
 use crate::kind::Context;
+use crate::process::quoted;
 
 /// The largest answer that a value is read from, in bytes.
 const ANSWER: usize = 1024 * 1024;
@@ -30,7 +32,8 @@ const ANSWER: usize = 1024 * 1024;
 pub struct HttpWay {
     /// The connection, of a type that speaks HTTP.
     connection: String,
-    /// A name for what is frozen, the same in every runbook that freezes it.
+    /// What is frozen, for people. Two runs never freeze what is read at the same URL and `field`, whatever they call it.
+    #[schemars(length(min = 1))]
     target: String,
     /// How the present value is read.
     read: Read,
@@ -74,6 +77,16 @@ fn put() -> Method {
 }
 
 impl HttpWay {
+    /// The way with the address of the value, which tells it from every other.
+    pub(super) fn way(&self, cx: &Context) -> Result<Addressed, StepError> {
+        let http = http_of(&cx.resources, &self.connection)?;
+        let request = http.request(self.read.method.into(), &self.read.path)?.build().map_err(|error| {
+            StepError::invalid(format!("`{}` can not be read", self.read.path)).with_source(&error)
+        })?;
+        let target = cx.redactor.text(&format!("http:{}#{}", request.url(), self.read.field));
+        Ok(Addressed { config: self.clone(), target })
+    }
+
     async fn write(&self, cx: &Context, write: &Write, original: &Value) -> Result<(), StepError> {
         let what = format!("{} {}", write.method.name(), write.path);
         let http = http_of(&cx.resources, &self.connection)?;
@@ -88,6 +101,24 @@ impl HttpWay {
             if error.kind == ErrorKind::Transient { error.unknown() } else { error }
         })
     }
+}
+
+/// The release request as it is typed in a shell, with what is still an expression as it is written; none when it is not known where it goes.
+pub(super) fn by_hand(with: &Value, connection: &Value, obligation: &Obligation) -> Option<String> {
+    let release = Write::deserialize(with.get("release")?).ok()?;
+    let base = connection.get("url").and_then(Value::as_str).filter(|url| !url.contains("${{"))?;
+    let mut words = vec![format!("curl --fail-with-body -X {}", release.method.name())];
+    let headers = connection.get("headers").and_then(Value::as_object);
+    for (name, value) in headers.into_iter().flatten() {
+        words.extend(["-H".to_owned(), quoted(&format!("{name}: {}", value.as_str()?))]);
+    }
+    if let Some(json) = &release.json {
+        let body = filled_in(json, obligation.original.get("state")?, &obligation.replacement);
+        words.extend(["-H".to_owned(), quoted("content-type: application/json")]);
+        words.extend(["--data-raw".to_owned(), quoted(&body.to_string())]);
+    }
+    words.push(quoted(address(base, &release.path).ok()?.as_str()));
+    Some(words.join(" ")).filter(|line| !line.contains(char::is_control))
 }
 
 /// Where a name that stands for a value would be sent as it is written.
@@ -124,35 +155,42 @@ fn filled_in(json: &Value, original: &Value, value: &Value) -> Value {
     }
 }
 
-#[async_trait]
-impl Way for HttpWay {
-    fn target(&self) -> String {
-        format!("http:{}", self.target)
-    }
+/// A value at its address.
+pub(super) struct Addressed {
+    config: HttpWay,
+    target: String,
+}
 
-    fn label(&self) -> String {
+#[async_trait]
+impl Way for Addressed {
+    fn target(&self) -> String {
         self.target.clone()
     }
 
+    fn label(&self) -> String {
+        self.config.target.clone()
+    }
+
     fn replacement(&self) -> Value {
-        self.value.clone()
+        self.config.value.clone()
     }
 
     async fn read(&self, cx: &Context) -> Result<Value, StepError> {
-        let what = format!("{} {}", self.read.method.name(), self.read.path);
-        let http = http_of(&cx.resources, &self.connection)?;
-        let request = http.request(self.read.method.into(), &self.read.path)?;
+        let what = format!("{} {}", self.config.read.method.name(), self.config.read.path);
+        let http = http_of(&cx.resources, &self.config.connection)?;
+        let request = http.request(self.config.read.method.into(), &self.config.read.path)?;
         let response = request.send().await.map_err(|error| transport_error(&what, error))?;
         let text: Box<RawValue> = read_json(&what, check_status(&what, response).await?, ANSWER).await?;
-        if let Some(lost) = exact::lost(text.get(), &self.read.field) {
-            let message = format!("{what}: {} has {lost}, which could not be put back as it is", self.target);
+        if let Some(lost) = exact::lost(text.get(), &self.config.read.field) {
+            let label = &self.config.target;
+            let message = format!("{what}: {label} has {lost}, which could not be put back as it is");
             return Err(StepError::refused(message));
         }
         let body: Value = serde_json::from_str(text.get()).map_err(|error| {
             StepError::refused(format!("{what}: the answer can not be read")).with_source(&error)
         })?;
-        body.pointer(&self.read.field).cloned().ok_or_else(|| {
-            StepError::refused(format!("{what}: the answer has nothing at `{}`", self.read.field))
+        body.pointer(&self.config.read.field).cloned().ok_or_else(|| {
+            StepError::refused(format!("{what}: the answer has nothing at `{}`", self.config.read.field))
         })
     }
 
@@ -166,7 +204,7 @@ impl Way for HttpWay {
     }
 
     async fn possible(&self, _: &Context, _: &Value) -> Result<(), StepError> {
-        for (name, write) in [("apply", &self.apply), ("release", &self.release)] {
+        for (name, write) in [("apply", &self.config.apply), ("release", &self.config.release)] {
             if let Some(text) = sent_as_written(write) {
                 let message = format!("`{name}`: `{text}` would be sent as it is written");
                 return Err(StepError::invalid(message).with_help(
@@ -178,7 +216,7 @@ impl Way for HttpWay {
     }
 
     fn frozen(&self, present: &Value) -> bool {
-        same(present, &self.value)
+        same(present, &self.config.value)
     }
 
     fn side(&self, present: &Value, original: &Value) -> Side {
@@ -196,11 +234,11 @@ impl Way for HttpWay {
     }
 
     async fn apply(&self, cx: &Context, original: &Value) -> Result<(), StepError> {
-        self.write(cx, &self.apply, original).await
+        self.config.write(cx, &self.config.apply, original).await
     }
 
     async fn put_back(&self, cx: &Context, original: &Value) -> Result<(), StepError> {
-        self.write(cx, &self.release, original).await
+        self.config.write(cx, &self.config.release, original).await
     }
 
     async fn insist(&self, cx: &Context, original: &Value) -> Result<(), StepError> {
@@ -209,7 +247,7 @@ impl Way for HttpWay {
     }
 
     fn call_takes(&self, cx: &Context) -> Result<Option<Duration>, StepError> {
-        Ok(Some(http_of(&cx.resources, &self.connection)?.timeout()))
+        Ok(Some(http_of(&cx.resources, &self.config.connection)?.timeout()))
     }
 }
 

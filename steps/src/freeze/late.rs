@@ -150,7 +150,14 @@ impl Freeze {
     ) -> Result<Option<String>, StepError> {
         while !late.batches.is_empty() {
             let begun = Instant::now();
-            let present = way.read(cx).await?;
+            let present = match way.read(cx).await {
+                // A server that is coming up, or a proxy before it, may answer anything.
+                Err(_) if begun < end => {
+                    tokio::time::sleep_until((begun + PAUSE).min(end)).await;
+                    continue;
+                }
+                present => present?,
+            };
             match way.side(&present, original) {
                 Side::Foreign => return Ok(Some(way.text(&present))),
                 Side::Ours => {

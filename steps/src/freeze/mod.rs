@@ -41,7 +41,7 @@ pub use self::kubernetes::{KubernetesScale, Workload};
 use self::late::Late;
 use self::probe::Left;
 pub use self::probe::{Answered, Probe};
-use self::refusals::{frozen_by_another, left_alone, secret, unread};
+use self::refusals::{frozen_by_another, left_alone, neither, secret, unread};
 use self::way::{Freezing, Releasing, Side, Way, freezing, releasing};
 use crate::kind::{Context, End, Step, would};
 use crate::text::of_value;
@@ -300,7 +300,7 @@ impl Freeze {
         match (&self.env_file, &self.command, &self.http, &self.kubernetes) {
             (Some(env_file), None, None, None) => Ok(Box::new(env_file.way(original)?)),
             (None, Some(command), None, None) => Ok(Box::new(command.clone())),
-            (None, None, Some(http), None) => Ok(Box::new(http.clone())),
+            (None, None, Some(http), None) => Ok(Box::new(http.way(cx)?)),
             (None, None, None, Some(kubernetes)) => Ok(Box::new(kubernetes.way(original, cx).await?)),
             _ => {
                 let message = "exactly one of `env_file`, `command`, `http` and `kubernetes` is needed";
@@ -346,15 +346,7 @@ impl Freeze {
             return Err(frozen_by_another(way, &present));
         }
         if what == Freezing::Refuse {
-            let message = format!(
-                "{} was changed by somebody else to {}: it is neither the original value {} nor the one that freezes",
-                way.label(),
-                way.text(&present),
-                original.text
-            );
-            return Err(
-                StepError::gate(message).with_help("nothing was overwritten; talk to whoever changed it")
-            );
+            return Err(neither(way, standing.hold, &way.text(&present), &original.text));
         }
         if what == Freezing::Keep {
             return Ok(());

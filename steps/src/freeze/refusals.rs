@@ -20,6 +20,19 @@ pub(super) fn left_alone(way: &dyn Way, hold: Hold, present: String) -> Result<R
     ))
 }
 
+/// Why a value that is neither of the two is not taken over by the freeze.
+pub(super) fn neither(way: &dyn Way, hold: Hold, present: &str, original: &str) -> StepError {
+    let label = way.label();
+    let neither = format!("neither the original value {original} nor the one that freezes");
+    if hold == Hold::Opened || hold == Hold::Applied || way.makes_two_values() {
+        let message = format!("{label} was changed by somebody else to {present}: it is {neither}");
+        return StepError::gate(message).with_help("nothing was overwritten; talk to whoever changed it");
+    }
+    StepError::gate(format!("{label} reads {present}: {neither}")).with_help(
+        "nothing was overwritten; it is what `apply` made of a value, or somebody else's: look at the system",
+    )
+}
+
 pub(super) fn secret(way: &dyn Way) -> StepError {
     StepError::refused(format!(
         "the original value of {} holds a secret and can not be recorded",

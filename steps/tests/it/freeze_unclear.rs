@@ -185,3 +185,22 @@ async fn a_number_that_could_not_be_put_back_as_it_is_is_refused_before_anything
     assert_eq!(driven.store.obligations().await.unwrap(), []);
     assert_eq!(*changed.lock().unwrap(), 0);
 }
+
+#[tokio::test]
+async fn one_value_is_frozen_once_whatever_it_is_called() {
+    let bench = Bench::new(&[]).await;
+    let first = freeze(&original(), "4s");
+    let mut second = PlannedStep { id: "second".to_owned(), ..freeze(&original(), "4s") };
+    second.with["http"]["target"] = json!("another name");
+    // Another value than that of the first: it does not look as if it were frozen.
+    second.with["http"]["value"] = json!(1);
+    let state = bench.driven.run("r", vec![first, second]).await;
+    let refused = error(&state, "second");
+    assert!(refused.message.contains("limit is already held by run r"), "{refused:?}");
+    assert_eq!(bench.value(), 0);
+    let held = bench.driven.store.obligations().await.unwrap();
+    assert_eq!(held.len(), 1);
+    assert!(held[0].obligation.target.ends_with("/#/max"), "{}", held[0].obligation.target);
+    let state = bench.driven.ended("r", Purpose::Cancel("ada".to_owned())).await;
+    assert_eq!((state.status, bench.value()), (RunStatus::Cancelled, json!(25)));
+}
