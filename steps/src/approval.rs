@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use runbook_engine::artifact::Artifacts;
 use runbook_engine::duration::Duration;
 use runbook_engine::error::{ErrorKind, StepError};
 use runbook_engine::event::{Answer, Question};
@@ -12,9 +13,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::had;
 use crate::kind::{Context, End, Step};
-use crate::text::of_value;
+use crate::{facts, had};
 
 /// Waits until somebody in a role has approved. The run stands still meanwhile and takes up no process; `runbook answer RUN approve` (or
 /// `deny`, each with a reason after a colon) goes on with it. A denial fails the step, and nothing that needs it starts; an answer that
@@ -38,7 +38,7 @@ pub struct Approval {
     /// How long an answer is waited for, from the moment of asking. Default: as long as the run waits.
     #[serde(default)]
     pub within: Option<Duration>,
-    /// Facts to look at before answering, by label: numbers and short texts, shown in the order written.
+    /// Facts to look at before answering, by label: numbers, short texts, and files of the run such as the `findings` of a step, shown in the order written.
     #[serde(default)]
     pub facts: Map<String, Value>,
 }
@@ -79,7 +79,7 @@ impl Step for Approval {
 
     async fn foresee(self, _: Effect, _: &Context) -> Result<Foresight, StepError> {
         let does = format!("wait for the approval of {}", self.role);
-        Ok(Foresight { does, asks: vec![self.question(None, None)], ..Foresight::default() })
+        Ok(Foresight { does, asks: vec![self.question(None, None, None)], ..Foresight::default() })
     }
 
     async fn run(self, cx: &Context) -> Result<End<Approved>, StepError> {
@@ -88,7 +88,7 @@ impl Step for Approval {
             Some(within) => Some(until(within, cx).await?),
             None => None,
         };
-        let question = self.question(runner, until);
+        let question = self.question(runner, until, Some(&cx.artifacts));
         match cx.answers.last() {
             None => Ok(End::Ask(question)),
             Some(answer) => self.judge(answer, &question).map(End::Done),
@@ -105,14 +105,19 @@ async fn until(within: Duration, cx: &Context) -> Result<Timestamp, StepError> {
 }
 
 impl Approval {
-    fn question(&self, except: Option<String>, until: Option<Timestamp>) -> Question {
+    fn question(
+        &self,
+        except: Option<String>,
+        until: Option<Timestamp>,
+        artifacts: Option<&Artifacts>,
+    ) -> Question {
         Question::Approval {
             message: self.message.clone(),
             role: self.role.clone(),
             approvers: self.approvers.clone(),
             except,
             until,
-            facts: self.facts.iter().map(|(label, value)| (label.clone(), of_value(value))).collect(),
+            facts: facts::in_words(&self.facts, artifacts),
         }
     }
 
@@ -157,7 +162,7 @@ mod tests {
     fn judged(with: Value, text: &str, by: &str, after_hours: u64) -> Result<Approved, StepError> {
         let step: Approval = serde_json::from_value(with).unwrap();
         let until = step.within.map(|within| within.after(ASKED));
-        let question = step.question((!step.allow_runner).then(|| "ada@ops".to_owned()), until);
+        let question = step.question((!step.allow_runner).then(|| "ada@ops".to_owned()), until, None);
         let at = Duration::from_secs(after_hours * 3600).after(ASKED);
         step.judge(&Answer { text: text.to_owned(), by: by.to_owned(), at }, &question)
     }

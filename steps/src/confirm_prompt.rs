@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use runbook_engine::artifact::Artifacts;
 use runbook_engine::error::StepError;
 use runbook_engine::event::{Answer, Question};
 use runbook_engine::kinds::Effect;
@@ -11,8 +12,8 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use crate::facts;
 use crate::kind::{Context, End, Step};
-use crate::text::of_value;
 
 /// Asks a person to type one phrase after the other, exactly. A wrong phrase fails the step, and nothing that needs it starts.
 ///
@@ -30,7 +31,7 @@ pub struct ConfirmPrompt {
     /// Whether only a person at a terminal answers: then neither `--confirm` nor a phrase on the command line of `runbook answer` counts. Default: false.
     #[serde(default)]
     pub terminal: bool,
-    /// Facts to look at before answering, by label: numbers and short texts, shown in the order written.
+    /// Facts to look at before answering, by label: numbers, short texts, and files of the run such as the `findings` of a step, shown in the order written.
     #[serde(default)]
     pub facts: Map<String, Value>,
 }
@@ -85,31 +86,31 @@ with:
     }
 
     async fn foresee(self, _: Effect, _: &Context) -> Result<Foresight, StepError> {
-        let asks = self.phrases.iter().map(|phrase| self.question(phrase)).collect();
+        let asks = self.phrases.iter().map(|phrase| self.question(phrase, None)).collect();
         Ok(Foresight { does: "ask a person".to_owned(), asks, ..Foresight::default() })
     }
 
     async fn run(self, cx: &Context) -> Result<End<Confirmed>, StepError> {
-        self.next(&cx.answers)
+        self.next(&cx.answers, Some(&cx.artifacts))
     }
 }
 
 impl ConfirmPrompt {
-    fn question(&self, phrase: &str) -> Question {
+    fn question(&self, phrase: &str, artifacts: Option<&Artifacts>) -> Question {
         Question::Phrase {
             message: self.message.clone(),
             phrase: phrase.to_owned(),
             terminal: self.terminal,
-            facts: self.facts.iter().map(|(label, value)| (label.clone(), of_value(value))).collect(),
+            facts: facts::in_words(&self.facts, artifacts),
         }
     }
 
     /// The first phrase that was not given yet, or the end of it.
-    fn next(&self, answers: &[Answer]) -> Result<End<Confirmed>, StepError> {
+    fn next(&self, answers: &[Answer], artifacts: Option<&Artifacts>) -> Result<End<Confirmed>, StepError> {
         let mut confirmed_by = Vec::with_capacity(self.phrases.len());
         for (index, phrase) in self.phrases.iter().enumerate() {
             let Some(answer) = answers.get(index) else {
-                return Ok(End::Ask(self.question(phrase)));
+                return Ok(End::Ask(self.question(phrase, artifacts)));
             };
             if line(&answer.text) != phrase {
                 return Err(StepError::gate("the phrase was not given").with_help(
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn asks_one_phrase_at_a_time_in_order() {
-        let asked = |texts: &[&str]| match prompt().next(&answers(texts)).unwrap() {
+        let asked = |texts: &[&str]| match prompt().next(&answers(texts), None).unwrap() {
             End::Ask(Question::Phrase { phrase, facts, .. }) => (phrase, facts),
             other => panic!("{other:?}"),
         };
@@ -161,7 +162,7 @@ mod tests {
         let expected = [("target", "prod"), ("attachments", "1047")];
         assert_eq!(facts, expected.map(|(label, value)| (label.to_owned(), value.to_owned())));
         assert_eq!(asked(&["RESET CHATKIT\n"]).0, "YES");
-        let End::Done(done) = prompt().next(&answers(&["RESET CHATKIT", "YES\r\n"])).unwrap() else {
+        let End::Done(done) = prompt().next(&answers(&["RESET CHATKIT", "YES\r\n"]), None).unwrap() else {
             panic!()
         };
         let who: Vec<_> =
@@ -172,10 +173,10 @@ mod tests {
     #[test]
     fn anything_but_the_phrase_stops_the_run() {
         for wrong in ["", "reset chatkit", " RESET CHATKIT", "RESET CHATKIT ", "RESET CHATKIT\n\n", "YES"] {
-            let error = prompt().next(&answers(&[wrong, "YES"])).unwrap_err();
+            let error = prompt().next(&answers(&[wrong, "YES"]), None).unwrap_err();
             assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Gate, "the phrase was not given"));
         }
-        assert!(prompt().next(&answers(&["RESET CHATKIT", "RESET CHATKIT"])).is_err());
+        assert!(prompt().next(&answers(&["RESET CHATKIT", "RESET CHATKIT"]), None).is_err());
     }
 
     #[test]

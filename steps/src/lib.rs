@@ -23,6 +23,7 @@ pub mod digest;
 pub mod effect;
 pub mod executor;
 mod external_sort;
+mod facts;
 pub mod freeze;
 pub mod generate_secret;
 mod had;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use runbook_engine::artifact::Artifact;
+use runbook_engine::duration::Duration;
 use runbook_engine::error::StepError;
 use runbook_engine::kinds::{Class, Effect};
 use runbook_engine::saved::Foresight;
@@ -12,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::collections::ListedKey;
 use crate::connections::directory::Directory;
 use crate::kind::{Context, End, Step, read_now};
 use crate::manifest::blocking;
@@ -35,6 +38,9 @@ pub struct S3Inventory {
     /// A file with the inventory of the last run: compared with when it is there, and written anew when nothing of `fail` is crossed.
     #[serde(default)]
     pub last: Option<LastInventory>,
+    /// Counts those apart that were written longer ago than this: what a lifecycle of as many days takes away at once. Default: none are.
+    #[serde(default)]
+    pub older_than: Option<Duration>,
     /// What is told when it is crossed.
     #[serde(default)]
     pub warn: Thresholds,
@@ -96,6 +102,17 @@ pub struct Part {
     pub bytes_before: Option<u64>,
 }
 
+/// What is older than the time of `older_than`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+pub struct Older {
+    /// How many objects there are.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many objects more there are of which the system does not say when they were written.
+    pub undated: u64,
+}
+
 /// What was counted.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Outputs {
@@ -107,6 +124,9 @@ pub struct Outputs {
     pub compared: bool,
     /// How many bytes more there are than in the earlier inventory; less than 0 when there are fewer. Null without one.
     pub growth_bytes: Option<i64>,
+    /// What was written longer ago than `older_than`; absent without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub older: Option<Older>,
     /// The largest parts by their bytes, at most a hundred.
     pub parts: Vec<Part>,
     /// Every part, one a line, by collection and prefix: what a later step or run compares with.
@@ -158,7 +178,7 @@ with:
             return read_now(self, cx).await;
         };
         let before = read_last(&last, cx).await?;
-        let counted = self.count(cx, before).await?;
+        let (counted, _) = self.count(cx, before).await?;
         self.judge(&counted)?;
         let does = format!("write the inventory into {}", last.file);
         Ok(Foresight { does, changes: Some(vec![last.connection]), ..Foresight::default() })
@@ -170,7 +190,7 @@ with:
         }
         let before = self.before(cx).await?;
         let compared = before.is_some();
-        let parts = self.count(cx, before).await?;
+        let (parts, older) = self.count(cx, before).await?;
         let warnings = self.judge(&parts)?;
         for warning in &warnings {
             cx.live.say(warning);
@@ -190,7 +210,7 @@ with:
             let file = last.file.clone();
             blocking(move || directory.write(&file, text.as_bytes())).await?;
         }
-        Ok(End::Done(outputs(parts, compared, inventory, warnings)))
+        Ok(End::Done(Outputs { older, ..outputs(parts, compared, inventory, warnings) }))
     }
 }
 
@@ -228,8 +248,9 @@ impl S3Inventory {
     }
 
     /// Lists all of it.
-    async fn count(&self, cx: &Context, before: Option<Parts>) -> Result<Parts, StepError> {
+    async fn count(&self, cx: &Context, before: Option<Parts>) -> Result<(Parts, Option<Older>), StepError> {
         let mut parts = Parts::new();
+        let mut aged = self.aged()?;
         if let Some(before) = &before {
             for (name, part) in before.iter().filter(|((name, _), _)| self.collections.0.contains(name)) {
                 parts.insert(name.clone(), Part { objects: 0, bytes: 0, ..part.clone() });
@@ -250,6 +271,9 @@ impl S3Inventory {
                     )));
                 }
                 for one in page.keys {
+                    if let Some((since, older)) = &mut aged {
+                        older.add(&one, *since);
+                    }
                     let part =
                         parts.entry((name.clone(), prefix(&one.key, self.depth).to_owned())).or_default();
                     part.objects += 1;
@@ -279,7 +303,16 @@ impl S3Inventory {
         }
         // The whole of a collection that is told apart is no part of it, unless something stands at its root.
         parts.retain(|_, part| part.objects > 0 || part.objects_before.unwrap_or(0) > 0 || self.depth == 0);
-        Ok(parts)
+        Ok((parts, aged.map(|(_, older)| older)))
+    }
+
+    /// The time before which something counts as older, with none of it counted yet.
+    fn aged(&self) -> Result<Option<(Timestamp, Older)>, StepError> {
+        let Some(age) = self.older_than else { return Ok(None) };
+        let since = Timestamp::now().checked_sub(age.0).map_err(|error| {
+            StepError::invalid(format!("`older_than` is {age}, which is no age")).with_source(&error)
+        })?;
+        Ok(Some((since, Older::default())))
     }
 
     /// What is to be warned of. Of kind gate when something is worse than that.
@@ -293,6 +326,19 @@ impl S3Inventory {
         let more = if more == 0 { String::new() } else { format!("; and {more} more") };
         Err(StepError::gate(format!("{}{more}", shown.join("; ")))
             .with_help("look at what is there, or change the thresholds of `fail`"))
+    }
+}
+
+impl Older {
+    fn add(&mut self, one: &ListedKey, since: Timestamp) {
+        match one.modified_at {
+            None => self.undated += 1,
+            Some(at) if at < since => {
+                self.objects += 1;
+                self.bytes += one.bytes.unwrap_or(0);
+            }
+            Some(_) => {}
+        }
     }
 }
 
@@ -368,7 +414,7 @@ fn outputs(parts: Parts, compared: bool, inventory: Artifact, warnings: Vec<Stri
     let mut parts: Vec<Part> = parts.into_values().collect();
     parts.sort_by_key(|part| std::cmp::Reverse(part.bytes));
     parts.truncate(SHOWN);
-    Outputs { objects, bytes, compared, growth_bytes, parts, inventory, warnings }
+    Outputs { objects, bytes, compared, growth_bytes, older: None, parts, inventory, warnings }
 }
 
 #[cfg(test)]

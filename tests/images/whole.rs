@@ -40,6 +40,10 @@ async fn images_without_files_are_marked_on_every_page_and_each_gets_its_own_sta
         said.contains("Without an original_url: 1, which"),
         "the row without one is told before anybody answers:\n{said}"
     );
+    let list =
+        said.split("findings.jsonl (6 lines) at ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let list = std::fs::read_to_string(list.unwrap_or_else(|| panic!("{said}"))).unwrap();
+    assert!((1..=3).all(|number| list.contains(&id(number))), "all of them can be looked at:\n{list}");
     let run = run_in(&said);
     bench.answer(0, &said, PHRASE).await;
     let told = "1 of 128 images: they name no original, and are not marked for it";
@@ -70,6 +74,18 @@ async fn images_without_files_are_marked_on_every_page_and_each_gets_its_own_sta
     );
     bench.expect(6, &["cancel", &run_of_cancel(&said)]).await;
     bench.execute(&format!("update images set error = 'looked into' where id = '{}'", id(6))).await;
+
+    // Another one was dealt with, and was marked again by a later run: that mark is the later run's to take back.
+    let until = until_of(bench.folder.path());
+    let again = format!("update images set status = 'error', updated_at = now() where id = '{}'", id(3));
+    bench.execute(&again).await;
+    let said = bench.rollback(5, &run, &[&until, &format!("image_ids={},{}", id(2), id(3))]).await;
+    assert!(said.contains("left alone when after"), "{said}");
+    bench.answer(0, &said, "ROLL BACK IMAGES").await;
+    let after = bench.images().await;
+    assert_eq!(after[&id(2)], before[&id(2)]);
+    assert_eq!(after[&id(3)], marked[&id(3)], "it was marked since");
+
     let said = bench.rollback(5, &run, &[]).await;
     bench.answer(0, &said, "ROLL BACK IMAGES").await;
     let after = bench.images().await;
@@ -85,6 +101,14 @@ async fn images_without_files_are_marked_on_every_page_and_each_gets_its_own_sta
 fn run_of_cancel(said: &str) -> String {
     let rest = said.split("runbook resume ").nth(1).unwrap_or_else(|| panic!("no next command in:\n{said}"));
     rest.split_whitespace().next().unwrap().to_owned()
+}
+
+/// Until when the images were marked, as the report tells it for the rollback.
+fn until_of(folder: &std::path::Path) -> String {
+    let reports = reports(folder);
+    let told =
+        reports.iter().find_map(|text| text.split("-i marked_until=").nth(1)?.split(['`', ' ', '\n']).next());
+    format!("marked_until={}", told.unwrap_or_else(|| panic!("{reports:?}")))
 }
 
 /// What the reports below a folder say.

@@ -11,6 +11,7 @@ pub mod sql_rows;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use runbook_engine::error::StepError;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -84,6 +85,8 @@ pub struct ListedKey {
     pub key: String,
     /// The size of its item in bytes, when the system says.
     pub bytes: Option<u64>,
+    /// When it was written, when the system says.
+    pub modified_at: Option<Timestamp>,
 }
 
 /// One page of keys, without what their items hold.
@@ -220,7 +223,7 @@ pub trait Collection: Send + Sync {
     /// The page of keys at `cursor`, like [`Collection::scan`], without reading what the items hold.
     async fn keys(&self, cursor: Option<&Value>, limit: usize) -> Result<KeyPage, StepError> {
         let Page { items, next, moved, .. } = self.scan(cursor, limit).await?;
-        let listed = |Item { key, bytes, .. }| ListedKey { key, bytes };
+        let listed = |Item { key, bytes, .. }| ListedKey { key, bytes, modified_at: None };
         Ok(KeyPage { keys: items.into_iter().map(listed).collect(), next, moved })
     }
 

@@ -12,7 +12,7 @@ use aws_sdk_s3::types::{
     BucketLifecycleConfiguration, LifecycleRule, TransitionDefaultMinimumObjectSize as LeastSize,
 };
 use runbook_engine::crash;
-use runbook_engine::error::StepError;
+use runbook_engine::error::{ErrorKind, StepError};
 use runbook_engine::kinds::{Class, Effect, Repeat};
 use runbook_engine::saved::Foresight;
 use schemars::JsonSchema;
@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::apply_mode::Mode;
 use crate::bound::{Facts, as_reviewed};
-use crate::connections::s3::{S3, failed, is_missing};
+use crate::connections::s3::{Keeps, S3, failed, is_missing};
 use crate::kind::{Context, End, Step, read_now, would};
 use crate::one_or_many::OneOrMany;
 use crate::records::blocking;
@@ -86,7 +86,15 @@ pub struct Outputs {
     pub kept: Option<Kept>,
     /// Where the file of `compare` says something else.
     pub discrepancies: Vec<String>,
+    /// What the bucket keeps of an object that expires.
+    pub keeps: Keeps,
+    /// The same in words: what each expiry leaves; absent when that is nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leaves: Option<String>,
 }
+
+/// What takes an object away.
+const EXPIRY: &str = "expiry";
 
 #[async_trait]
 impl Step for S3Lifecycle {
@@ -122,7 +130,11 @@ impl Step for S3Lifecycle {
             Mode::Plan => self.change(&bucket, &before)?.0,
             Mode::Apply => self.apply(&bucket, &before, cx).await?,
         };
-        let outputs = self.outputs(&bucket, &before.rules, &change);
+        let keeps = keeps(&bucket, cx).await?;
+        let outputs = self.outputs(&bucket, &before.rules, &change, keeps);
+        if let Some(leaves) = outputs.leaves.as_ref().filter(|_| self.mode != Mode::Verify) {
+            cx.live.say(leaves);
+        }
         let (keep, compare, prefixes) = (self.keep, self.compare, self.prefix.0);
         let (kept, discrepancies) = blocking("the file of the rules", move || {
             let kept = keep.map(|path| policy::keep(&path, &change.rules, &prefixes)).transpose();
@@ -152,7 +164,9 @@ impl Step for S3Lifecycle {
             ),
         };
         let kept = self.keep.map_or_else(String::new, |path| format!(", and keep it as {}", path.display()));
-        Ok(Foresight { binds, ..would(does + &kept) })
+        let leaves =
+            keeps(&bucket, cx).await?.words(EXPIRY).map_or_else(String::new, |words| format!("; {words}"));
+        Ok(Foresight { binds, ..would(does + &kept + &leaves) })
     }
 }
 
@@ -253,7 +267,13 @@ impl S3Lifecycle {
         Ok(change)
     }
 
-    fn outputs(&self, bucket: &S3, before: &[LifecycleRule], change: &rules::Change) -> Outputs {
+    fn outputs(
+        &self,
+        bucket: &S3,
+        before: &[LifecycleRule],
+        change: &rules::Change,
+        keeps: Keeps,
+    ) -> Outputs {
         let about = |rule: &&LifecycleRule| {
             rules::prefix_of(rule).is_some_and(|prefix| self.prefix.0.iter().any(|ours| ours == prefix))
         };
@@ -268,7 +288,17 @@ impl S3Lifecycle {
             rules: change.rules.iter().map(rules::shown).collect(),
             kept: None,
             discrepancies: Vec::new(),
+            keeps,
+            leaves: keeps.words(EXPIRY),
         }
+    }
+}
+
+/// What the bucket keeps. It is told beside the rules, which do not hang on it: a store that can not say is no reason to stop.
+async fn keeps(bucket: &Arc<S3>, cx: &Context) -> Result<Keeps, StepError> {
+    match cx.unless_abandoned(patiently(|| bucket.keeps())).await {
+        Err(error) if error.kind == ErrorKind::Refused => Ok(Keeps::NotTold),
+        told => told,
     }
 }
 

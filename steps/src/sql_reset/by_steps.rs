@@ -55,6 +55,7 @@ pub(super) async fn run(work: &Work<'_>) -> Result<ResetOutputs, StepError> {
             (batch.number, announced)
         }
         None => {
+            mysql::stands_alone(&mut *session).await?;
             let before = work.before(&mut *session).await?;
             let items = before.rows;
             let outputs = work.outputs(before, Survey::default());

@@ -45,6 +45,29 @@ pub(super) async fn survey(session: &mut dyn Session) -> Result<Survey, Failure>
     count(session, Dialect::MySql, None, tables).await
 }
 
+/// What of other databases of the server would be left broken: foreign keys to tables of this one, and views that read it. What the user of
+/// the connection may not see is not told of.
+const OUTSIDE: &str = "select concat('the foreign key ', constraint_name, ' of ', table_schema, '.', table_name) \
+                       from information_schema.key_column_usage \
+                       where referenced_table_schema = database() and table_schema <> database() \
+                       union \
+                       select concat('the view ', table_schema, '.', table_name) from information_schema.views \
+                       where table_schema <> database() \
+                       and instr(view_definition, concat('`', replace(database(), '`', '``'), '`.')) > 0 order by 1";
+
+/// Refuses to drop what something in another database of the server stands on: MySQL would not, and would leave that broken.
+pub(super) async fn stands_alone(session: &mut dyn Session) -> Result<(), StepError> {
+    let outside = texts(session, OUTSIDE, &[]).await?;
+    let Some(first) = outside.first() else { return Ok(()) };
+    let more = match outside.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let message = format!("{first}{more} in another database of the server would be left broken");
+    Err(StepError::refused(message)
+        .with_help("nothing was dropped; drop it before, or make it not depend on what is in this database"))
+}
+
 /// Whose mark is on the database: a run and its step.
 pub(super) async fn marked(session: &mut dyn Session) -> Result<Option<(String, String)>, Failure> {
     let there =

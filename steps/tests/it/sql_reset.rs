@@ -210,6 +210,31 @@ async fn mariadb() {
 }
 
 #[tokio::test]
+async fn mariadb_is_not_reset_below_what_stands_in_another_database() {
+    let db = Db::mariadb().await;
+    let files = Files::new();
+    let with = json!({ "files": files.write("anew.sql", "create table anew (id integer primary key)") });
+    db.execute("create table rings (id integer primary key)").await;
+    db.execute("insert into rings values (1)").await;
+    db.execute("create database other").await;
+    for (makes, takes, told) in [
+        (
+            "create table other.t (ring integer, constraint of_ring foreign key (ring) references app.rings (id))",
+            "drop table other.t",
+            "the foreign key of_ring of other.t",
+        ),
+        ("create view other.v as select * from app.rings", "drop view other.v", "the view other.v"),
+    ] {
+        db.execute(makes).await;
+        let error = reset(&db, &with).await.unwrap_err();
+        assert!(error.message.contains(told) && error.message.contains("left broken"), "{error}");
+        assert_eq!(number(&db, "select count(*) as n from rings").await, json!(1));
+        db.execute(takes).await;
+    }
+    reset(&db, &with).await.unwrap();
+}
+
+#[tokio::test]
 async fn postgres() {
     let db = Db::postgres().await;
     as_planned(&db, true).await;

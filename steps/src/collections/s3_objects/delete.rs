@@ -9,12 +9,11 @@ use futures_util::{StreamExt as _, stream};
 use runbook_engine::error::{ErrorKind, StepError};
 use serde_json::Value;
 
-use super::list::Keeps;
 use super::names::fits_into_xml;
 use super::object::{NULL, Name};
 use super::{AT_A_TIME, S3Objects};
 use crate::collections::{Doomed, KeyOutcome, Version};
-use crate::connections::s3::{code_of, failed, is_missing, is_transient};
+use crate::connections::s3::{Keeps, code_of, failed, is_missing, is_transient};
 use crate::retry::{Patience, asked};
 
 /// What is to become of one key.
@@ -197,7 +196,7 @@ impl S3Objects {
         let invalid = |error: aws_sdk_s3::error::BuildError| StepError::invalid(format!("{what}: {error}"));
         // Where no versions are kept the one that is there is the object, and not every store knows it by `null` then.
         let nulls = asked.iter().any(|(name, _)| name.version.as_deref() == Some(NULL));
-        let bare = nulls && self.keeps().await? == Keeps::Nothing;
+        let bare = nulls && self.bucket.keeps().await? == Keeps::Nothing;
         let mut outcomes = HashMap::new();
         let (asked, odd): (Vec<_>, Vec<_>) = asked.iter().partition(|(name, _)| fits_into_xml(&name.key));
         for (name, sure) in odd {
@@ -269,7 +268,7 @@ impl S3Objects {
     }
 
     async fn try_condition(&self) -> Result<bool, StepError> {
-        if !matches!(self.keeps().await?, Keeps::Nothing | Keeps::Versions) {
+        if !matches!(self.bucket.keeps().await?, Keeps::Nothing | Keeps::Versions) {
             // The trial would leave a delete marker without an id, which not every store removes.
             return Ok(false);
         }

@@ -3,7 +3,7 @@
 use aws_sdk_s3::operation::list_object_versions::ListObjectVersionsOutput;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::DateTime;
-use aws_sdk_s3::types::{BucketVersioningStatus, DeleteMarkerEntry, EncodingType, ObjectVersion};
+use aws_sdk_s3::types::{DeleteMarkerEntry, EncodingType, ObjectVersion};
 use runbook_engine::error::StepError;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -12,14 +12,14 @@ use super::names::{goes_on, is_mangled, true_names};
 use super::object::{NULL, Name, moment};
 use super::{S3Objects, record_of};
 use crate::collections::{Item, Version};
-use crate::connections::s3::{code_of, failed};
+use crate::connections::s3::failed;
 
 /// What a listing tells of an object.
 pub(super) struct Listed {
     pub(super) name: Name,
     pub(super) bytes: u64,
     etag: String,
-    modified_at: Option<String>,
+    pub(super) modified_at: Option<String>,
     /// Whether it is a delete marker.
     pub(super) marker: bool,
     /// Whether it is the current one of its key.
@@ -43,37 +43,6 @@ pub(super) struct Listing {
     pub(super) objects: Vec<Listed>,
     /// Where the next one begins; absent after the last.
     pub(super) next: Option<Value>,
-}
-
-/// What a bucket keeps of what is deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Keeps {
-    /// Nothing.
-    Nothing,
-    /// Every version.
-    Versions,
-    /// The versions of a time when it kept them.
-    Older,
-    /// The connection may not ask.
-    Untold,
-}
-
-impl Keeps {
-    /// What a delete of objects leaves, in words; nothing when that is nothing.
-    pub(super) fn words(self) -> Option<&'static str> {
-        Some(match self {
-            Self::Nothing => return None,
-            Self::Versions => {
-                "the bucket keeps versions: each delete leaves a delete marker, and what was there stays as an older version"
-            }
-            Self::Older => {
-                "the bucket kept versions before: each delete leaves a delete marker, in the place of what was written while it kept none; versions with an id stay"
-            }
-            Self::Untold => {
-                "whether the bucket keeps versions, and with them what is deleted, can not be told: AccessDenied"
-            }
-        })
-    }
 }
 
 /// Where a listing goes on.
@@ -107,27 +76,6 @@ impl S3Objects {
             self.list_versions(cursor, limit).await
         } else {
             self.list_current(cursor, limit).await
-        }
-    }
-
-    /// Whether the bucket keeps versions.
-    pub(super) async fn keeps(&self) -> Result<Keeps, StepError> {
-        let client = self.bucket.client().await;
-        match client.get_bucket_versioning().bucket(self.bucket.bucket()).send().await {
-            Ok(found) => Ok(match found.status() {
-                None => Keeps::Nothing,
-                Some(BucketVersioningStatus::Suspended) => Keeps::Older,
-                Some(_) => Keeps::Versions,
-            }),
-            Err(error) => match code_of(&error) {
-                // Some stores know no versions.
-                Some("NotImplemented" | "MethodNotAllowed") => Ok(Keeps::Nothing),
-                Some("AccessDenied") => Ok(Keeps::Untold),
-                _ => {
-                    let what = format!("asking whether {} keeps versions", self.bucket.describe());
-                    Err(failed(&what, &error))
-                }
-            },
         }
     }
 

@@ -21,11 +21,11 @@ use tokio::sync::OnceCell;
 use super::{
     Collection, Content, Doomed, Guard, Item, KeyOutcome, KeyPage, ListedKey, NamedBy, Page, find_by_scan,
 };
-use crate::connections::s3::S3;
+use crate::connections::s3::{Keeps, S3};
 use crate::kind::CollectionKind;
 use crate::resources::Resources;
 
-use list::{Keeps, Listed};
+use list::Listed;
 use object::Name;
 use urls::Places;
 
@@ -143,8 +143,8 @@ impl Collection for S3Objects {
     }
 
     async fn follows(&self) -> Result<Vec<String>, StepError> {
-        let keeps = if self.settings.versions { Keeps::Nothing } else { self.keeps().await? };
-        Ok(keeps.words().map(str::to_owned).into_iter().collect())
+        let keeps = if self.settings.versions { Keeps::Nothing } else { self.bucket.keeps().await? };
+        Ok(keeps.words("delete").into_iter().collect())
     }
 
     fn guard(&self) -> Guard {
@@ -173,7 +173,11 @@ impl Collection for S3Objects {
 
     async fn keys(&self, cursor: Option<&Value>, limit: usize) -> Result<KeyPage, StepError> {
         let listing = self.list(cursor, limit.clamp(1, MAX_BATCH)).await?;
-        let listed = |one: Listed| ListedKey { key: one.name.to_string(), bytes: Some(one.bytes) };
+        let listed = |one: Listed| ListedKey {
+            key: one.name.to_string(),
+            bytes: Some(one.bytes),
+            modified_at: one.modified_at.and_then(|at| at.parse().ok()),
+        };
         let keys = listing.objects.into_iter().map(listed).collect();
         Ok(KeyPage { keys, next: listing.next, moved: false })
     }

@@ -2,6 +2,7 @@
 
 mod content_md5;
 mod failure;
+mod keeps;
 mod large;
 mod transport;
 
@@ -28,6 +29,7 @@ use super::http::{BASE_URL, BASE_URL_WANTED, default_timeout};
 use crate::kind::{ConnectionKind, OpenContext, SystemIs};
 
 pub use failure::{code_of, failed, is_missing, is_transient};
+pub use keeps::Keeps;
 pub use large::Sending;
 
 /// One bucket of an S3 store.

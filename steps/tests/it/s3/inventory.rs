@@ -41,6 +41,14 @@ async fn objects_are_counted_by_prefix_and_growth_is_held_to_thresholds() {
     let part = |prefix: &str, objects: u64, bytes: u64| json!({ "collection": "objects", "prefix": prefix, "objects": objects, "bytes": bytes });
     assert_eq!(lines, [part("in/", 1, 1), part("in/a/", 2, 8), part("in/many/", 1003, 2006)]);
 
+    assert_eq!(outputs.get("older"), None);
+    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    write(&s3, "in/young", "1").await;
+    let aged = bench(&weed, &folder, json!({ "older_than": "2s" })).await;
+    let older = json!({ "objects": 1006, "bytes": 2015, "undated": 0 });
+    assert_eq!(aged.enter("inventory").await.unwrap()["older"], older);
+    s3.client().await.delete_object().bucket("stock").key("in/young").send().await.unwrap();
+
     write(&s3, "in/a/3", "1234").await;
     s3.client().await.delete_object().bucket("stock").key("in/root").send().await.unwrap();
     let with =

@@ -1,13 +1,14 @@
 //! `s3-lifecycle` against a real store.
 
 use aws_sdk_s3::types::{
-    BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter,
+    BucketLifecycleConfiguration, BucketVersioningStatus, ExpirationStatus, LifecycleExpiration,
+    LifecycleRule, LifecycleRuleFilter,
 };
 use runbook_engine::error::{ErrorKind, StepError};
 use runbook_steps::connections::s3::S3;
 use serde_json::{Value, json};
 
-use super::make;
+use super::{keep_versions, make, set_versioning};
 use crate::common::{Bench, planned};
 use runbook_sandbox::weed::Weed;
 
@@ -68,6 +69,7 @@ async fn a_rule_is_made_so_beside_those_of_others() {
     assert_eq!(ids(&s3).await, ["expire-chat-staging"]);
     let again = run(&weed, "apply", json!({ "expire_days": 45 })).await.unwrap();
     assert_eq!((&again["added"], &again["removed"]), (&json!(false), &json!(0)));
+    assert_eq!((&again["keeps"], again.get("leaves")), (&json!("nothing"), None));
 
     // One with rules of others, two of the prefix, and one that only looks like it.
     let all = vec![
@@ -166,4 +168,22 @@ async fn the_rule_is_kept_as_s3_takes_it_and_compared_with_a_file() {
         let error = compared("verify", 45).await.unwrap_err();
         assert!(error.message.contains("can not be compared"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn what_expires_of_a_bucket_with_versions_is_said_to_stay() {
+    let weed = Weed::start().await.unwrap();
+    let s3 = make(&weed, "rules").await;
+    keep_versions(&s3).await;
+    for mode in ["plan", "apply"] {
+        let outputs = run(&weed, mode, json!({ "expire_days": 45 })).await.unwrap();
+        assert_eq!(outputs["keeps"], json!("versions"));
+        let leaves = outputs["leaves"].as_str().unwrap();
+        assert!(leaves.contains("each expiry leaves a delete marker"), "{leaves}");
+    }
+    let foreseen = bench(&weed, "apply", json!({ "expire_days": 45 })).await.foresee("rule").await.unwrap();
+    assert!(foreseen.does.contains("stays as an older version"), "{}", foreseen.does);
+    set_versioning(&s3, BucketVersioningStatus::Suspended).await;
+    let outputs = run(&weed, "verify", json!({})).await.unwrap();
+    assert_eq!(outputs["keeps"], json!("older-versions"));
 }

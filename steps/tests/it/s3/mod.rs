@@ -52,7 +52,8 @@ pub async fn keep_versions(s3: &S3) {
     set_versioning(s3, BucketVersioningStatus::Enabled).await;
 }
 
-async fn set_versioning(s3: &S3, status: BucketVersioningStatus) {
+/// From now on the bucket treats versions so.
+pub async fn set_versioning(s3: &S3, status: BucketVersioningStatus) {
     let versioned = VersioningConfiguration::builder().status(status).build();
     let request = s3.client().await.put_bucket_versioning().bucket(s3.bucket());
     request.versioning_configuration(versioned).send().await.unwrap();
