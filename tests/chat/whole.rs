@@ -65,6 +65,7 @@ async fn production_comes_after_staging_has_passed_and_somebody_else_has_approve
     assert_eq!(staging.rules().await, [("chat-attachments/staging/".to_owned(), 45)]);
     let (proof, report) = bench.report("staging");
     assert_eq!((&report["verdict"], &report["inputs"]["environment"]), (&json!("PASS"), &json!("staging")));
+    assert_eq!(report["notes"]["Debt CHAT-API-004"], json!("stays open"));
     let kept = bench.evidence();
     for report in REPORTS {
         let begin = format!("{report}-staging-");
@@ -87,6 +88,8 @@ async fn production_comes_after_staging_has_passed_and_somebody_else_has_approve
 
     let proof = format!("staging_report={}", proof.display());
     let said = bench.exec(&production, 5, &[&proof, "approvers=bob"]).await;
+    assert!(said.contains("0 objects, 0 bytes: they go away within a day or two"), "{said}");
+    assert!(said.contains("nothing: the bucket keeps no versions"), "{said}");
     let run = run_in(&said);
     let said = bench.expect("ada", 5, &["answer", &run, crate::PHRASE]).await;
     assert!(said.contains("release manager (bob)"), "{said}");
@@ -104,6 +107,10 @@ async fn production_comes_after_staging_has_passed_and_somebody_else_has_approve
     assert_eq!(
         (&report["verdict"], &report["definition"]),
         (&json!("PASS"), &bench.report("staging").1["definition"])
+    );
+    assert_eq!(
+        report["notes"]["Debt CHAT-API-004"],
+        json!("can be closed: staging and production have passed")
     );
     let kept = bench.evidence();
     for report in REPORTS {
@@ -124,6 +131,7 @@ async fn production_comes_after_staging_has_passed_and_somebody_else_has_approve
     bench.expect("ada", 5, &["answer", &run, crate::PHRASE]).await;
     let said = bench.expect("bob", 4, &["answer", &run, "deny: not on a Friday"]).await;
     assert!(said.contains("not on a Friday"), "{said}");
+    assert_eq!(bench.report("production").1["notes"]["Debt CHAT-API-004"], json!("stays open"));
     assert_eq!(production.rules().await, [("chat-attachments/production/".to_owned(), 60)]);
 }
 
