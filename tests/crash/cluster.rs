@@ -49,11 +49,11 @@ fn make() -> Box<dyn World> {
     };
     let (kind, gateway) = ("Deployment", format!("{name}-gateway"));
     let frozen = format!(
-        "  - {{ id: frozen, uses: freeze, with: {{ max_hold: 1h, kubernetes: {{ connection: cluster, kind: {kind}, namespace: default, name: {gateway}, replicas: 0 }} }} }}\n"
+        "  - {{ id: frozen, uses: freeze, with: {{ max_hold: 1h, settle: 5s, kubernetes: {{ connection: cluster, kind: {kind}, namespace: default, name: {gateway}, replicas: 0 }} }} }}\n"
     );
     let text = format!(
         "secrets:\n  token: {{ env: CLUSTER_TOKEN }}\nconnections:\n  cluster: {{ type: kubernetes, server: \"{}\", \
-         token: \"${{{{ secrets.token }}}}\", ca_file: \"{}\" }}\nlock: cluster\nsteps:\n{}{frozen}{}{}  - {{ id: thawed, uses: unfreeze, with: {{ freeze: frozen }} }}\n\
+         token: \"${{{{ secrets.token }}}}\", ca_file: \"{}\", timeout: 5s }}\nlock: cluster\nsteps:\n{}{frozen}{}{}  - {{ id: thawed, uses: unfreeze, with: {{ freeze: frozen }} }}\n\
          finally:\n  - {{ id: report, uses: report }}\n",
         server.url(),
         server.authorities().display(),

@@ -2,7 +2,6 @@
 
 use console::Style;
 use runbook_engine::event::{Closed, Obligation};
-use runbook_engine::expr::{self, Scope};
 use runbook_engine::plan::Plan;
 use runbook_engine::state::{ObligationPhase, ObligationState, RunStatus};
 use runbook_steps::freeze::{self, ByHand};
@@ -79,18 +78,8 @@ fn by_hand_line(facts: &Facts<'_>, obligation: &Obligation, when: &str, lines: &
 /// What ends a release by hand, with the inputs in their places; as the runbook has it where it needs more than those.
 fn by_hand(plan: &Plan, obligation: &Obligation) -> Option<ByHand> {
     let with = &plan.step(&obligation.step)?.with;
-    let scope = Scope { inputs: plan.inputs.clone(), ..Scope::default() };
-    let known = |value: &Value| expr::resolve(value, &scope).unwrap_or_else(|_| value.clone());
-    let mut resolved = with.clone();
-    for pointer in ["/env_file", "/command", "/http", "/kubernetes"] {
-        if let Some(place) = resolved.pointer_mut(pointer) {
-            *place = known(place);
-        }
-    }
     let name =
-        ["/kubernetes/connection", "/http/connection"].iter().find_map(|at| resolved.pointer(at)?.as_str());
-    let connection = name.and_then(|name| plan.connections.get(name)?.as_object());
-    // Each by itself: one may hold a secret.
-    let connection = connection.into_iter().flatten().map(|(name, value)| (name.clone(), known(value)));
-    freeze::by_hand(&resolved, &connection.collect(), obligation)
+        ["/kubernetes/connection", "/http/connection"].iter().find_map(|at| with.pointer(at)?.as_str());
+    let connection = name.and_then(|name| plan.connections.get(name)).unwrap_or(&Value::Null);
+    freeze::by_hand(with, connection, obligation)
 }

@@ -107,13 +107,20 @@ mod tests {
         let headers = json!({ "authorization": "Bearer ${{ secrets.TOKEN }}" });
         let connection = json!({ "type": "http", "url": "https://api.example/v1/", "headers": headers });
         let words = [
-            "curl --fail-with-body -X PUT -H 'authorization: Bearer ${{ secrets.TOKEN }}'",
+            "curl --fail-with-body --globoff -X PUT -H 'authorization: Bearer ${{ secrets.TOKEN }}'",
             "-H 'content-type: application/json' --data-raw",
             r#"'{"mb":"it'\''s 25","note":"it'\''s back"}' https://api.example/v1/limits/a%20b"#,
         ];
         assert_eq!(by_hand(&with, &connection, &obligation()).unwrap().line, words.join(" "));
-        let elsewhere = json!({ "url": "${{ secrets.URL }}" });
-        assert_eq!(by_hand(&with, &elsewhere, &obligation()), None);
+        for other in [
+            json!({ "type": "http", "url": "${{ secrets.URL }}" }),
+            json!({ "type": "http", "url": "https://api.example", "session": {} }),
+            json!({ "type": "github", "url": "https://api.example" }),
+        ] {
+            assert_eq!(by_hand(&with, &other, &obligation()), None, "{other}");
+        }
+        let unknown = json!({ "http": { "release": { "path": "/${{ steps.look.outputs.id }}" } } });
+        assert_eq!(by_hand(&unknown, &connection, &obligation()), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::way::Way;
+use super::way::{Way, plain_name};
 use crate::kind::Context;
 use crate::process::{Ended, Hear, IfOrphaned, KEPT, Process, quoted};
 use crate::text::Text;
@@ -88,8 +88,7 @@ impl CommandWay {
 #[async_trait]
 impl Way for CommandWay {
     fn target(&self) -> String {
-        let words: Vec<&str> = self.target.split_whitespace().collect();
-        format!("command:{}", words.join(" ").to_lowercase())
+        format!("command:{}", plain_name(&self.target))
     }
 
     fn label(&self) -> String {

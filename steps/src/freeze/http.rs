@@ -12,11 +12,12 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::exact::{self, same};
-use super::way::{Side, Way};
+use super::way::{Side, Way, same_name};
 use crate::connections::http::{address, check_status, http_of, read_json, transport_error};
 use crate::http::Method;
 use crate::kind::Context;
 use crate::process::quoted;
+use crate::text::Text;
 
 /// The largest answer that a value is read from, in bytes.
 const ANSWER: usize = 1024 * 1024;
@@ -32,9 +33,13 @@ const ANSWER: usize = 1024 * 1024;
 pub struct HttpWay {
     /// The connection, of a type that speaks HTTP.
     connection: String,
-    /// What is frozen, for people. Two runs never freeze what is read at the same URL and `field`, whatever they call it.
+    /// A name for what is frozen, the same in every runbook that freezes it; capital letters and the number of spaces make no difference. What is read
+    /// at the same URL and `field` is never frozen twice either, whatever it is called: the headers of the connection do not count there.
     #[schemars(length(min = 1))]
     target: String,
+    /// What tells the value from others at the same URL and `field`, such as the tenant that a header names. Default: nothing does.
+    #[serde(default)]
+    scope: Option<Text>,
     /// How the present value is read.
     read: Read,
     /// How the value that freezes is put there. It may be sent twice.
@@ -83,7 +88,8 @@ impl HttpWay {
         let request = http.request(self.read.method.into(), &self.read.path)?.build().map_err(|error| {
             StepError::invalid(format!("`{}` can not be read", self.read.path)).with_source(&error)
         })?;
-        let target = cx.redactor.text(&format!("http:{}#{}", request.url(), self.read.field));
+        let scope = self.scope.as_ref().map(|scope| format!(" of {scope}")).unwrap_or_default();
+        let target = cx.redactor.text(&format!("http:{}#{}{scope}", request.url(), self.read.field));
         Ok(Addressed { config: self.clone(), target })
     }
 
@@ -103,11 +109,15 @@ impl HttpWay {
     }
 }
 
-/// The release request as it is typed in a shell, with what is still an expression as it is written; none when it is not known where it goes.
+/// The release request as it is typed in a shell, with what is still an expression as it is written; none when it is not known where it goes,
+/// or what the connection sends with it.
 pub(super) fn by_hand(with: &Value, connection: &Value, obligation: &Obligation) -> Option<String> {
     let release = Write::deserialize(with.get("release")?).ok()?;
-    let base = connection.get("url").and_then(Value::as_str).filter(|url| !url.contains("${{"))?;
-    let mut words = vec![format!("curl --fail-with-body -X {}", release.method.name())];
+    let of = |name: &str| connection.get(name).and_then(Value::as_str);
+    // Others send more than is written in `headers`.
+    let plain = matches!(of("type")?, "http" | "prometheus") && connection.get("session").is_none();
+    let base = of("url").filter(|url| plain && !format!("{url}{}", release.path).contains("${{"))?;
+    let mut words = vec![format!("curl --fail-with-body --globoff -X {}", release.method.name())];
     let headers = connection.get("headers").and_then(Value::as_object);
     for (name, value) in headers.into_iter().flatten() {
         words.extend(["-H".to_owned(), quoted(&format!("{name}: {}", value.as_str()?))]);
@@ -169,6 +179,10 @@ impl Way for Addressed {
 
     fn label(&self) -> String {
         self.config.target.clone()
+    }
+
+    fn is_called(&self, other: &Obligation) -> bool {
+        other.target.starts_with("http:") && same_name(&other.label, &self.config.target)
     }
 
     fn replacement(&self) -> Value {

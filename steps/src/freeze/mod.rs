@@ -312,13 +312,14 @@ impl Freeze {
     /// Reads the original value and records the obligation to put it back. Nothing is changed.
     async fn take_on(&self, way: &dyn Way, cx: &Context) -> Result<Standing, StepError> {
         let state = way.read(cx).await.map_err(unread)?;
+        let held = cx.history.store.obligations().await.map_err(|error| error.for_step())?;
+        let same = |one: &Obligation| one.target == way.target() || way.is_called(one);
+        if let Some(other) = held.iter().find(|one| same(&one.obligation)) {
+            let message = format!("{} is already held by run {}", way.label(), other.run);
+            return Err(StepError::new(ErrorKind::Busy, message)
+                .with_help("resume or cancel that run first: it knows the original value"));
+        }
         if way.frozen(&state) {
-            let held = cx.history.store.obligations().await.map_err(|error| error.for_step())?;
-            if let Some(other) = held.iter().find(|one| one.obligation.target == way.target()) {
-                let message = format!("{} is already held by run {}", way.label(), other.run);
-                return Err(StepError::new(ErrorKind::Busy, message)
-                    .with_help("resume or cancel that run first: it knows the original value"));
-            }
             return Err(frozen_by_another(way, &state));
         }
         way.possible(cx, &state).await?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use runbook_engine::error::StepError;
+use runbook_engine::event::Obligation;
 use runbook_engine::step::Hold;
 use serde_json::Value;
 
@@ -28,6 +29,12 @@ pub(super) trait Way: Send + Sync {
 
     /// The target in words.
     fn label(&self) -> String;
+
+    /// Whether its author gave it the name that this hold has, although the targets are spelled in two ways.
+    fn is_called(&self, other: &Obligation) -> bool {
+        let _ = other;
+        false
+    }
 
     /// What is put there.
     fn replacement(&self) -> Value;
@@ -104,6 +111,15 @@ pub(super) trait Way: Send + Sync {
     fn advice(&self) -> Option<String> {
         None
     }
+}
+
+/// A name as it counts: without regard to capitals and the number of spaces.
+pub(super) fn plain_name(name: &str) -> String {
+    name.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
+}
+
+pub(super) fn same_name(one: &str, other: &str) -> bool {
+    plain_name(one) == plain_name(other)
 }
 
 /// What a freeze does with what it finds when it holds an obligation.

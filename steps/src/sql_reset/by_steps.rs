@@ -122,9 +122,12 @@ pub(super) async fn left(step: &SqlReset, cx: &Context) -> Result<(), StepError>
             format!("whether the database at {place} is in the middle of the reset is not known ({why})");
         StepError::transient(message).with_help(format!("the table `{}` there says so", mysql::MARK))
     };
-    let Ok(database) = cx.resources.connection::<Database>(&step.connection) else {
-        let place = cx.history.plan.places.get(&step.connection).map_or("its place", |place| &place.words);
-        return Err(unknown(place, &format!("`{}` is not what it was", step.connection)));
+    let database = match cx.resources.connection::<Database>(&step.connection) {
+        Ok(database) => database,
+        Err(error) => {
+            let known = cx.history.plan.places.get(&step.connection);
+            return Err(unknown(known.map_or("its place", |place| &place.words), &error.message));
+        }
     };
     if database.dialect() != Dialect::MySql {
         return Ok(());

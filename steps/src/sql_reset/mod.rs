@@ -32,7 +32,8 @@ use crate::one_or_many::OneOrMany;
 /// owner, its privileges, its comment and the extensions in it are kept (their tables count neither here nor for `backup`: they are made anew with
 /// them, without what others wrote into them), and it is refused when anything outside would be dropped with it. In
 /// SQLite it is the whole file. MySQL has no such transaction: there everything in the database of the connection is dropped, a table
-/// `runbook_reset` stands in it until the reset is recorded, and a reset that was interrupted goes on where that table says so.
+/// `runbook_reset` stands in it until the reset is recorded, and a reset that was interrupted goes on where that table says so. It is
+/// refused when a foreign key or a view in another database of the server stands on what would be dropped, and the user of the connection can see that.
 ///
 /// A run that was started with a reviewed plan drops only what the plan saw: the same tables with the same numbers of rows, the same enums and
 /// the same files, and in PostgreSQL and SQLite the same rows, when there are no more than 100,000 of them. They are compared right before the

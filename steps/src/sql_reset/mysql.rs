@@ -45,15 +45,17 @@ pub(super) async fn survey(session: &mut dyn Session) -> Result<Survey, Failure>
     count(session, Dialect::MySql, None, tables).await
 }
 
-/// What of other databases of the server would be left broken: foreign keys to tables of this one, and views that read it. What the user of
-/// the connection may not see is not told of.
+/// What of other databases would be left broken: foreign keys to tables of this one, and views that read it. The definition of a view is told in a
+/// form of the server's own, with the database of each table after `from` or `join`, and columns by other names. What the user of the connection may
+/// not see is not told of.
 const OUTSIDE: &str = "select concat('the foreign key ', constraint_name, ' of ', table_schema, '.', table_name) \
                        from information_schema.key_column_usage \
                        where referenced_table_schema = database() and table_schema <> database() \
                        union \
                        select concat('the view ', table_schema, '.', table_name) from information_schema.views \
-                       where table_schema <> database() \
-                       and instr(view_definition, concat('`', replace(database(), '`', '``'), '`.')) > 0 order by 1";
+                       where table_schema not in (database(), 'sys', 'mysql', 'information_schema', 'performance_schema') \
+                       and (instr(replace(view_definition, '(', ''), concat('from `', replace(database(), '`', '``'), '`.')) > 0 \
+                       or instr(replace(view_definition, '(', ''), concat('join `', replace(database(), '`', '``'), '`.')) > 0) order by 1";
 
 /// Refuses to drop what something in another database of the server stands on: MySQL would not, and would leave that broken.
 pub(super) async fn stands_alone(session: &mut dyn Session) -> Result<(), StepError> {

@@ -79,10 +79,9 @@ pub(super) async fn end_all(step: &SqlReset, cx: &Context) -> Result<(), StepErr
     for begun in recorded(cx).await? {
         match cx.resources.connection::<Database>(&step.connection) {
             Ok(database) => ended(&begun, cx, &database).await?,
-            Err(_) => {
+            Err(error) => {
                 let place = psql::place(&begun.server).unwrap_or_default();
-                let why = format!("`{}` is not what it was", step.connection);
-                return Err(begun.told(&place, &why, ErrorKind::Transient));
+                return Err(begun.told(&place, &error.message, ErrorKind::Transient));
             }
         }
     }

@@ -99,8 +99,10 @@ impl<'a> Work<'a> {
 
     /// What goes with the schema and does not come back by itself, in words. Refused when others are fed from it.
     async fn lost(&self, session: &mut dyn Session) -> Result<Option<String>, StepError> {
-        if self.database.dialect() != Dialect::Postgres {
-            return Ok(None);
+        match self.database.dialect() {
+            Dialect::Postgres => {}
+            Dialect::MySql => return mysql::stands_alone(session).await.map(|()| None),
+            Dialect::Sqlite => return Ok(None),
         }
         postgres::unpublished(session, self.schema()).await?;
         let roles = postgres::granted(session, self.schema()).await?;

@@ -187,6 +187,29 @@ async fn a_number_that_could_not_be_put_back_as_it_is_is_refused_before_anything
 }
 
 #[tokio::test]
+async fn one_name_is_frozen_once_whatever_address_it_has_and_a_scope_tells_values_apart() {
+    let bench = Bench::new(&[]).await;
+    let first = freeze(&original(), "4s");
+    let changed = |member: &str, value: Value| {
+        let mut second = PlannedStep { id: "second".to_owned(), ..freeze(&original(), "4s") };
+        second.with["http"]["value"] = json!(1);
+        second.with["http"][member] = value;
+        second
+    };
+    // Another address of the same server.
+    let other = changed("read", json!({"path": "/?spelled=otherwise", "field": "/max"}));
+    let state = bench.driven.run("r", vec![first.clone(), other]).await;
+    assert_eq!(error(&state, "second").kind, ErrorKind::Busy);
+    bench.driven.ended("r", Purpose::Cancel("ada".to_owned())).await;
+    assert_eq!(bench.value(), 25);
+
+    let mut other = changed("scope", json!("another tenant"));
+    other.with["http"]["target"] = json!("limit of another tenant");
+    let state = bench.driven.run("s", vec![first, other]).await;
+    assert!(state.obligations.len() == 2, "{:?}", error(&state, "second"));
+}
+
+#[tokio::test]
 async fn one_value_is_frozen_once_whatever_it_is_called() {
     let bench = Bench::new(&[]).await;
     let first = freeze(&original(), "4s");
@@ -196,7 +219,7 @@ async fn one_value_is_frozen_once_whatever_it_is_called() {
     second.with["http"]["value"] = json!(1);
     let state = bench.driven.run("r", vec![first, second]).await;
     let refused = error(&state, "second");
-    assert!(refused.message.contains("limit is already held by run r"), "{refused:?}");
+    assert!(refused.message.contains("already held by run r"), "{refused:?}");
     assert_eq!(bench.value(), 0);
     let held = bench.driven.store.obligations().await.unwrap();
     assert_eq!(held.len(), 1);

@@ -217,6 +217,11 @@ async fn mariadb_is_not_reset_below_what_stands_in_another_database() {
     db.execute("create table rings (id integer primary key)").await;
     db.execute("insert into rings values (1)").await;
     db.execute("create database other").await;
+    // A table of the database's name, and one that is called so, are nothing of it.
+    db.execute("create table other.app (id integer primary key)").await;
+    db.execute("create view other.named as select app.id from other.app").await;
+    db.execute("create table other.pictures (id integer primary key)").await;
+    db.execute("create view other.called as select app.id, app.id + 1 as next from other.pictures app").await;
     for (makes, takes, told) in [
         (
             "create table other.t (ring integer, constraint of_ring foreign key (ring) references app.rings (id))",
@@ -224,8 +229,16 @@ async fn mariadb_is_not_reset_below_what_stands_in_another_database() {
             "the foreign key of_ring of other.t",
         ),
         ("create view other.v as select * from app.rings", "drop view other.v", "the view other.v"),
+        (
+            "create view other.w as select p.id from other.pictures p join (app.rings r join app.rings s) on r.id = p.id",
+            "drop view other.w",
+            "the view other.w",
+        ),
     ] {
         db.execute(makes).await;
+        let bench = Bench::new(vec![step(&with)], db.connections(), json!({})).await;
+        let foreseen = bench.foresee("wipe").await.unwrap_err();
+        assert!(foreseen.message.contains(told), "{foreseen}");
         let error = reset(&db, &with).await.unwrap_err();
         assert!(error.message.contains(told) && error.message.contains("left broken"), "{error}");
         assert_eq!(number(&db, "select count(*) as n from rings").await, json!(1));
