@@ -143,6 +143,8 @@ impl DatabaseServer {
             }
             Kind::MariaDb => {
                 let mut command = Command::new("mariadb-install-db");
+                // A server that starts removes the temporary tables of every other one from the folder that they share.
+                command.env("TMPDIR", self.folder.path());
                 command.args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"]);
                 command.arg(format!("--datadir={}", data.display()));
                 if is_root() {
@@ -169,6 +171,7 @@ impl DatabaseServer {
             }
             Kind::MariaDb => {
                 let mut command = mortal(Path::new(MARIADBD));
+                command.env("TMPDIR", self.folder.path());
                 let socket = self.folder.path().join("socket");
                 command.args([
                     "--no-defaults",
