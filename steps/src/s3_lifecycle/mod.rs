@@ -125,12 +125,13 @@ impl Step for S3Lifecycle {
         }
         let bucket = cx.resources.connection::<S3>(&self.connection)?;
         let before = lifecycle(&bucket, cx).await?;
+        // Before anything is written: a store that fails here has not been changed.
+        let keeps = keeps(&bucket, cx).await?;
         let change = match self.mode {
             Mode::Verify => self.verify(&bucket, &before.rules)?,
             Mode::Plan => self.change(&bucket, &before)?.0,
             Mode::Apply => self.apply(&bucket, &before, cx).await?,
         };
-        let keeps = keeps(&bucket, cx).await?;
         let outputs = self.outputs(&bucket, &before.rules, &change, keeps);
         if let Some(leaves) = outputs.leaves.as_ref().filter(|_| self.mode != Mode::Verify) {
             cx.live.say(leaves);
