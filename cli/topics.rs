@@ -127,7 +127,7 @@ fn expressions() -> Vec<String> {
         "secrets.NAME",
         "steps.ID.outputs.NAME   (of a step that is upstream; `| default(x)` when it may have been skipped)",
         "steps.ID.status         (succeeded, failed, skipped …), .attempts, .started_at, .ended_at",
-        "run.id, run.runbook, run.definition (the SHA-256 of the file), run.created_at, run.by",
+        "run.id, run.runbook, run.definition (the SHA-256 of the file), run.created_at, run.by, run.cancelled (for a last step)",
         "",
         "a == b, a != b, a < b, a >= b, a in list, not a, a and b, a or b",
         "a + b (numbers, lists), a - b, a * b, a / b, a // b (whole), a % b, a ** b, a ~ b (texts, side by side)",

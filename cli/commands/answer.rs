@@ -150,7 +150,7 @@ fn choose(stands: &RunState, words: &[String]) -> Outcome<(String, Question, Opt
         .collect();
     let list = |failure: Failure| {
         asking.iter().fold(failure, |failure, (id, question)| {
-            failure.help(format!("{id}: {}", describe::question_line(question)))
+            failure.help(format!("{id}: {}", describe::open_question_line(question, Timestamp::now())))
         })
     };
     let found = |step: &str| asking.iter().find(|(id, _)| *id == step);
@@ -184,7 +184,7 @@ fn nothing_asked(stands: &RunState) -> Failure {
 
 fn typed(step: &str, question: &Question) -> Option<String> {
     if !prompt::attended() {
-        eprintln!("{step}: {}", describe::question_line(question));
+        eprintln!("{step}: {}", describe::open_question_line(question, Timestamp::now()));
         return None;
     }
     match prompt::ask(step, question) {

@@ -81,7 +81,10 @@ fn steps(plan: &Plan, stands: &RunState) -> Vec<String> {
             StepStatus::Asking if !summary::takes_answers(plan, stands, id) => {
                 "no answer counts any more: the run is being cancelled".to_owned()
             }
-            StepStatus::Asking => one.question.as_ref().map(describe::question_line).unwrap_or_default(),
+            StepStatus::Asking => {
+                let line = |question| describe::open_question_line(question, Timestamp::now());
+                one.question.as_ref().map(line).unwrap_or_default()
+            }
             StepStatus::Skipped => one.skipped.clone().unwrap_or_default(),
             _ => String::new(),
         };

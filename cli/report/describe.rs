@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use console::measure_text_width;
+use jiff::Timestamp;
 use runbook_engine::artifact::Artifact;
 use runbook_engine::error::{Outcome, StepError};
 use runbook_engine::event::{Closed, EventKind, Obligation, ObligationChange, Question, RunOutcome};
@@ -65,7 +66,7 @@ pub fn detail(event: &EventKind, state: &RunState) -> String {
             if facts.is_empty() { took } else { format!("{took}, {facts}") }
         }
         EventKind::StepFailed { error, .. } => error_line(error),
-        EventKind::StepInterrupted { .. } => "stopped at a safe place".to_owned(),
+        EventKind::StepInterrupted { .. } => "stopped".to_owned(),
         EventKind::StepSkipped { reason, .. } | EventKind::StepReopened { reason, .. } => reason.clone(),
         EventKind::Asked { question, .. } => question_line(question),
         EventKind::Answered { answer, .. } => format!("`{}` by {}", answer.text, answer.by),
@@ -121,6 +122,19 @@ pub fn question_line(question: &Question) -> String {
                 until.map_or_else(String::new, |until| format!("; until {}", until.strftime("%F %H:%M UTC")));
             format!("{} (approve or deny, by {whom}{until})", one_line(message))
         }
+    }
+}
+
+/// What is asked now, with what has become of the time for an answer.
+pub fn open_question_line(question: &Question, now: Timestamp) -> String {
+    let line = question_line(question);
+    match question {
+        Question::Approval { until: Some(until), .. } if *until <= now => {
+            format!(
+                "{line} THE TIME FOR THAT IS OVER: an answer fails the step now, and a resume after it asks anew"
+            )
+        }
+        _ => line,
     }
 }
 
@@ -222,17 +236,17 @@ pub fn bounded(text: &str) -> Cow<'_, str> {
 }
 
 /// The text in lines of at most so many columns, broken at spaces; a word that is longer than a line is broken behind a sign in it where that
-/// can be.
+/// can be. What stands between backticks is to be typed, and is never broken: a terminal folds what is too long for it, so that it can be copied whole.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let (mut lines, mut line) = (Vec::new(), String::new());
-    for word in text.split_whitespace() {
-        let mut word = word;
+    for word in words(text) {
+        let (mut word, is_typed) = (word.as_str(), word.contains('`'));
         let room = |line: &str| {
             if line.is_empty() { width } else { width.saturating_sub(measure_text_width(line) + 1) }
         };
         if measure_text_width(word) > room(&line) && !line.is_empty() {
             // What has to be broken anyway begins where there is room, unless that is next to nothing.
-            let begins = measure_text_width(word) > width && room(&line) * 3 >= width;
+            let begins = !is_typed && measure_text_width(word) > width && room(&line) * 3 >= width;
             if let Some((head, tail)) = broken(word, room(&line)).filter(|_| begins) {
                 line.push(' ');
                 line.push_str(head);
@@ -240,7 +254,7 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
             }
             lines.push(std::mem::take(&mut line));
         }
-        while measure_text_width(word) > width {
+        while !is_typed && measure_text_width(word) > width {
             let (head, tail) = broken(word, width).unwrap_or_else(|| at_width(word, width));
             lines.push(head.to_owned());
             word = tail;
@@ -252,6 +266,21 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
     }
     lines.push(line);
     lines
+}
+
+/// The words of a text; what stands between two backticks is one.
+fn words(text: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let is_open = |word: &String| word.matches('`').count() % 2 == 1;
+    let mut left = text.matches('`').count();
+    for word in text.split_whitespace() {
+        match words.last_mut().filter(|last| is_open(last) && left > 0) {
+            Some(last) => *last += &format!(" {word}"),
+            None => words.push(word.to_owned()),
+        }
+        left -= word.matches('`').count();
+    }
+    words
 }
 
 /// The word in two, the first no wider than this, behind the last sign that is not too near its beginning: one that parts, or else one that
@@ -277,6 +306,37 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn an_approval_that_comes_too_late_is_told() {
+        let until: Timestamp = "2026-01-02T03:04:00Z".parse().unwrap();
+        let question = Question::Approval {
+            message: "May it?".to_owned(),
+            role: "ops".to_owned(),
+            approvers: Vec::new(),
+            except: None,
+            until: Some(until),
+            facts: Vec::new(),
+        };
+        let at = |now: &str| open_question_line(&question, now.parse().unwrap());
+        assert!(at("2026-01-02T03:03:59Z").ends_with("until 2026-01-02 03:04 UTC)"));
+        assert!(at("2026-01-02T03:04:00Z").contains("THE TIME FOR THAT IS OVER"));
+    }
+
+    #[test]
+    fn what_is_to_be_typed_is_never_broken() {
+        let text = "It is not whole. Type `sh /a/long/path/of/a/program.sh --now`, then `runbook cancel x`.";
+        let whole = [
+            "It is not whole.",
+            "Type",
+            "`sh /a/long/path/of/a/program.sh --now`,",
+            "then",
+            "`runbook cancel x`.",
+        ];
+        assert_eq!(wrap(text, 16), whole);
+        assert_eq!(wrap("an `open one, with more words", 12), ["an `open", "one, with", "more words"]);
+        assert_eq!(wrap("/a/path/that/is/long", 12), ["/a/path/", "that/is/long"]);
+    }
 
     #[test]
     fn facts_are_the_counts_among_the_outputs() {

@@ -50,6 +50,7 @@ pub fn settings_digest(
 ) -> Option<SettingsDigest> {
     let named = |name: &String| match name.as_str() {
         "created_at" | "started_at" => Value::from(SOME_TIME),
+        "cancelled" => Value::Bool(false),
         _ => Value::from(format!("run.{name}")),
     };
     let run = scope.run.keys().map(|name| (name.clone(), named(name))).collect();
@@ -127,6 +128,7 @@ fn build(
         "started_at": state.started_at.map(|at| at.to_string()),
         "by": run.by,
         "seed": run.seed,
+        "cancelled": state.cancel.is_some(),
     });
     let run = facts.as_object().cloned().unwrap_or_default();
     Scope { inputs: plan.inputs.clone(), steps, run, secrets: BTreeMap::new() }

@@ -93,21 +93,24 @@ pub(crate) fn learn(cx: &Context, text: &str) {
         .for_each(|line| cx.redactor.learn(line));
 }
 
-/// Writes what belongs to a secret and is none into a file of its own, for everybody to read. A file that holds just that already is fine; anything
-/// else is left, and refused.
-pub(crate) async fn write_beside(cx: &Context, path: &Path, text: String) -> Result<(), StepError> {
+/// Writes what belongs to a file that is made, such as the public half of a key, into a file of its own with these permissions. A file that holds just that
+/// already is fine; anything else is left, and false.
+pub(crate) async fn write_beside(
+    cx: &Context,
+    path: &Path,
+    text: String,
+    mode: u32,
+) -> Result<bool, StepError> {
     let beside = beside(cx, path)?;
     remove(&beside).await?;
-    match read(path).await? {
-        Some(there) if there == text => return Ok(()),
-        Some(_) => return Err(taken_beside(path)),
-        None => {}
+    if let Some(there) = read(path).await? {
+        return Ok(there == text);
     }
     let target = path.to_owned();
-    let written = blocking(move || {
-        write_new(&beside, &target, text.as_bytes(), 0o644).map_err(|error| unwritten(&target, &error))
-    });
-    if written.await? { Ok(()) } else { Err(taken_beside(path)) }
+    blocking(move || {
+        write_new(&beside, &target, text.as_bytes(), mode).map_err(|error| unwritten(&target, &error))
+    })
+    .await
 }
 
 /// Whether somebody else than its owner may read a file.
@@ -128,14 +131,6 @@ fn taken(path: &Path) -> StepError {
         path.display()
     ))
     .with_help("move it away, or name another path, then resume")
-}
-
-fn taken_beside(path: &Path) -> StepError {
-    StepError::refused(format!(
-        "{} is there already and was not written over; the secret that it belongs to is made and in its place",
-        path.display()
-    ))
-    .with_help("move it away, then resume: the secret that was made is kept")
 }
 
 fn lost(path: &Path) -> StepError {

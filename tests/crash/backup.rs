@@ -104,7 +104,7 @@ impl World for Saved {
 
     /// A dump holds times, and the way back names it by its digest.
     fn is_drawn(&self, member: &str) -> bool {
-        ["sha256", "bytes", "restore"].contains(&member)
+        ["sha256", "bytes", "restore_program"].contains(&member)
     }
 
     fn picture(&self) -> Value {

@@ -178,6 +178,14 @@ impl Bench {
         redis::cmd("DBSIZE").query_async(&mut connection).await.unwrap()
     }
 
+    /// The identity of the Redis server since it was started, as it tells it itself.
+    pub async fn redis_server(&self) -> String {
+        let client = redis::Client::open(self.kit.var("REDIS_URL")).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let told: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await.unwrap();
+        told.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap().trim().to_owned()
+    }
+
     /// What the hub answers.
     pub async fn hub(&self, path: &str) -> (u16, Value) {
         let answer = reqwest::get(format!("{}{path}", self.kit.var("HUB_API_URL"))).await.unwrap();
@@ -230,15 +238,12 @@ pub fn run_in(said: &str) -> String {
 
 /// The line that brings the backup back, out of what was said.
 pub fn restore_in(said: &str) -> String {
-    lines_in(said).remove(0)
+    lines_in(said).into_iter().find(|line| line.starts_with("sh ")).unwrap()
 }
 
 /// What to type to go back, line by line, out of what was said.
 pub fn lines_in(said: &str) -> Vec<String> {
     let rest = said.split("To go back, ").nth(1).unwrap_or_else(|| panic!("no way back in:\n{said}"));
     let lines = rest.split('`').skip(1).step_by(2).map(str::to_owned);
-    let mut lines: Vec<String> = lines.collect();
-    let last = lines.iter().position(|line| line.starts_with("runbook cancel")).unwrap();
-    lines.truncate(last);
-    lines
+    lines.take_while(|line| !line.starts_with("runbook cancel")).collect()
 }

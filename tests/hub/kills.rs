@@ -8,7 +8,7 @@ use std::sync::Arc;
 use runbook_engine::question::Question;
 use runbook_engine::state::{RunState, RunStatus, StepStatus};
 
-use crate::bench::{Bench, PHRASES, ROWS, restore_in};
+use crate::bench::{Bench, PHRASES, ROWS, lines_in};
 use crate::typist::at_terminal;
 
 /// What a crash in the middle of would cost most: each is tried before and after.
@@ -167,8 +167,8 @@ async fn killed(bench: &Bench, crash: Crash) {
     assert_eq!(bench.texts(probes).await, Vec::<String>::new(), "a database of a probe is left");
     assert_eq!(
         std::fs::read_dir(bench.path("backups")).unwrap().count(),
-        1,
-        "one backup, and nothing half made"
+        2,
+        "one backup, what brings it back, and nothing half made"
     );
 }
 
@@ -238,8 +238,14 @@ async fn cancelled_after_a_crash_in_the_wipe_what_is_gone_is_told_and_the_way_ba
             continue;
         }
         assert!(said.contains("HAS BEEN WIPED"), "{name}: {said}");
-        let (code, typed) = bench.type_line(&restore_in(&said)).await;
-        assert_eq!(code, 0, "{name}: {typed}");
+        // The hub runs again: it is stopped first, and started last.
+        let lines = lines_in(&said);
+        assert_eq!(lines.len(), 3, "{name}: {said}");
+        assert!(!said.contains("runbook resume"), "{name}: {said}");
+        for line in lines {
+            let (code, typed) = bench.type_line(&line).await;
+            assert_eq!(code, 0, "{name}: {line}: {typed}");
+        }
         let before = ROWS.iter().map(|&(table, rows)| (table.to_owned(), rows)).collect();
         assert_eq!(bench.rows().await, before, "{name}");
         assert_eq!(bench.hub("/trp/rings/spool").await.1["name"], "Ring 1", "{name}");

@@ -21,14 +21,19 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Types the phrases, each when a question is asked, and leaves at the next one. The exit code, or less than nothing for the signal that
 /// killed it, and all that was said.
 pub async fn at_terminal(command: Command, phrases: &[&str]) -> (i32, String) {
-    let phrases: Vec<String> = phrases.iter().map(|&phrase| phrase.to_owned()).collect();
-    tokio::task::spawn_blocking(move || typed(command.into_std(), &phrases)).await.unwrap()
+    at_terminal_of(command, phrases, COLUMNS).await
 }
 
-fn typed(mut command: std::process::Command, phrases: &[String]) -> (i32, String) {
+/// The same at a terminal with so many columns.
+pub async fn at_terminal_of(command: Command, phrases: &[&str], columns: u16) -> (i32, String) {
+    let phrases: Vec<String> = phrases.iter().map(|&phrase| phrase.to_owned()).collect();
+    tokio::task::spawn_blocking(move || typed(command.into_std(), &phrases, columns)).await.unwrap()
+}
+
+fn typed(mut command: std::process::Command, phrases: &[String], columns: u16) -> (i32, String) {
     command.env("NO_COLOR", "1").stdin(Stdio::inherit());
     let mut session = Session::spawn(command).unwrap();
-    session.get_process_mut().set_window_size(COLUMNS, 50).unwrap();
+    session.get_process_mut().set_window_size(columns, 50).unwrap();
     session.set_expect_timeout(Some(PAUSE * LOOKS));
     let (mut said, mut phrases) = (String::new(), phrases.iter());
     while asked(&mut session, &mut said) {

@@ -3,9 +3,10 @@
 use runbook_engine::state::{RunStatus, StepStatus};
 
 use runbook_sandbox::sandbox_binary;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::bench::{Bench, ROWS, lines_in, restore_in, run_in};
+use crate::bench::{Bench, PHRASES, ROWS, lines_in, restore_in, run_in};
+use crate::typist::at_terminal_of;
 
 /// A schema in which the third role can not be made.
 const NO_MEMBERS: &str = "\ncreate function no_members() returns trigger language plpgsql as $$ begin \
@@ -102,14 +103,50 @@ async fn a_run_that_was_away_too_long_never_wipes_what_came_after() {
     }
     // Life goes on without us.
     bench.execute(r#"insert into "Actor" (id, did) values ('later', 'did:web:later')"#).await;
+    let backup = bench.path("backups").join(format!("before-reset-{run}.dump"));
+    let bytes = std::fs::read(&backup).unwrap();
     let said = bench.expect(4, &["resume", &run]).await;
-    assert!(said.contains("is there already"), "{said}");
-    // Told to move the backup away, somebody does.
-    std::fs::rename(bench.path("backups"), bench.path("old")).unwrap();
-    std::fs::create_dir(bench.path("backups")).unwrap();
-    let said = bench.expect(4, &["resume", &run]).await;
-    assert!(said.contains("as_confirmed"), "{said}");
+    assert!(said.contains("as_confirmed") && said.contains("does not go on"), "{said}");
+    assert!(!said.contains("To go on, type"), "{said}");
     assert_eq!(bench.texts(r#"select id from "Actor""#).await, ["later"]);
-    bench.expect(6, &["cancel", &run]).await;
+    // What is not backed up is what the wipe left.
+    assert_eq!(std::fs::read(&backup).unwrap(), bytes);
+    let json: Value = serde_json::from_str(
+        &std::fs::read_to_string(bench.path("reports").join(format!("{run}.json"))).unwrap(),
+    )
+    .unwrap();
+    assert_eq!(json["notes"]["Backup"], backup.display().to_string(), "{json}");
+    // The line of the report of then is the line that is told, and it leads to what was there before all of it.
+    let line = restore_in(&said);
+    assert_eq!(json["notes"]["To restore it"], format!("`{line}`"));
+    assert_eq!(bench.kit.state().await.unwrap()["hub-api"]["up"], false);
+    let (code, typed) = bench.type_line(&line).await;
+    assert_eq!(code, 0, "{typed}");
+    let said = bench.expect(6, &["cancel", &run]).await;
+    assert!(said.contains("is another one since"), "{said}");
     assert_eq!(bench.kit.state().await.unwrap()["hub-api"]["up"], true);
+    let before = ROWS.iter().map(|&(table, rows)| (table.to_owned(), rows)).collect();
+    assert_eq!(bench.rows().await, before);
+}
+
+#[tokio::test]
+async fn the_way_back_can_be_copied_from_a_narrow_terminal_and_out_of_the_report() {
+    let bench = Bench::start().await;
+    let schema = bench.path("schema.sql");
+    let text = std::fs::read_to_string(&schema).unwrap();
+    std::fs::write(&schema, text + NO_MEMBERS).unwrap();
+    let command = bench.command(&["exec", "reset-production", "-i", "environment=staging"]);
+    let (code, said) = at_terminal_of(command, &PHRASES, 80).await;
+    assert_eq!(code, 4, "{said}");
+    let run = run_in(&said);
+    let line =
+        format!("sh {}", bench.path("backups").join(format!("before-reset-{run}.dump.restore.sh")).display());
+    assert!(said.contains(&format!("`{line}`")), "{said}");
+    let report = std::fs::read_to_string(bench.path("reports").join(format!("{run}.md"))).unwrap();
+    assert!(report.contains(&format!("`{line}`")), "{report}");
+    let (code, typed) = bench.type_line(&line).await;
+    assert_eq!(code, 0, "{typed}");
+    let before = ROWS.iter().map(|&(table, rows)| (table.to_owned(), rows)).collect();
+    assert_eq!(bench.rows().await, before);
+    bench.expect(6, &["cancel", &run]).await;
 }

@@ -56,7 +56,7 @@ async fn production_is_reset_after_staging_once_all_three_phrases_are_given() {
     let place = bench.kit.var("REDIS_URL").strip_prefix("redis://").unwrap();
     let emptied = format!("{place}, database 0; it held 2 keys in all its databases");
     let open = ["OPEN: /.well-known/did.json", "OPEN: /users/HASH/did.json"];
-    for told in [&emptied, "baseline before the next", open[0], open[1], "psql --host="] {
+    for told in [&emptied, "baseline before the next", open[0], open[1], ".dump.restore.sh`"] {
         assert!(text.contains(told), "{told}:\n{text}");
     }
 
@@ -77,9 +77,11 @@ async fn production_after(staging: &Path, report: Value) {
     let bench = Bench::start().await;
     let forged = bench.path("forged.json");
     let own = bench.kit.var("RING_HUB_URL");
+    let server = bench.redis_server().await;
     for (pointer, value, told) in [
         ("/inputs/ring_hub_url", own, "must be another"),
         ("/inputs/instance_did", bench.kit.var("INSTANCE_DID"), "must be another"),
+        ("/notes/Redis server", &server, "must be another"),
         ("/reported_at", "2026-01-01T00:00:00Z", "not of this run"),
         ("/steps/wipe/status", "failed", "`/steps/wipe/status` is failed"),
         ("/verdict", "FAIL", "it says FAIL"),

@@ -33,7 +33,7 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
         (format!("runbook cancel {run}"), if held { "put everything back, and end it" } else { "end it" });
     let mut next = Vec::new();
     for (step, question) in asking(facts) {
-        row(facts, lines, "Asks", &format!("{step}: {}", describe::question_line(question)));
+        row(facts, lines, "Asks", &format!("{step}: {}", describe::open_question_line(question, facts.now)));
         // What a person has to look at before the answer.
         for (name, value) in bounded(question, facts.plan.bounds().as_ref()).facts() {
             row(facts, lines, "", &format!("{name}: {}", describe::one_line(value)));

@@ -36,7 +36,7 @@ const STEP_FIELDS_ELSEWHERE: &[(&str, &str)] = &[
 const CREDENTIALS: &[&str] =
     &["api_key", "apikey", "authorization", "cookie", "credential", "passw", "secret", "token"];
 /// What is known of the run.
-const RUN_FIELDS: &[&str] = &["id", "runbook", "definition", "created_at", "by"];
+const RUN_FIELDS: &[&str] = &["id", "runbook", "definition", "created_at", "by", "cancelled"];
 
 pub(super) fn check(cx: &Context<'_>, problems: &mut Vec<Diagnostic>) {
     let mut orders = Vec::new();
@@ -120,7 +120,7 @@ impl Rule<'_, '_> {
             "vars" | "params" | "parameters" | "var" => "write `inputs.NAME`",
             "needs" | "jobs" | "tasks" => "write `steps.ID.outputs.NAME`",
             "github" | "workflow" | "context" => {
-                "of the run there are `run.id`, `run.runbook`, `run.definition`, `run.created_at` and `run.by`; anything else is an input"
+                "of the run there are `run.id`, `run.runbook`, `run.definition`, `run.created_at`, `run.by` and `run.cancelled`; anything else is an input"
             }
             "item" | "items" | "matrix" | "each" | "loop" => EACH,
             _ => return None,

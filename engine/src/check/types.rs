@@ -342,6 +342,7 @@ impl<'r> Rule<'r, '_> {
                 Some(types_of(input.items))
             }
             ("steps", [_, "attempts"]) => Some(Types::INTEGER),
+            ("run", ["cancelled"]) => Some(Types::BOOLEAN),
             ("steps", [_, "status" | "started_at" | "ended_at"]) | ("run" | "secrets", [_]) => {
                 Some(Types::STRING)
             }

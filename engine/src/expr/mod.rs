@@ -41,7 +41,7 @@ pub struct Scope {
     pub inputs: Map<String, Value>,
     /// `steps.ID.outputs.NAME`, `.status`, `.started_at`, `.ended_at`.
     pub steps: Map<String, Value>,
-    /// `run.id`, `run.runbook`, `run.definition`, `run.created_at`, `run.by`.
+    /// `run.id`, `run.runbook`, `run.definition`, `run.created_at`, `run.by`, `run.cancelled`.
     pub run: Map<String, Value>,
     /// `secrets.NAME`.
     pub secrets: BTreeMap<String, String>,

@@ -5,6 +5,7 @@ mod copy;
 mod definitions;
 mod dump;
 mod probe;
+mod program;
 mod restorable;
 mod restore;
 mod rows;
@@ -35,7 +36,7 @@ use crate::kind::{Context, End, Step, read_now, would};
 ///
 /// `take` counts the rows of every table in the very state that is dumped, with a digest of them, and holds a probe to their number. The tables of an extension count nowhere, since `create extension` makes them: what
 /// others wrote into them is in the dump where the extension has it so, and nothing is held to it. The file is for its owner alone, whole or not there, and never
-/// written over what is there. With `copy` a second one is in S3, where the loss of this machine does not reach it. `check` is the gate before something that can not be taken back: it refuses a file that is older than `max_age`, by
+/// written over what is there. Beside it is a program that brings it back, `FILE.restore.sh`. With `copy` a second one is in S3, where the loss of this machine does not reach it. `check` is the gate before something that can not be taken back: it refuses a file that is older than `max_age`, by
 /// the time that stands in it, that is of another database, that lacks a table that the database has now, or that has no row at all while the database has some.
 ///
 /// Cancelled in the middle of it, the run takes away what is unfinished: the file, the database of the probe, and the parts of a copy.
@@ -115,8 +116,12 @@ pub struct Outputs {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy: Option<Copied>,
     /// What to type to have what was dumped in place of what is there, all of it or nothing: the database is put aside and made anew. Who is connected to it is
-    /// disconnected; the user has to own it and may create databases. The password is asked for, or in `~/.pgpass`.
+    /// disconnected; the user has to own it and may create databases. The password is asked for, or in `~/.pgpass`. It runs the program that `take` wrote
+    /// beside the file, `FILE.restore.sh`, and is one long line where that is not there.
     pub restore: String,
+    /// What is in that program, for when it was lost: a shell runs it as a file beside the backup.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub restore_program: String,
 }
 
 #[async_trait]

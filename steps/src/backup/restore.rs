@@ -11,7 +11,7 @@ const KEPT: usize = 40;
 
 /// What to type, one line for a shell: the database is put aside under another name, and made anew from the file as it was, with its owner, its settings and
 /// everybody's rights. When that fails, what was put aside is in its place again; and what was cut off in the middle of it is undone when the same is
-/// typed once more. Typed again after it was restored, it changes nothing. It is done from the database `beside` it.
+/// typed once more. Typed again after it was restored, it changes nothing. It is done from the database `beside` it. `file` is a word of the shell.
 ///
 /// Who is connected to it is disconnected; the renaming needs that, and what they see is about to be another database.
 /// Nothing is emptied for it: what came later may hang on what was dumped, and what a wipe has left is of use to whoever looks for the cause.
@@ -20,7 +20,7 @@ pub(super) fn line(
     programs: Option<&Path>,
     beside: &str,
     database: &str,
-    file: &Path,
+    file: &str,
     sha256: &str,
 ) -> String {
     let at = psql::options(env) + &format!(" --dbname={beside}");
@@ -58,7 +58,6 @@ pub(super) fn line(
     ];
     let first: Vec<String> = undo.iter().chain(&away).cloned().collect();
     let last = [ended(&mid), format!("{};", renamed(&mid, &was))];
-    let file = quoted(&file.display().to_string());
     let said = quoted(&format!("restored; what was there is in the database {was}"));
     let line = format!(
         "{} && {{ pg_restore{at} --create --exit-on-error {file} && {} && echo {said} || {{ {}; false; }}; }}",
@@ -97,14 +96,14 @@ mod tests {
     #[test]
     fn names_and_paths_stay_one_word_each() {
         let env = BTreeMap::from([("PGHOST".to_owned(), "db host".to_owned())]);
-        let line = line(&env, None, "postgres", "a\"b'c", Path::new("/a b.dump"), "0123456789abcdef");
+        let line = line(&env, None, "postgres", "a\"b'c", "'/a b.dump'", "0123456789abcdef");
         let run = std::process::Command::new("sh").args(["-n", "-c", &line]).output().unwrap();
         assert!(run.status.success(), "{line}");
         assert!(line.contains("'/a b.dump'") && line.contains("--host='db host'"), "{line}");
         assert!(line.contains("_was_01234567"), "{line}");
         let long = "n".repeat(63);
         assert!(
-            super::line(&env, None, "postgres", &long, Path::new("/f"), "0123456789")
+            super::line(&env, None, "postgres", &long, "/f", "0123456789")
                 .contains(&format!("\"{}_was_01234567\"", &long[..40]))
         );
     }

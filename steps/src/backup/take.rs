@@ -20,12 +20,13 @@ use super::dump::Listing;
 use super::probe::Table;
 use super::restorable::Restorable;
 use super::tools::{environment, run};
-use super::{Backup, Outputs, probe, restore, rows};
+use super::{Backup, Mode, Outputs, probe, program, restore, rows};
 use crate::connections::sql::{Begin, Cell, Database, Session};
 use crate::digest::{sha256, sha256_file};
 use crate::had;
 use crate::kind::Context;
 use crate::manifest::blocking;
+use crate::process::quoted;
 use crate::unfinished::{self, Of};
 
 /// How far ahead of ours the clock of whoever made a dump may be.
@@ -56,11 +57,17 @@ impl<'a> Work<'a> {
 
     /// Refused when something is where the backup is to be.
     pub(super) async fn is_free(&self) -> Result<(), StepError> {
-        let file = self.step.file.clone();
-        blocking(move || match fs::symlink_metadata(&file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(unwritten(&file, &error)),
-            Ok(_) => Err(taken(&file)),
+        let files = [self.step.file.clone(), program::path(&self.step.file)];
+        blocking(move || {
+            let mut there = Vec::new();
+            for file in files {
+                match fs::symlink_metadata(&file) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(unwritten(&file, &error)),
+                    Ok(_) => there.push(file.display().to_string()),
+                }
+            }
+            if there.is_empty() { Ok(()) } else { Err(taken(&there)) }
         })
         .await
     }
@@ -103,6 +110,7 @@ impl<'a> Work<'a> {
                 StepError::new(ErrorKind::Bug, format!("the ledger is unreadable: {error}"))
             })?;
             if self.digest(&self.step.file).await.is_ok_and(|(sha256, _)| sha256 == announced.sha256) {
+                program::write(self.cx, &announced).await?;
                 let settlement = had::settlement(&announced, series, json!({ "written": true }))?;
                 self.cx.ledger.settle(batch.number, Settlement { done: 1, ..settlement }).await?;
                 return Ok(announced);
@@ -153,8 +161,9 @@ impl<'a> Work<'a> {
         if !placed {
             let outcome = json!({ "failed": "the name was taken" });
             self.cx.ledger.settle(batch, Settlement { outcome, failed: 0, ..Settlement::default() }).await?;
-            return Err(taken(&self.step.file));
+            return Err(taken(&[self.step.file.display().to_string()]));
         }
+        program::write(self.cx, &outputs).await?;
         let settlement = had::settlement(&outputs, series, json!({ "written": true }))?;
         self.cx.ledger.settle(batch, Settlement { done: 1, ..settlement }).await?;
         Ok(outputs)
@@ -288,7 +297,11 @@ impl<'a> Work<'a> {
         let (sha256, bytes) = self.digest(file).await?;
         let file = self.step.file.clone();
         let programs = self.step.programs.as_deref();
-        let restore = restore::line(&self.env, programs, beside, &contents.database, &file, &sha256);
+        let line = |file: &str| restore::line(&self.env, programs, beside, &contents.database, file, &sha256);
+        let restore_program = program::text(&line(&program::beside_it(&file)));
+        let is_there = self.step.mode == Mode::Take || program::is_there(&file, &restore_program).await;
+        let restore =
+            if is_there { program::typed(&file) } else { line(&quoted(&file.display().to_string())) };
         Ok(Outputs {
             file,
             sha256,
@@ -301,6 +314,7 @@ impl<'a> Work<'a> {
             probed,
             copy: None,
             restore,
+            restore_program,
         })
     }
 
@@ -318,6 +332,7 @@ impl<'a> Work<'a> {
     async fn still_there(&self, outputs: Outputs) -> Result<Outputs, StepError> {
         let found = self.digest(&self.step.file).await?;
         if found.0 == outputs.sha256 {
+            program::write(self.cx, &outputs).await?;
             return Ok(outputs);
         }
         Err(StepError::gate(format!("{} is not the backup that this step wrote", self.step.file.display()))
@@ -386,10 +401,11 @@ fn unwritten(file: &Path, error: &io::Error) -> StepError {
     StepError::refused(format!("{} can not be written", file.display())).with_source(error)
 }
 
-fn taken(file: &Path) -> StepError {
+fn taken(there: &[String]) -> StepError {
+    let are = if there.len() == 1 { "is" } else { "are" };
     StepError::refused(format!(
-        "{} is there already: nothing was written over, and no backup was made",
-        file.display()
+        "{} {are} there already: nothing was written over, and no backup was made",
+        there.join(" and ")
     ))
     .with_help("move it away, or name another file, then resume")
 }

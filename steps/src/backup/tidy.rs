@@ -7,9 +7,10 @@ use runbook_engine::error::{ErrorKind, StepError};
 use super::copy::{self, Begun, Copying};
 use super::probe::{self, Announced};
 use super::tools::environment;
-use super::{Backup, CopyTo, restore, take};
+use super::{Backup, CopyTo, program, restore, take};
 use crate::connections::sql::{Database, psql};
 use crate::kind::Context;
+use crate::new_secret;
 use crate::process::quoted;
 
 /// How long the server of a probe has to drop its database.
@@ -43,6 +44,12 @@ pub(super) async fn tidy(step: &Backup, cx: &Context) -> Result<(), StepError> {
                 });
             }
         }
+    }
+    if step.file.is_absolute()
+        && let Err(error) = new_secret::tidy(cx, &program::path(&step.file)).await
+    {
+        let type_this = error.help.unwrap_or_default();
+        left.push(Left { what: error.message, type_this, again: false });
     }
     for batch in cx.ledger.view().await?.unsettled {
         if let Some(made) = probe::announced(&batch.what) {

@@ -160,7 +160,9 @@ impl Keygen {
         if let Some(beside) = &self.public_path {
             let public = read(path).await?.and_then(|text| self.public(cx, &text));
             let public = public.ok_or_else(|| StepError::gate(format!("{} holds no key", path.display())))?;
-            write_beside(cx, beside, public.pem()).await?;
+            if !write_beside(cx, beside, public.pem(), 0o644).await? {
+                return Err(taken_beside(beside));
+            }
         }
         Ok(outputs)
     }
@@ -208,4 +210,12 @@ impl Keygen {
             public_key: public.x(),
         }
     }
+}
+
+fn taken_beside(path: &Path) -> StepError {
+    StepError::refused(format!(
+        "{} is there already and was not written over; the secret that it belongs to is made and in its place",
+        path.display()
+    ))
+    .with_help("move it away, then resume: the secret that was made is kept")
 }

@@ -37,8 +37,25 @@ pub(super) fn render(facts: &Facts, include: Option<&[Section]>) -> String {
     out
 }
 
-/// A text in a table or a list: on one line, without what Markdown would take for its own.
+/// A text in a table or a list: on one line, without what Markdown would take for its own. What stands between two backticks is code, and can be
+/// copied as it is.
 fn cell(text: &str) -> String {
+    let parts: Vec<&str> = text.split('`').collect();
+    // The last of an odd number of backticks is one by itself.
+    let paired = (parts.len() - 1) / 2 * 2;
+    let mut out = String::with_capacity(text.len());
+    for (at, part) in parts.iter().enumerate() {
+        match part {
+            part if at % 2 == 1 && at < paired && !part.trim().is_empty() => out.push_str(&code(part)),
+            part if at > paired => out.push_str(&plain(&format!("`{part}"))),
+            part => out.push_str(&plain(part)),
+        }
+    }
+    out
+}
+
+/// A text without what Markdown would take for its own.
+fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -284,6 +301,8 @@ mod tests {
     fn texts_can_not_break_the_table() {
         assert_eq!(cell("a|b\nc <x> *y*"), r"a\|b c &lt;x> \*y\*");
         assert_eq!(code("a|b`c"), r"``a\|b`c``");
+        assert_eq!(cell("type `sh /a_b/*.sh`, or `x_*"), r"type `sh /a_b/*.sh`, or \`x_\*");
+        assert_eq!(cell("*a* `one` and `two`"), r"\*a\* `one` and `two`");
         assert_eq!(code(""), "(empty)");
     }
 }

@@ -77,7 +77,11 @@ async fn a_backup_is_taken_once_and_brings_everything_back() {
     assert_eq!((&outputs["sha256"], &outputs["bytes"]), (&json!(sha256(&bytes)), &json!(bytes.len())));
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     // Neither an unfinished file nor the database of the probe is left.
-    assert_eq!(files(folder.path()), vec![file.clone()]);
+    let program = folder.path().join("app.dump.restore.sh");
+    assert_eq!(files(folder.path()), vec![file.clone(), program.clone()]);
+    assert_eq!(fs::metadata(&program).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(outputs["restore"], format!("sh {}", program.display()));
+    assert_eq!(outputs["restore_program"], fs::read_to_string(&program).unwrap());
     let probes = "select count(*) as n from pg_database where datname like 'runbook%'";
     assert_eq!(numbers(&db, probes).await, json!(0));
 
@@ -85,7 +89,7 @@ async fn a_backup_is_taken_once_and_brings_everything_back() {
     db.execute("insert into \"Ring\" values (3, 'later', null)").await;
     assert_eq!(bench.enter("save").await.unwrap(), outputs);
     let error = fails(&db, with(&file, json!({}))).await;
-    assert!(error.kind == ErrorKind::Refused && error.message.contains("is there already"), "{error}");
+    assert!(error.kind == ErrorKind::Refused && error.message.contains("are there already"), "{error}");
     assert_eq!(fs::read(&file).unwrap(), bytes);
 
     // What is told brings it back.
@@ -224,7 +228,7 @@ async fn a_cancel_takes_away_what_a_killed_backup_left_or_says_how_to() {
             continue;
         }
         let error = state.error.unwrap();
-        assert!(error.message.contains("what `save` left behind was not taken away"), "{error}");
+        assert!(error.message.contains("what `save` left open was not settled"), "{error}");
         assert!(error.message.contains("the database runbook_probe_"), "{error}");
         let help = error.help.unwrap();
         db.execute(&template.replace('$', "false")).await;
@@ -342,6 +346,7 @@ async fn a_copy_is_made_once_read_back_and_never_over_something() {
 
     // Something else is there: the backup is made, its copy is not, and the message says both.
     fs::remove_file(kept.file()).unwrap();
+    fs::remove_file(kept.folder.path().join("app.dump.restore.sh")).unwrap();
     weed.put("kept", "backups/app.dump", b"of somebody else".to_vec()).await.unwrap();
     let again = kept.bench(json!({})).await;
     let error = again.enter("save").await.unwrap_err();
