@@ -116,7 +116,7 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + Sized + 'static {
         ))
     }
 
-    /// Takes away what attempts that were cut off left behind, when the run is cancelled: what a later attempt would see to. An error says what
+    /// Takes away what attempts that were cut off left behind, and finds out what became of a batch of theirs, when the run is cancelled: what a later attempt would see to. An error says what
     /// is left, and what to type to take it away; one of a kind that may be retried keeps the run open for another cancel. Only kinds that say so have it.
     async fn tidy(self, cx: &Context) -> Result<(), StepError> {
         let _ = cx;

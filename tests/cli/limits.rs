@@ -68,6 +68,30 @@ fn max_percent_of_what_was_there_first() {
 }
 
 #[test]
+fn max_percent_of_the_run_is_of_what_its_first_step_found() {
+    let place = place("max_percent: 50", "", 10);
+    let text = place.text("limits.yaml");
+    // The first half goes, the limit stops the rest; and then a second step has a try at what is left.
+    let (begin, steps) = text.split_once("steps:\n").unwrap();
+    let (asks, purge) = steps.split_once("  - id: purge\n").unwrap();
+    let again = format!("{asks}  - id: purge\n{purge}")
+        .replace("  - id: ", "  - id: again_")
+        .replace("steps.snapshot", "steps.again_snapshot");
+    let first = format!("  - id: purge\n    on_failure: continue\n{purge}");
+    place.write("limits.yaml", &format!("{begin}steps:\n{asks}{first}{again}"));
+    let run = agreed(&place);
+    place.expect(5, &["answer", &run, "DELETE"]);
+    assert_eq!(left(&place), FILES / 2);
+    for _ in 0..2 {
+        let ran = place.run(&["answer", &run, "DELETE"]);
+        assert_eq!(left(&place), FILES / 2, "{}", ran.err);
+    }
+    let ran = place.expect(10, &["resume", &run]);
+    assert!(ran.err.contains("max_percent 50 of the 60 that there were first"), "{}", ran.err);
+    assert_eq!(left(&place), FILES / 2);
+}
+
+#[test]
 fn max_bytes_of_the_run_and_of_a_step() {
     for (of_run, of_step) in both("max_bytes: 250") {
         stopped_at(&place(&of_run, &of_step, 10), 20, "100 more bytes would cross the limit of 250");

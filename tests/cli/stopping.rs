@@ -1,6 +1,6 @@
 //! Time-outs and cancelling reach what runs: programs with their children, requests without an answer, batches in flight.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -77,7 +77,10 @@ fn silent() -> (String, Receiver<TcpStream>) {
 /// Whether the other side has hung up.
 fn hung_up(mut stream: TcpStream) -> bool {
     stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-    !matches!(stream.read(&mut [0; 16]), Ok(1..)) && stream.take_error().unwrap().is_none()
+    match stream.read(&mut [0; 16]) {
+        Ok(read) => read == 0,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    }
 }
 
 fn asks_the_silent(place: &Place, url: &str, method: &str, more: &str) {

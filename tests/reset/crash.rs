@@ -1,7 +1,10 @@
 //! `kill -9` at random moments. `CRASHES=100 cargo nextest run --test reset crash` tries more than the few of every run.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use runbook_engine::store::sqlite::SqliteStore;
+use runbook_engine::store::{BatchRow, Store as _};
 use runbook_sandbox::{Options, Server};
 use serde_json::json;
 
@@ -82,6 +85,61 @@ async fn killed_at_random_moments_the_end_is_the_same() {
         let state = bench.finish().await;
         bench.assert_reset(&state).await;
         assert_little_was_repeated(&bench, 1).await;
+    }
+}
+
+/// What became of each key of the batches of the purge, one character for each of its two collections.
+async fn became(bench: &Bench) -> BTreeMap<String, String> {
+    let store = SqliteStore::open(&bench.database()).await.unwrap();
+    let (id, _) = bench.newest().await.unwrap();
+    assert_eq!(store.ledger(&id, "purge").await.unwrap().unsettled, []);
+    let batches = store.batches(&id, "purge", 0, 1000, false).await.unwrap();
+    store.close().await;
+    let outcome = |batch: BatchRow| batch.settled.unwrap().outcome["ids"].clone();
+    batches
+        .into_iter()
+        .flat_map(|batch| serde_json::from_value::<BTreeMap<_, _>>(outcome(batch)).unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_cancel_after_a_crash_finds_out_what_the_last_batch_deleted_and_deletes_no_more() {
+    let bench = Bench::start(&options()).await;
+    bench.expect(5, &["exec", "reset-chatkit", "-i", &format!("batch_size={BATCH}")]).await;
+    let (id, _) = bench.newest().await.unwrap();
+    // In the second batch: some are gone from one collection and not from the other.
+    let fault = json!({ "method": "DELETE", "path_prefix": "/corpora", "after": 35, "times": 50, "action": { "cut_after_effect": true } });
+    bench.kit.fault(Server::Store, &serde_json::from_value(fault).unwrap()).await.unwrap();
+    let mut child = bench.spawn(&["answer", &id, PHRASE]);
+    loop {
+        let requests = bench.kit.requests(Server::Store).await.unwrap();
+        if requests.iter().any(|one| one.method == "DELETE" && one.status.is_none()) {
+            break;
+        }
+        assert!(child.try_wait().unwrap().is_none(), "it was over before the crash");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    bench.kill(&mut child).await;
+    // As long as nobody can look, the run stays open.
+    let refused =
+        json!({ "method": "GET", "path_prefix": "/corpora", "times": 1000, "action": { "status": 403 } });
+    bench.kit.fault(Server::Store, &serde_json::from_value(refused).unwrap()).await.unwrap();
+    let said = bench.expect(4, &["cancel", &id]).await;
+    assert!(said.contains("whether its last batch"), "{said}");
+    bench.kit.clear_faults(Server::Store).await.unwrap();
+    let deletes = bench.deletes().await;
+    bench.expect(6, &["cancel", &id]).await;
+    assert_eq!(bench.deletes().await, deletes, "a cancel deletes nothing");
+    let became = became(&bench).await;
+    let there = [
+        bench.kit.doc_ids("attachments").await.unwrap(),
+        bench.kit.doc_ids("attachment-metadata").await.unwrap(),
+    ];
+    assert!(became.len() >= 10 && there.iter().all(|there| !there.is_empty()), "{became:?}");
+    for (key, codes) in became {
+        for (at, code) in codes.chars().enumerate() {
+            assert_eq!(there[at].contains(&key), matches!(code, 'f' | '-'), "{key}: {codes}");
+        }
     }
 }
 

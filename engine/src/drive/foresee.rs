@@ -424,9 +424,9 @@ impl Walk {
             return Ok((None, notes));
         }
         let ledger = self.ledger(step);
-        match (seen.population, self.disturbed(step)) {
-            (Some(population), None) => {
-                ledger.measure(population).await?;
+        match (&seen.population, self.disturbed(step)) {
+            (Some((of, population)), None) => {
+                ledger.measure(*population, of).await?;
             }
             (Some(_), Some(before)) => {
                 notes.push(format!("how many items `max_percent` lets it destroy is known after {before}"));

@@ -91,6 +91,12 @@ struct Inner {
 /// The name under which the population is remembered.
 const POPULATION: &str = "population";
 
+/// The name under which it is remembered of what that is the population.
+const POPULATION_OF: &str = "population of what";
+
+/// What the run remembers is remembered under the id of no step.
+const RUN: &str = "";
+
 impl Ledger {
     /// The ledger of `step`, written under the ownership `epoch`.
     pub fn new(
@@ -202,8 +208,15 @@ impl Ledger {
         if failed == 0 { Ok(()) } else { self.check_errors().await }
     }
 
-    /// Records how many items there are before any is destroyed; the first figure recorded stands, and is returned.
-    pub async fn measure(&self, population: u64) -> Result<u64, StepError> {
+    /// Records how many items there are before any is destroyed; the first figure recorded stands, and is returned. `of` names what was counted, the same in
+    /// each step that destroys from it: a share that the run may destroy is one of what its first such step found.
+    pub async fn measure(&self, population: u64, of: &str) -> Result<u64, StepError> {
+        if self.inner.run_limits.max_percent.is_some() {
+            let first =
+                Write::Remember { step: RUN.to_owned(), name: population_of(of), value: population.into() };
+            self.commit(first).await?;
+            self.remember(POPULATION_OF, of.into()).await?;
+        }
         let stands = self.remember(POPULATION, Value::from(population)).await?;
         Ok(stands.as_u64().unwrap_or(population))
     }
@@ -253,6 +266,14 @@ impl Ledger {
     async fn share(&self, error: &StoreError) -> Option<String> {
         let i = &*self.inner;
         let StoreError::Limit { counter, max, .. } = error else { return None };
+        if let Some((of, population)) = self.of_run().await.ok()?
+            && *counter == run_counter(&of)
+        {
+            return Some(format!(
+                "max_percent {} of the {population} that there were first",
+                i.run_limits.max_percent?
+            ));
+        }
         if *counter != format!("step:{}:items", i.step) || i.step_limits.max_items == Some(*max) {
             return None;
         }
@@ -278,6 +299,13 @@ impl Ledger {
                 amount: intent.charged_items,
                 max: step_max.into_iter().flatten().min(),
             });
+            if let Some((of, first)) = self.of_run().await? {
+                charges.push(Charge {
+                    counter: run_counter(&of),
+                    amount: intent.charged_items,
+                    max: percent(&i.run_limits, Some(first)),
+                });
+            }
         }
         if intent.charged_bytes > 0 {
             let charge = |counter: String, max| Charge { counter, amount: intent.charged_bytes, max };
@@ -285,6 +313,18 @@ impl Ledger {
             charges.push(charge(format!("step:{}:bytes", i.step), i.step_limits.max_bytes));
         }
         Ok(charges)
+    }
+
+    /// What the step destroys from, and how much of it there was when the first step of the run counted it; nothing when no limit of the run is a share of that.
+    async fn of_run(&self) -> Result<Option<(String, u64)>, StepError> {
+        let i = &*self.inner;
+        if i.run_limits.max_percent.is_none() {
+            return Ok(None);
+        }
+        let Some(Value::String(of)) = self.recall(POPULATION_OF).await? else { return Ok(None) };
+        let first =
+            i.store.recall(&i.run, RUN, &population_of(&of)).await.map_err(|error| error.for_step())?;
+        Ok(first.and_then(|first| first.as_u64()).map(|first| (of, first)))
     }
 
     async fn check_errors(&self) -> Result<(), StepError> {
@@ -329,6 +369,16 @@ fn percent(limits: &Limits, population: Option<u64>) -> Option<u64> {
 
 fn most(limits: &Limits, population: Option<u64>) -> Option<u64> {
     [limits.max_items, percent(limits, population)].into_iter().flatten().min()
+}
+
+/// The name under which the run remembers how much there was of this first.
+fn population_of(of: &str) -> String {
+    format!("population of {of}")
+}
+
+/// The counter of what the run destroyed of this.
+fn run_counter(of: &str) -> String {
+    format!("run:{of}:items")
 }
 
 /// What a counter counts, and for what.

@@ -1,4 +1,5 @@
-//! What steps that were cut off left behind is taken away when the run is cancelled: no later attempt of theirs does it any more.
+//! What steps that were cut off left behind is taken away when the run is cancelled, and what became of their last batch is found out: no later attempt of
+//! theirs does it any more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +83,7 @@ impl Loop {
     }
 
     fn left_by(&self, step: &PlannedStep, error: StepError) -> StepError {
-        let message = format!("what `{}` left behind was not taken away: {}", step.id, error.message);
+        let message = format!("what `{}` left open was not settled: {}", step.id, error.message);
         self.masked(StepError { message, ..error })
     }
 }

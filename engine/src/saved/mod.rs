@@ -147,8 +147,8 @@ pub struct Foresight {
     pub at_least: Option<u64>,
     /// What it finds in the world and holds itself to when it begins, by name; without secrets.
     pub binds: BTreeMap<String, String>,
-    /// How many items there are of what it destroys from, when a limit is a share of them.
-    pub population: Option<u64>,
+    /// What it destroys from, by a name that is the same in each step that destroys from it, and how many items of it there are, when a limit is a share of them.
+    pub population: Option<(String, u64)>,
     /// What it would ask, in order.
     pub asks: Vec<Question>,
     /// The connections and collections that it would change. Absent: those that its settings name as the ones it works on.

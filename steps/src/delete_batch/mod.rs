@@ -1,6 +1,7 @@
 //! Step kind `delete-batch`: deletes the keys of manifests from collections, batch by batch, each written ahead.
 
 mod bound;
+mod cut_off;
 mod record;
 mod versions;
 mod work;
@@ -89,6 +90,7 @@ pub struct Outputs {
 impl Step for DeleteBatch {
     const NAME: &'static str = "delete-batch";
     const SPEED_FIELDS: &'static [&'static str] = &["/batch_size"];
+    const TIDIES: bool = true;
     const SUMMARY: &'static str =
         "Deletes the keys of manifests from collections, batch by batch, each written ahead";
     const EXAMPLE: &'static str = "\
@@ -120,5 +122,9 @@ with:
 
     async fn run(self, cx: &Context) -> Result<End<Outputs>, StepError> {
         Work::begin(&self, cx).await?.run().await.map(End::Done)
+    }
+
+    async fn tidy(self, cx: &Context) -> Result<(), StepError> {
+        cut_off::settle(&self, cx).await
     }
 }

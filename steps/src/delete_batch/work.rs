@@ -442,7 +442,14 @@ async fn measure(
             "an empty listing is not taken as a truth to act on: check the connection and the names",
         ));
     }
-    cx.ledger.measure(population).await
+    cx.ledger.measure(population, &named(step)).await
+}
+
+/// The collections by their names, the same in every order.
+fn named(step: &DeleteBatch) -> String {
+    let mut names: Vec<&str> = step.collections.0.iter().map(String::as_str).collect();
+    names.sort_unstable();
+    names.join(",")
 }
 
 /// How many items there are now. The largest collection counts, and not the sum: an item of the budget is a key, and a key stands in each.
@@ -459,7 +466,7 @@ async fn counted(step: &DeleteBatch, collections: &[Arc<dyn Collection>]) -> Res
 }
 
 /// How many items there are now, when a limit of the step or of the run is a share of them.
-pub(super) async fn population(step: &DeleteBatch, cx: &Context) -> Result<Option<u64>, StepError> {
+pub(super) async fn population(step: &DeleteBatch, cx: &Context) -> Result<Option<(String, u64)>, StepError> {
     let plan = &cx.history.plan;
     let limits = [Some(&plan.limits), plan.step(&cx.step).map(|step| &step.limits)];
     if limits.into_iter().flatten().all(|limits| limits.max_percent.is_none()) {
@@ -467,5 +474,5 @@ pub(super) async fn population(step: &DeleteBatch, cx: &Context) -> Result<Optio
     }
     let names = step.collections.0.iter().map(|name| cx.resources.collection(name));
     let collections: Vec<_> = names.collect::<Result<_, _>>()?;
-    counted(step, &collections).await.map(Some)
+    counted(step, &collections).await.map(|count| Some((named(step), count)))
 }

@@ -101,7 +101,7 @@ with:
             "flush {}; the plan binds which one, and not its keys: whatever is there goes",
             work.place()
         );
-        Ok(Foresight { items: keys, population: Some(keys), ..would(does) })
+        Ok(Foresight { items: keys, population: Some((work.place(), keys)), ..would(does) })
     }
 
     async fn run(self, cx: &Context) -> Result<End<Outputs>, StepError> {

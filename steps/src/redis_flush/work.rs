@@ -93,7 +93,7 @@ impl<'a> Work<'a> {
         if keys == 0 {
             return Ok(outputs);
         }
-        self.cx.ledger.measure(keys).await?;
+        self.cx.ledger.measure(keys, &self.place()).await?;
         let announced = Announced { before: outputs };
         let intent = Intent {
             what: json!(announced),
