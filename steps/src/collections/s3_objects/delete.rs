@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use futures_util::{StreamExt as _, stream};
+use runbook_engine::crash;
 use runbook_engine::error::{ErrorKind, StepError};
 use serde_json::Value;
 
@@ -13,8 +13,11 @@ use super::names::fits_into_xml;
 use super::object::{NULL, Name};
 use super::{AT_A_TIME, S3Objects};
 use crate::collections::{Doomed, KeyOutcome, Version};
-use crate::connections::s3::{Keeps, code_of, failed, is_missing, is_transient};
+use crate::connections::s3::{Keeps, code_of, failed, is_transient};
 use crate::retry::{Patience, asked};
+
+/// How many keys of a batch are looked at for one on which a condition can be tried.
+const TRIES: usize = 10;
 
 /// What is to become of one key.
 enum Way {
@@ -102,9 +105,15 @@ impl S3Objects {
     /// Asks once.
     async fn delete_once(&self, keys: &[Doomed]) -> Result<Vec<KeyOutcome>, StepError> {
         let guarded = keys.iter().any(|one| one.expected.is_some());
-        let conditional = guarded && !self.settings.versions && self.is_conditional().await;
-        let ways =
-            stream::iter(keys.to_vec()).map(|doomed| async move { self.way(&doomed, conditional).await });
+        let (conditional, tried) =
+            if guarded && !self.settings.versions { self.conditional(keys).await } else { (false, None) };
+        let tried = &tried;
+        let ways = stream::iter(keys.iter().cloned().enumerate()).map(|(at, doomed)| async move {
+            match tried {
+                Some((with, outcome)) if *with == at => Way::Settled(outcome.clone()),
+                _ => self.way(&doomed, conditional).await,
+            }
+        });
         let ways: Vec<Way> = ways.buffered(AT_A_TIME).collect().await;
         let asked = ways.iter().filter_map(|way| match way {
             Way::Ask(name, sure) => Some((name, sure)),
@@ -216,7 +225,8 @@ impl S3Objects {
         let client = self.bucket.client().await;
         let request =
             client.delete_objects().bucket(self.bucket.bucket()).delete(delete.build().map_err(invalid)?);
-        let answer = request.send().await.map_err(|error| failed(&what, &error))?;
+        let answer = crash::around("s3-objects: delete", request.send()).await;
+        let answer = answer.map_err(|error| failed(&what, &error))?;
         let named = |key: Option<&str>, version: Option<&str>| {
             let version = self.settings.versions.then(|| version.unwrap_or(NULL).to_owned());
             Name { key: key.unwrap_or_default().to_owned(), version }.to_string()
@@ -251,7 +261,7 @@ impl S3Objects {
             .key(&name.key)
             .set_version_id(name.version.clone().filter(|version| !bare || version != NULL))
             .set_if_match(etag);
-        match request.send().await {
+        match crash::around("s3-objects: delete", request.send()).await {
             Ok(_) => KeyOutcome::Done,
             Err(error) => match code_of(&error) {
                 Some("PreconditionFailed") => KeyOutcome::changed(&name.key, "it has another ETag now"),
@@ -261,60 +271,43 @@ impl S3Objects {
         }
     }
 
-    /// Whether the store refuses to delete what has another ETag: tried once, on an object made for it. False too when it can not be
-    /// tried; then every object is looked at right before.
-    async fn is_conditional(&self) -> bool {
-        *self.conditional.get_or_init(|| async { self.try_condition().await.unwrap_or(false) }).await
-    }
-
-    async fn try_condition(&self) -> Result<bool, StepError> {
-        if !matches!(self.bucket.keeps().await?, Keeps::Nothing | Keeps::Versions) {
-            // The trial would leave a delete marker without an id, which not every store removes.
-            return Ok(false);
+    /// Whether the store refuses to delete what has another ETag: found out once, on the first of these keys that is as expected. A store that ignores the
+    /// condition deletes it, as it is to be, right after it was looked at: what became of it comes along then, with its number. False too when it
+    /// can not be found out; then every object is looked at right before.
+    async fn conditional(&self, keys: &[Doomed]) -> (bool, Option<(usize, KeyOutcome)>) {
+        if let Some(known) = self.conditional.get() {
+            return (*known, None);
         }
-        let mut drawn = [0; 8];
-        getrandom::fill(&mut drawn).map_err(|error| StepError::new(ErrorKind::Bug, error.to_string()))?;
-        let key = format!("{}.runbook-canary-{}", self.settings.prefix, crate::digest::hex(&drawn));
-        let name = Name { key, version: None };
-        let client = self.bucket.client().await;
-        let put = client
-            .put_object()
-            .bucket(self.bucket.bucket())
-            .key(&name.key)
-            .body(ByteStream::from_static(b"canary"));
-        let put = put.send().await.map_err(|error| failed("writing a canary", &error))?;
-        let wrong = Sure::Etag("00000000000000000000000000000000".to_owned());
-        let asked = self.request(&[(&name, &wrong)]).await;
-        let there = client.head_object().bucket(self.bucket.bucket()).key(&name.key).send().await;
-        let kept = match there {
-            Ok(_) => true,
-            Err(error) if is_missing(&error) => false,
-            Err(error) => return Err(failed("looking at the canary", &error)),
-        };
-        if put.version_id().is_some() {
-            self.remove_versions(&name.key).await?;
-        } else if kept {
-            let gone = client.delete_object().bucket(self.bucket.bucket()).key(&name.key).send().await;
-            gone.map_err(|error| failed("removing the canary", &error))?;
+        // Elsewhere a delete leaves a delete marker without an id, which not every store removes.
+        match self.bucket.keeps().await {
+            Ok(Keeps::Nothing | Keeps::Versions) => {}
+            _ => return (false, None),
         }
-        let refused = asked.is_ok_and(|all| matches!(all.get(&name.to_string()), Some(KeyOutcome::Failed(error)) if error.kind == ErrorKind::Gate));
-        Ok(kept && refused)
-    }
-
-    /// Removes what a bucket with versions keeps of an object that was made for a trial: its version, and the marker that a store without
-    /// conditions has left.
-    async fn remove_versions(&self, key: &str) -> Result<(), StepError> {
-        let client = self.bucket.client().await;
-        let found = client.list_object_versions().bucket(self.bucket.bucket()).prefix(key).send().await;
-        let found = found.map_err(|error| failed("looking for the versions of the canary", &error))?;
-        let versions = found.versions().iter().map(|one| one.version_id());
-        let markers = found.delete_markers().iter().map(|one| one.version_id());
-        let all: Vec<String> = versions.chain(markers).flatten().map(str::to_owned).collect();
-        for version in all {
-            let gone = client.delete_object().bucket(self.bucket.bucket()).key(key).version_id(version);
-            gone.send().await.map_err(|error| failed("removing the canary", &error))?;
+        for (at, doomed) in keys.iter().enumerate().take(TRIES) {
+            let Ok(name) = self.name(&doomed.key) else { continue };
+            let Some(expected @ State::Object(_)) = doomed.expected.as_ref().and_then(State::of) else {
+                continue;
+            };
+            if !fits_into_xml(&name.key) || !matches!(self.looked(name.clone(), expected).await, Way::Ask(..))
+            {
+                continue;
+            }
+            let wrong = Sure::Etag("00000000000000000000000000000000".to_owned());
+            let Ok(mut all) = self.request(&[(&name, &wrong)]).await else { return (false, None) };
+            return match all.remove(&name.to_string()) {
+                Some(KeyOutcome::Failed(error)) if error.kind == ErrorKind::Gate => {
+                    let _ = self.conditional.set(true);
+                    (true, None)
+                }
+                Some(outcome @ (KeyOutcome::Done | KeyOutcome::Already)) => {
+                    let _ = self.conditional.set(false);
+                    let gone = matches!(self.look(&name).await, Ok(None));
+                    (false, gone.then_some((at, outcome)))
+                }
+                _ => (false, None),
+            };
         }
-        Ok(())
+        (false, None)
     }
 }
 

@@ -10,6 +10,7 @@ use aws_sdk_s3::operation::put_object::PutObjectError;
 use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use runbook_engine::crash;
 use runbook_engine::error::StepError;
 use serde_json::{Map, Value, json};
 
@@ -187,7 +188,7 @@ impl S3Objects {
         if !tags.is_empty() {
             request = request.tagging(tags);
         }
-        request.send().await.map(drop)
+        crash::around("s3-objects: put", request.send()).await.map(drop)
     }
 }
 
