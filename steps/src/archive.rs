@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::agreed::same_files;
 use crate::connections::directory::Directory;
 use crate::digest::sha256_file;
 use crate::had;
@@ -26,6 +27,10 @@ pub struct Archive {
     /// The files, absolute.
     #[schemars(length(min = 1))]
     pub files: Vec<PathBuf>,
+    /// What the files must hold, the SHA-256 of each in their order, such as a step that looked at them put out: what was looked at is what is kept. Default:
+    /// whatever they hold.
+    #[serde(default)]
+    pub sha256: Option<Vec<String>>,
     /// The folder that the copies go to, absolute; it is made when it is not there. Default: beside each file.
     #[serde(default)]
     pub into: Option<PathBuf>,
@@ -106,6 +111,16 @@ impl Step for Archive {
             .map(str::to_owned)
             .ok_or_else(|| StepError::new(ErrorKind::Bug, "the time of the archive is unreadable"))?;
         let plan = step.files.iter().map(|file| step.target(file, &time)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(expected) = step.sha256 {
+            let files = step.files.clone();
+            blocking(move || {
+                let found = files.iter().map(|file| sha256_file(file).map_err(|error| unread(file, &error)));
+                let found: Vec<String> =
+                    found.map(|one| one.map(|(sha256, _)| sha256)).collect::<Result<_, _>>()?;
+                same_files(&files, &found, &expected)
+            })
+            .await?;
+        }
         let mut copies = Vec::with_capacity(plan.len());
         for (from, to) in plan {
             cx.checkpoint()?;
@@ -144,16 +159,17 @@ impl Archive {
     }
 }
 
+fn unread(file: &Path, error: &std::io::Error) -> StepError {
+    StepError::refused(format!("{} can not be read", file.display())).with_source(error)
+}
+
 fn copy(from: &Path, to: &Path) -> Result<Copied, StepError> {
-    let unread = |error: std::io::Error| {
-        StepError::refused(format!("{} can not be read", from.display())).with_source(&error)
-    };
     let (folder, name) = match (to.parent(), to.file_name()) {
         (Some(folder), Some(name)) => (folder, name.to_string_lossy().into_owned()),
         _ => return Err(StepError::invalid(format!("{} is no name of a file", to.display()))),
     };
     let directory = Directory::new(&folder.to_string_lossy())?;
-    let original = sha256_file(from).map_err(unread)?;
+    let original = sha256_file(from).map_err(|error| unread(from, &error))?;
     let kept = match directory.copy_new(&name, from)? {
         Some(copied) => copied,
         // By an attempt before this one, if it is the same.
@@ -183,6 +199,7 @@ mod tests {
     fn names_have_the_label_and_the_time() {
         let archive = |label: Option<&str>, into: Option<&str>| Archive {
             files: Vec::new(),
+            sha256: None,
             into: into.map(PathBuf::from),
             label: label.map(str::to_owned),
             drop: latest(),

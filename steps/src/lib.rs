@@ -3,6 +3,7 @@
 //! One file per kind. A kind is its configuration struct: its doc comments are the reference page and the JSON Schema. Adding one
 //! is a new file and its lines in [`catalog`].
 
+mod agreed;
 pub mod apply_mode;
 pub mod approval;
 pub mod archive;

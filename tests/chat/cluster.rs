@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::Bench;
 
 /// Where the alerts are in the application's repository.
-const MANIFEST: &str = "app/deploy/monitoring/prometheusrule-chat-attachment-lifecycle.yaml";
+pub const MANIFEST: &str = "app/deploy/monitoring/prometheusrule-chat-attachment-lifecycle.yaml";
 /// The alerts, as far as a cluster tells them from others.
 const ALERTS: &str = "
 apiVersion: monitoring.coreos.com/v1

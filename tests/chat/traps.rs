@@ -2,9 +2,10 @@
 
 use std::fs;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::{Bench, GATE, run_in};
+use crate::cluster::MANIFEST;
+use crate::{Bench, GATE, PHRASE, run_in};
 
 #[tokio::test]
 async fn defaults_of_developers_and_placeholders_are_refused_before_anything() {
@@ -309,6 +310,20 @@ async fn alerts_that_somebody_else_sets_are_no_pass_and_taken_over_only_on_reque
     bench.exec(&staging, 0, &["take_over_alerts=true"]).await;
     assert!(cluster.alert("staging").await.as_str().unwrap().ends_with("> 0.75"));
     assert_eq!(bench.report("staging").1["verdict"], "PASS");
+}
+
+#[tokio::test]
+async fn alerts_that_are_other_ones_than_those_that_were_shown_are_not_applied() {
+    let Some((bench, cluster)) = Bench::with_cluster().await else { return };
+    let staging = bench.site("staging").await;
+    let said = bench.exec(&staging, 5, &[]).await;
+    let manifest = bench.path(MANIFEST);
+    let shown = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, shown.replace("> 0.75", "> 75")).unwrap();
+    let said = bench.expect("ada", 4, &["answer", &run_in(&said), PHRASE]).await;
+    assert!(said.contains("what was looked at is not what is there now"), "{said}");
+    assert_eq!(cluster.alert("staging").await, Value::Null);
+    bench.cancel(&said).await;
 }
 
 #[tokio::test]

@@ -32,6 +32,10 @@ pub struct KubernetesApply {
     pub connection: String,
     /// The manifests, YAML or JSON, absolute paths; a file may hold several objects.
     pub files: OneOrMany<PathBuf>,
+    /// What the files must hold, the SHA-256 of each in their order, such as `sha256` of an earlier step with mode `plan`: what somebody has agreed to is
+    /// what is applied. Default: whatever they hold.
+    #[serde(default)]
+    pub sha256: Option<OneOrMany<String>>,
     /// What is done: `plan` tells what `apply` would change, and `verify` fails unless that is nothing.
     pub mode: Mode,
     /// The namespace of objects that name none. Default: none, and such objects are refused.

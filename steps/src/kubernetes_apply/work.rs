@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::manifest::{Wanted, read};
 use super::{Action, KubernetesApply, Object, Outputs};
+use crate::agreed::same_files;
 use crate::bound::{Facts, as_reviewed};
 use crate::connections::kubernetes::Kubernetes;
 use crate::kind::Context;
@@ -46,6 +47,9 @@ impl<'a> Work<'a> {
     pub(super) async fn begin(step: &'a KubernetesApply, cx: &'a Context) -> Result<Self, StepError> {
         let cluster = cx.resources.connection::<Kubernetes>(&step.connection)?;
         let (wanted, sha256) = read(&step.files.0).await?;
+        if let Some(expected) = &step.sha256 {
+            same_files(&step.files.0, &sha256, &expected.0)?;
+        }
         cx.checkpoint()?;
         let client = cluster.client().await?;
         let mut objects = Vec::with_capacity(wanted.len());
