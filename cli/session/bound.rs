@@ -5,7 +5,7 @@ use runbook_engine::plan::Plan;
 use runbook_engine::saved;
 use runbook_engine::state::{RunState, StepState};
 use runbook_engine::store::RunRow;
-use runbook_steps::resources::in_words;
+use runbook_steps::resources::{Named, in_words};
 use serde_json::Value;
 
 use super::{Needs, Systems, complain};
@@ -34,10 +34,10 @@ pub(super) fn same_places(run: &str, systems: &mut Systems, needs: Needs) -> Out
         };
         let why = "it leads elsewhere than where the run began";
         for name in &elsewhere {
-            systems.resources.leave_out("connection", name, why);
+            systems.resources.leave_out(Named::Connection, name, why);
         }
         for (name, _) in systems.plan.collections.iter().filter(|(_, settings)| of(settings)) {
-            systems.resources.leave_out("collection", name, why);
+            systems.resources.leave_out(Named::Collection, name, why);
         }
         return complain(needs, Exit::Drift, &message, lines);
     }

@@ -9,7 +9,7 @@ use runbook_engine::plan::Plan;
 use runbook_engine::redact::Redactor;
 use runbook_steps::catalog;
 use runbook_steps::kind::Vault;
-use runbook_steps::resources::Resources;
+use runbook_steps::resources::{Named, Resources};
 use serde_json::{Map, Value};
 
 use super::Needs;
@@ -72,13 +72,13 @@ pub(super) fn resources(
     let mut left_out = Vec::new();
     let resolve =
         |settings: &Value| expr::resolve_learning(settings, &scope, &|secret| redactor.learn(secret));
-    let connections = settings("connection", &plan.connections, resolve, needs, &mut left_out)?;
-    let mut collections = settings("collection", &plan.collections, resolve, needs, &mut left_out)?;
+    let connections = settings(Named::Connection, &plan.connections, resolve, needs, &mut left_out)?;
+    let mut collections = settings(Named::Collection, &plan.collections, resolve, needs, &mut left_out)?;
     collections.retain(|name, settings| {
         let connection = settings.get("connection").and_then(Value::as_str);
         let there = connection.is_none_or(|connection| connections.contains_key(connection));
         if !there {
-            left_out.push(("collection", name.clone(), "its connection is left out".to_owned()));
+            left_out.push((Named::Collection, name.clone(), "its connection is left out".to_owned()));
         }
         there || needs == Needs::All
     });
@@ -93,11 +93,11 @@ pub(super) fn resources(
 }
 
 fn settings(
-    what: &'static str,
+    what: Named,
     authored: &Map<String, Value>,
     resolve: impl Fn(&Value) -> Result<Value, ExprError>,
     needs: Needs,
-    left_out: &mut Vec<(&'static str, String, String)>,
+    left_out: &mut Vec<(Named, String, String)>,
 ) -> Outcome<Map<String, Value>> {
     let mut resolved = Map::new();
     for (name, settings) in authored {

@@ -15,6 +15,15 @@ pub fn in_words(facts: &Map<String, Value>, artifacts: Option<&Artifacts>) -> Ve
     facts.iter().map(|(label, value)| (label.clone(), words(value))).collect()
 }
 
+/// The same facts, with the files of the run among them in words.
+pub fn files_in_words(facts: &Map<String, Value>, artifacts: &Artifacts) -> Map<String, Value> {
+    let words = |value: &Value| match Artifact::deserialize(value) {
+        Ok(artifact) if value.is_object() => of_artifact(&artifact, Some(artifacts)).into(),
+        _ => value.clone(),
+    };
+    facts.iter().map(|(label, value)| (label.clone(), words(value))).collect()
+}
+
 fn of_artifact(artifact: &Artifact, artifacts: Option<&Artifacts>) -> String {
     let name = match artifact.lines {
         Some(lines) => format!("{} ({lines} lines)", artifact.name),
@@ -45,5 +54,10 @@ mod tests {
         let artifacts = Artifacts::new("/state/artifacts", Redactor::default());
         let at = format!("findings.jsonl (2 lines) at /state/artifacts/ab/{sha256}");
         assert_eq!(of(Some(&artifacts))[1], at);
+        let files = files_in_words(facts, &artifacts);
+        assert_eq!(
+            (&files["Count"], &files["All of them"], &files["Other"]),
+            (&json!(2), &json!(at), &facts["Other"])
+        );
     }
 }

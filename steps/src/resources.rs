@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use runbook_engine::error::StepError;
@@ -17,13 +18,31 @@ struct Connection {
     entry: &'static ConnectionEntry,
 }
 
+/// What a name of the plan stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Named {
+    /// A connection.
+    Connection,
+    /// A collection.
+    Collection,
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connection => "connection",
+            Self::Collection => "collection",
+        })
+    }
+}
+
 /// The connections and collections of a run.
 #[derive(Default)]
 pub struct Resources {
     connections: BTreeMap<String, Connection>,
     collections: BTreeMap<String, Arc<dyn Collection>>,
     /// What the plan names and is left out, and why.
-    left_out: BTreeMap<String, String>,
+    left_out: BTreeMap<(Named, String), String>,
 }
 
 impl Resources {
@@ -41,7 +60,7 @@ impl Resources {
                 StepError::invalid(format!("connection `{name}` has the unknown type `{kind}`"))
             })?;
             let client = (entry.open)(settings, &OpenContext { name, redactor, vault })
-                .map_err(|error| named("connection", name, error))?;
+                .map_err(|error| named(Named::Connection, name, error))?;
             let connection = Connection { client, entry };
             resources.connections.insert(name.clone(), connection);
         }
@@ -50,8 +69,8 @@ impl Resources {
             let entry = catalog::collection(&kind).ok_or_else(|| {
                 StepError::invalid(format!("collection `{name}` has the unknown type `{kind}`"))
             })?;
-            let collection =
-                (entry.open)(settings, name, &resources).map_err(|error| named("collection", name, error))?;
+            let collection = (entry.open)(settings, name, &resources)
+                .map_err(|error| named(Named::Collection, name, error))?;
             resources.collections.insert(name.clone(), collection);
         }
         Ok(resources)
@@ -59,7 +78,7 @@ impl Resources {
 
     /// The client of a connection of the kind whose client is `T`.
     pub fn connection<T: Any + Send + Sync>(&self, name: &str) -> Result<Arc<T>, StepError> {
-        let client = self.connections.get(name).ok_or_else(|| self.none("connection", name))?;
+        let client = self.connections.get(name).ok_or_else(|| self.none(Named::Connection, name))?;
         Arc::clone(&client.client).downcast::<T>().map_err(|_| {
             StepError::invalid(format!("connection `{name}` is of a type that this can not use"))
         })
@@ -76,7 +95,7 @@ impl Resources {
         let mut all = BTreeMap::new();
         for (name, Connection { client, entry }) in &self.connections {
             let who = (entry.identity)(Arc::clone(client)).await;
-            all.insert(name.clone(), who.map_err(|error| named("connection", name, error))?);
+            all.insert(name.clone(), who.map_err(|error| named(Named::Connection, name, error))?);
         }
         let described =
             self.collections.iter().map(|(name, one)| (name.clone(), SystemIs::There(one.describe())));
@@ -93,7 +112,7 @@ impl Resources {
                 SystemIs::NotYet(_) => None,
                 _ => (entry.content)(Arc::clone(client))
                     .await
-                    .map_err(|error| named("connection", name, error))?,
+                    .map_err(|error| named(Named::Connection, name, error))?,
             };
             all.insert(name.clone(), who.holding(holds));
         }
@@ -101,19 +120,18 @@ impl Resources {
     }
 
     /// Takes this connection or collection away, if it is there: whoever asks for it is told why.
-    pub fn leave_out(&mut self, what: &str, name: &str, why: &str) {
+    pub fn leave_out(&mut self, what: Named, name: &str, why: &str) {
         match what {
-            "connection" => drop(self.connections.remove(name)),
-            _ => drop(self.collections.remove(name)),
+            Named::Connection => drop(self.connections.remove(name)),
+            Named::Collection => drop(self.collections.remove(name)),
         }
-        self.left_out.insert(format!("{what} `{name}`"), why.to_owned());
+        self.left_out.insert((what, name.to_owned()), why.to_owned());
     }
 
-    fn none(&self, what: &str, name: &str) -> StepError {
-        let one = format!("{what} `{name}`");
-        StepError::invalid(match self.left_out.get(&one) {
-            Some(why) => format!("{one} can not be used: {why}"),
-            None => format!("there is no {one}"),
+    fn none(&self, what: Named, name: &str) -> StepError {
+        StepError::invalid(match self.left_out.get(&(what, name.to_owned())) {
+            Some(why) => format!("{what} `{name}` can not be used: {why}"),
+            None => format!("there is no {what} `{name}`"),
         })
     }
 
@@ -126,7 +144,7 @@ impl Resources {
 
     /// The collection of this name.
     pub fn collection(&self, name: &str) -> Result<Arc<dyn Collection>, StepError> {
-        self.collections.get(name).cloned().ok_or_else(|| self.none("collection", name))
+        self.collections.get(name).cloned().ok_or_else(|| self.none(Named::Collection, name))
     }
 }
 
@@ -155,7 +173,7 @@ fn typed(name: &str, settings: &Value) -> Result<(String, Value), StepError> {
     }
 }
 
-fn named(what: &str, name: &str, mut error: StepError) -> StepError {
+fn named(what: Named, name: &str, mut error: StepError) -> StepError {
     error.message = format!("{what} `{name}`: {}", error.message);
     error
 }

@@ -16,6 +16,7 @@ mod examples;
 mod foreseen;
 mod halted;
 mod holds;
+mod holds_http;
 mod inputs;
 mod leaks;
 mod left;

@@ -104,8 +104,34 @@ fn running_its_owner_gone_once_a_person_is_asked() {
         assert!(ran.err.contains(answer), "{answer}\n{}", ran.err);
     }
     assert_eq!((place.text("acted").as_str(), place.text("followed").as_str()), ("x\n", ""));
+    let before = Timestamp::now();
     place.expect(0, &["answer", &place.newest(), "act", "done"]);
     assert_eq!((place.text("acted").as_str(), place.text("followed").as_str()), ("x\n", "x\n"));
+    // Who said so, and when.
+    let log = place.expect(0, &["logs", &place.newest(), "--json"]).out;
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let answered: Vec<Value> =
+        lines.map(|line| line["what"].clone()).filter(|what| what["type"] == "answered").collect();
+    let [answered] = answered.as_slice() else { panic!("{log}") };
+    let answer = &answered["answer"];
+    assert!(answer["by"].as_str().unwrap().starts_with("tester@"), "{answered}");
+    let at: Timestamp = answer["at"].as_str().unwrap().parse().unwrap();
+    assert!(answer["text"] == "done" && at >= before && at <= Timestamp::now(), "{answered}");
+}
+
+#[test]
+fn a_person_who_says_abort_ends_the_run_and_it_is_not_done_again() {
+    let place = of(&[once("act", "echo x >> acted; sleep 20"), counts("after", "followed")]);
+    let started = place.start(&["exec", "table.yaml"]);
+    wait_until("it acts", || !place.text("acted").is_empty());
+    started.kill();
+    place.expect(5, &["resume"]);
+    let ran = place.expect(4, &["answer", &place.newest(), "act", "abort"]);
+    assert!(ran.err.contains("a person said to stop here"), "{}", ran.err);
+    assert_eq!((place.text("acted").as_str(), place.text("followed").as_str()), ("x\n", ""));
+    // Only an explicit resume asks again.
+    place.expect(5, &["resume"]);
+    assert_eq!(place.text("acted"), "x\n");
 }
 
 #[test]

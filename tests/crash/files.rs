@@ -108,7 +108,7 @@ impl World for Folder {
 
 #[test]
 fn files_are_deleted_once_whatever_crashes() {
-    explore(&Case { name: "files", recovery: Recovery::Resume, make, stride: 2, second_stride: 97 });
+    explore(&Case { name: "files", recovery: Recovery::Resume, make, stride: 3, second_stride: 97 });
 }
 
 #[test]

@@ -141,7 +141,7 @@ impl World for Frozen {
 
 #[test]
 fn every_freeze_is_lifted_whatever_crashes() {
-    explore(&Case { name: "freezes", recovery: Recovery::Resume, make, stride: 2, second_stride: 211 });
+    explore(&Case { name: "freezes", recovery: Recovery::Resume, make, stride: 3, second_stride: 211 });
 }
 
 #[test]

@@ -140,7 +140,7 @@ fn rows_are_marked_and_put_back_once() {
         name: "rows and files",
         recovery: Recovery::Resume,
         make,
-        stride: 2,
+        stride: 3,
         second_stride: 149,
     });
 }

@@ -102,5 +102,5 @@ impl World for Keys {
 
 #[test]
 fn keys_go_once_and_the_rest_is_flushed() {
-    explore(&Case { name: "keys of Redis", recovery: Recovery::Resume, make, stride: 2, second_stride: 97 });
+    explore(&Case { name: "keys of Redis", recovery: Recovery::Resume, make, stride: 3, second_stride: 97 });
 }

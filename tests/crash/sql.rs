@@ -203,7 +203,7 @@ fn rows_of_postgres_go_once_and_the_schema_is_made_anew_once() {
         name: "rows of PostgreSQL",
         recovery: Recovery::Resume,
         make: on_postgres,
-        stride: 2,
+        stride: 3,
         second_stride: 97,
     });
 }
@@ -214,7 +214,7 @@ fn rows_of_sqlite_go_once_and_the_schema_is_made_anew_once() {
         name: "rows of SQLite",
         recovery: Recovery::Resume,
         make: on_sqlite,
-        stride: 2,
+        stride: 3,
         second_stride: 97,
     });
 }

@@ -15,6 +15,9 @@ use crate::{Bench, LATER, ORIGINAL, PHRASE, STAGED, id};
 /// How often each half, the search and the marking, is killed.
 const KILLS: u32 = 3;
 
+/// The most memory that a process may have taken at any time, in KiB, however many rows there are: a few hundred bytes kept of each of 1,000,000 are more.
+const MOST_MEMORY: u64 = 180 * 1024;
+
 /// How many pages of a listing are one batch.
 const PAGES: u64 = 100;
 
@@ -190,6 +193,7 @@ async fn images_are_found_and_marked_once_however_often_the_process_is_killed() 
     let statuses = prior.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let wrong = statuses.filter(|line| !line.to_string().contains("\"ready\"")).count();
     assert_eq!(wrong, 0, "a prior state is no prior state");
+    assert!(peak > 0 && peak < MOST_MEMORY, "{count} rows took {peak} KiB");
     if wanted.is_some() {
         println!(
             "reconcile | {count} rows | {:.1} s undisturbed, {:.1} s with {killed} kills, {:.1} s to mark {} with {kills} | \

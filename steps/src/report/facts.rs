@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{Report, failures, shown};
+use crate::facts::files_in_words;
 use crate::kind::Context;
 
 /// Everything the report says.
@@ -155,7 +156,7 @@ impl Facts {
             held,
             answers: answers(&events),
             inputs: plan.inputs.clone(),
-            notes: report.notes.clone(),
+            notes: files_in_words(&report.notes, &cx.artifacts),
         })
     }
 
