@@ -113,7 +113,7 @@ fn running_its_owner_gone_once_a_person_is_asked() {
     let answered: Vec<Value> =
         lines.map(|line| line["what"].clone()).filter(|what| what["type"] == "answered").collect();
     let [answered] = answered.as_slice() else { panic!("{log}") };
-    let answer = &answered["answer"];
+    let answer = &answered["data"]["answer"];
     assert!(answer["by"].as_str().unwrap().starts_with("tester@"), "{answered}");
     let at: Timestamp = answer["at"].as_str().unwrap().parse().unwrap();
     assert!(answer["text"] == "done" && at >= before && at <= Timestamp::now(), "{answered}");

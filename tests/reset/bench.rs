@@ -1,6 +1,7 @@
 //! A ChatKit sandbox with `runbook` beside it, and the questions every test asks of the world afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -125,11 +126,10 @@ impl Bench {
         panic!("the run does not end: {:?}", self.newest().await);
     }
 
-    /// Kills the process as `kill -9` does.
-    pub async fn kill(&self, child: &mut Child) {
-        // It may have ended by itself.
+    /// Kills the process as `kill -9` does; false when it had ended by itself.
+    pub async fn kill(&self, child: &mut Child) -> bool {
         let _ = child.start_kill();
-        child.wait().await.unwrap();
+        child.wait().await.unwrap().signal() == Some(9)
     }
 
     /// What must hold after every reset that succeeded, however it got there.
