@@ -111,7 +111,7 @@ impl Step for Archive {
             .map(str::to_owned)
             .ok_or_else(|| StepError::new(ErrorKind::Bug, "the time of the archive is unreadable"))?;
         let plan = step.files.iter().map(|file| step.target(file, &time)).collect::<Result<Vec<_>, _>>()?;
-        if let Some(expected) = step.sha256 {
+        if let Some(expected) = step.sha256.clone() {
             let files = step.files.clone();
             blocking(move || {
                 let found = files.iter().map(|file| sha256_file(file).map_err(|error| unread(file, &error)));
@@ -128,6 +128,10 @@ impl Step for Archive {
             let copied = blocking(move || copy(&from, &to)).await.map_err(|error| told(error, &copies))?;
             cx.live.say(&format!("{} is kept as {}", copied.from.display(), shown.display()));
             copies.push(copied);
+        }
+        if let Some(expected) = &step.sha256 {
+            let kept: Vec<String> = copies.iter().map(|copy| copy.sha256.clone()).collect();
+            same_files(&step.files, &kept, expected).map_err(|error| told(error, &copies))?;
         }
         Ok(End::Done(Archived { archived_at: time, copies }))
     }

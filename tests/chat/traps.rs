@@ -92,7 +92,7 @@ async fn only_a_preflight_that_passed_by_the_same_definition_leads_to_staging() 
     let bench = Bench::start().await;
     let staging = bench.site("staging").await;
     bench.preflight().await;
-    let report: serde_json::Value =
+    let report: Value =
         serde_json::from_str(&fs::read_to_string(bench.path("preflight.json")).unwrap()).unwrap();
     let edited = bench.path("edited.json");
     let proof = format!("preflight_report={}", edited.display());
@@ -139,7 +139,7 @@ async fn only_staging_that_passed_by_the_same_definition_leads_to_production() {
     bench.cancel(&said).await;
     bench.confirmed(&sandbox, 0, &[]).await;
     let (path, report) = bench.report("sandbox");
-    let of = |edit: &[(&str, serde_json::Value)]| {
+    let of = |edit: &[(&str, Value)]| {
         let mut report = report.clone();
         report["inputs"]["environment"] = json!("staging");
         report["inputs"]["kubernetes_context"] = json!("staging");
@@ -376,7 +376,7 @@ async fn a_rule_that_is_not_there_is_set_once_more_and_then_the_run_stops() {
     staging.set_rules(&[("chat-attachments/staging/", 60), ("logs/", 7)]).await;
     bench.names.blind([4, 6]);
     let said = bench.exec(&staging, 5, &[]).await;
-    let said = bench.expect("ada", 4, &["answer", &run_in(&said), crate::PHRASE]).await;
+    let said = bench.expect("ada", 4, &["answer", &run_in(&said), PHRASE]).await;
     assert!(said.contains("no rule expires it"), "{said}");
     assert!(bench.report("staging").1["verdict"] == "FAIL");
     assert_eq!(staging.rules().await, ours(45), "what is there stays");

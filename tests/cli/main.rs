@@ -28,6 +28,7 @@ mod place;
 mod plan_files;
 mod planned;
 mod poisoned;
+mod profile;
 mod promised;
 mod protected;
 mod races;

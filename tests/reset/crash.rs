@@ -125,7 +125,7 @@ async fn a_cancel_after_a_crash_finds_out_what_the_last_batch_deleted_and_delete
     bench.kill(&mut child).await;
     // As long as nobody can look, the run stays open.
     let refused =
-        json!({ "method": "GET", "path_prefix": "/corpora", "times": 1000, "action": { "status": 403 } });
+        json!({ "method": "GET", "path_prefix": "/corpora", "times": 1000, "action": { "status": 503 } });
     bench.kit.fault(Server::Store, &serde_json::from_value(refused).unwrap()).await.unwrap();
     let said = bench.expect(4, &["cancel", &id]).await;
     assert!(said.contains("whether its last batch"), "{said}");

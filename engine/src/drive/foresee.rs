@@ -428,7 +428,8 @@ impl Walk {
             (Some((of, population)), None) => {
                 ledger.measure(*population, of).await?;
             }
-            (Some(_), Some(before)) => {
+            (Some((of, _)), Some(before)) => {
+                ledger.destroys_from(of).await?;
                 notes.push(format!("how many items `max_percent` lets it destroy is known after {before}"));
             }
             (None, _) => {}

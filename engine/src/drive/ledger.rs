@@ -215,10 +215,18 @@ impl Ledger {
             let first =
                 Write::Remember { step: RUN.to_owned(), name: population_of(of), value: population.into() };
             self.commit(first).await?;
-            self.remember(POPULATION_OF, of.into()).await?;
         }
+        self.destroys_from(of).await?;
         let stands = self.remember(POPULATION, Value::from(population)).await?;
         Ok(stands.as_u64().unwrap_or(population))
+    }
+
+    /// Records what the step destroys from, by a name that is the same in each step: what the run may destroy of that is a share of what its first step found.
+    pub async fn destroys_from(&self, of: &str) -> Result<(), StepError> {
+        if self.inner.run_limits.max_percent.is_some() {
+            self.remember(POPULATION_OF, of.into()).await?;
+        }
+        Ok(())
     }
 
     /// Records a fact under a name, once; the fact that stands is returned.

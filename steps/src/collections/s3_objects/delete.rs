@@ -78,11 +78,17 @@ impl S3Objects {
     pub(super) async fn delete_all(&self, keys: &[Doomed]) -> Result<Vec<KeyOutcome>, StepError> {
         let mut patience = Patience::default();
         let mut ends: Vec<Option<KeyOutcome>> = vec![None; keys.len()];
+        let guarded = keys.iter().any(|one| one.expected.is_some());
+        let (conditional, tried) =
+            if guarded && !self.settings.versions { self.conditional(keys).await } else { (false, None) };
+        if let Some((at, outcome)) = tried {
+            ends[at] = Some(outcome);
+        }
         loop {
             let open: Vec<usize> =
                 (0..keys.len()).filter(|at| ends[*at].as_ref().is_none_or(passes)).collect();
             let asked: Vec<Doomed> = open.iter().map(|at| keys[*at].clone()).collect();
-            let failure = match self.delete_once(&asked).await {
+            let failure = match self.delete_once(&asked, conditional).await {
                 Ok(outcomes) => {
                     for (at, outcome) in open.into_iter().zip(outcomes) {
                         ends[at] = Some(outcome);
@@ -103,17 +109,9 @@ impl S3Objects {
     }
 
     /// Asks once.
-    async fn delete_once(&self, keys: &[Doomed]) -> Result<Vec<KeyOutcome>, StepError> {
-        let guarded = keys.iter().any(|one| one.expected.is_some());
-        let (conditional, tried) =
-            if guarded && !self.settings.versions { self.conditional(keys).await } else { (false, None) };
-        let tried = &tried;
-        let ways = stream::iter(keys.iter().cloned().enumerate()).map(|(at, doomed)| async move {
-            match tried {
-                Some((with, outcome)) if *with == at => Way::Settled(outcome.clone()),
-                _ => self.way(&doomed, conditional).await,
-            }
-        });
+    async fn delete_once(&self, keys: &[Doomed], conditional: bool) -> Result<Vec<KeyOutcome>, StepError> {
+        let ways =
+            stream::iter(keys.to_vec()).map(|doomed| async move { self.way(&doomed, conditional).await });
         let ways: Vec<Way> = ways.buffered(AT_A_TIME).collect().await;
         let asked = ways.iter().filter_map(|way| match way {
             Way::Ask(name, sure) => Some((name, sure)),
@@ -299,11 +297,13 @@ impl S3Objects {
                     let _ = self.conditional.set(true);
                     (true, None)
                 }
-                Some(outcome @ (KeyOutcome::Done | KeyOutcome::Already)) => {
+                Some(KeyOutcome::Done) => {
                     let _ = self.conditional.set(false);
                     let gone = matches!(self.look(&name).await, Ok(None));
-                    (false, gone.then_some((at, outcome)))
+                    (false, gone.then_some((at, KeyOutcome::Done)))
                 }
+                // By somebody else, in between: it says nothing of the store.
+                Some(KeyOutcome::Already) => (false, Some((at, KeyOutcome::Already))),
                 _ => (false, None),
             };
         }

@@ -9,6 +9,7 @@ mod transport;
 use std::fmt;
 
 use async_trait::async_trait;
+use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -58,7 +59,7 @@ pub struct S3Connection {
     /// The session token that belongs to a temporary access key.
     #[serde(default)]
     pub session_token: Option<String>,
-    /// A profile of the shared AWS files.
+    /// A profile of the shared AWS files. It comes before keys in the environment.
     #[serde(default)]
     pub profile: Option<String>,
     /// Which checksums go along: `required` only where S3 asks for one, `supported` wherever it takes one, which older servers refuse.
@@ -186,7 +187,9 @@ impl S3 {
             (None, endpoint) => {
                 let mut chain = aws_config::defaults(BehaviorVersion::latest());
                 if let Some(profile) = &settings.profile {
-                    chain = chain.profile_name(profile);
+                    // By itself the chain would take keys of the environment before those of the profile that is asked for.
+                    let credentials = ProfileFileCredentialsProvider::builder().profile_name(profile).build();
+                    chain = chain.profile_name(profile).credentials_provider(credentials);
                 }
                 let region =
                     settings.region.clone().or_else(|| endpoint.as_ref().map(|_| "us-east-1".to_owned()));
