@@ -94,6 +94,9 @@ async fn once_the_cause_is_gone_the_same_run_goes_on_and_wipes_nothing_again() {
 #[tokio::test]
 async fn a_run_that_was_away_too_long_never_wipes_what_came_after() {
     let bench = Bench::start().await;
+    // As the migrations leave it: what is made anew has a table that was not there, and is not in the backup.
+    bench.execute(r#"drop table "Invitation" cascade"#).await;
+    let before = bench.rows().await;
     let (run, _) = failed(&bench, &["max_hold=20s"]).await;
     bench.execute("drop function no_members() cascade").await;
     // It is started again once it was stopped for long enough.
@@ -125,8 +128,34 @@ async fn a_run_that_was_away_too_long_never_wipes_what_came_after() {
     let said = bench.expect(6, &["cancel", &run]).await;
     assert!(said.contains("is another one since"), "{said}");
     assert_eq!(bench.kit.state().await.unwrap()["hub-api"]["up"], true);
-    let before = ROWS.iter().map(|&(table, rows)| (table.to_owned(), rows)).collect();
     assert_eq!(bench.rows().await, before);
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_before_the_wipe_was_not_wiped_and_the_run_goes_on_once_it_is_back() {
+    let bench = Bench::start().await;
+    let inputs = std::fs::read_to_string(bench.kit.var("RUNBOOK_INPUTS")).unwrap();
+    let inputs: Value = serde_yaml::from_str(&inputs).unwrap();
+    let url = bench.kit.var("DATABASE_URL").replace("/app", "/postgres");
+    let allow = |allowed: bool| {
+        format!(
+            "psql '{url}' --no-psqlrc --quiet --command='alter database app with allow_connections {allowed}'"
+        )
+    };
+    let mut stop = vec![json!("sh"), json!("-c"), json!(format!("\"$@\" && {}", allow(false))), json!("sh")];
+    stop.extend(inputs["stop_command"].as_array().unwrap().iter().cloned());
+    let said = bench.exec(5, &[&format!("stop_command={}", json!(stop))]).await;
+    let said = bench.confirm(4, &said).await;
+    assert!(said.contains("the database was not wiped") && said.contains("There is no backup"), "{said}");
+    assert!(said.contains("Redis was not touched") && said.contains("To go on, type"), "{said}");
+    for wrong in ["HAS BEEN WIPED", "may have been wiped", "To go back", "restore.sh"] {
+        assert!(!said.contains(wrong), "{wrong}: {said}");
+    }
+    let (code, typed) = bench.type_line(&allow(true)).await;
+    assert_eq!(code, 0, "{typed}");
+    assert_eq!(bench.rows().await, ROWS.iter().map(|&(table, rows)| (table.to_owned(), rows)).collect());
+    bench.expect(0, &["resume", &run_in(&said)]).await;
+    bench.assert_reset().await;
 }
 
 #[tokio::test]
