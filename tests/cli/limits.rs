@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::place::{Place, Ran, Started, reads, wait_until};
+use crate::place::{Place, Ran, Started, asks, reads, wait_until};
 
 /// How many files there are, of ten bytes each.
 const FILES: usize = 60;
@@ -89,6 +89,45 @@ fn max_percent_of_the_run_is_of_what_its_first_step_found() {
     let ran = place.expect(10, &["resume", &run]);
     assert!(ran.err.contains("max_percent 50 of the 60 that there were first"), "{}", ran.err);
     assert_eq!(left(&place), FILES / 2);
+}
+
+#[test]
+fn a_plan_sees_that_two_steps_together_take_more_than_their_share() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("logs")).unwrap();
+    (0..20).for_each(|number| place.write(&format!("logs/{number:02}.log"), "x"));
+    let purge = |id: &str, of: &str| {
+        format!(
+            "  - id: {id}\n    uses: delete-batch\n    waive: {{ RB0501: the keys are those of a part of it }}\n    \
+             with: {{ collections: logs, keys: \"${{{{ steps.{of}.outputs.manifest }}}}\" }}\n"
+        )
+    };
+    let collection = |name: &str, pattern: &str| {
+        format!("  {name}: {{ type: files, connection: here, pattern: \"{pattern}\" }}\n")
+    };
+    place.runbook(
+        "two",
+        &[
+            format!(
+                "connections:\n  here: {{ type: directory, path: \"{}\" }}\ncollections:\n",
+                place.path("logs").display()
+            ),
+            collection("logs", "*.log"),
+            collection("ones", "0*.log"),
+            collection("tens", "1*.log"),
+            "limits: { max_percent: 60 }\nsteps:\n".to_owned(),
+            "  - { id: ones, uses: snapshot, with: { collection: ones } }\n".to_owned(),
+            "  - { id: tens, uses: snapshot, with: { collection: tens } }\n".to_owned(),
+            asks("sure", "DELETE"),
+            purge("purge_ones", "ones"),
+            purge("purge_tens", "tens"),
+        ]
+        .concat(),
+    );
+    let ran = place.expect(4, &["plan", "two.yaml"]);
+    let said = ran.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("10 items, after 10 of the steps before it"), "{}{}", ran.out, ran.err);
+    assert!(said.contains("max_percent 60 of the 20 that there were first"), "{}", ran.out);
 }
 
 #[test]
