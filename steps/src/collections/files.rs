@@ -267,6 +267,15 @@ impl Collection for Files {
         self.blocking(move |files| files.page(at.as_ref(), limit)).await
     }
 
+    async fn exists(&self, key: &str) -> Result<bool, StepError> {
+        let key = key.to_owned();
+        self.blocking(move |files| {
+            let is_file = matches!(files.directory.look(&key)?, Found::File(_));
+            Ok(is_file && files.wants(key.as_bytes()))
+        })
+        .await
+    }
+
     async fn read(&self, key: &str) -> Result<Option<Item>, StepError> {
         let key = key.to_owned();
         self.blocking(move |files| files.load(&key)).await
