@@ -54,12 +54,17 @@ fn port() -> Result<u16> {
 }
 
 impl KubernetesServer {
+    /// Whether there is one to start.
+    pub fn is_built() -> bool {
+        program().exists()
+    }
+
     /// Starts a server. None where it was never built, which tests/kubernetes does.
     ///
     /// # Errors
     /// When it is there and does not become ready.
     pub async fn start() -> Result<Option<Self>> {
-        if !program().exists() {
+        if !Self::is_built() {
             return Ok(None);
         }
         free_port::start("address already in use", Self::try_start).await.map(Some)

@@ -5,6 +5,7 @@
 
 pub mod admin;
 mod api;
+pub mod application;
 pub mod chat;
 mod crypto;
 pub mod database;
@@ -20,6 +21,7 @@ pub mod image_api;
 mod installed;
 mod instrument;
 pub mod kubernetes;
+pub mod names;
 mod presign;
 pub mod prometheus;
 pub mod redis;

@@ -3,30 +3,11 @@
 use std::fs;
 use std::sync::Arc;
 
+use runbook_sandbox::application::{self, monitoring};
 use runbook_sandbox::kubernetes::KubernetesServer;
 use serde_json::{Value, json};
 
 use crate::Bench;
-
-/// Where the alerts are in the application's repository.
-pub const MANIFEST: &str = "app/deploy/monitoring/prometheusrule-chat-attachment-lifecycle.yaml";
-/// The alerts, as far as a cluster tells them from others.
-const ALERTS: &str = "
-apiVersion: monitoring.coreos.com/v1
-kind: PrometheusRule
-metadata:
-  name: gotong-chat-attachment-lifecycle
-  labels: { gotong.monitoring.domain: chat-attachment }
-spec:
-  groups:
-    - name: chat-attachment
-      interval: 30s
-      rules:
-        - alert: GotongChatAttachmentUploadP95LatencyWarning
-          expr: max(gotong_api_http_request_duration_seconds{quantile=\"0.95\"}) > 0.75
-          for: 15m
-          labels: { severity: warning }
-";
 
 /// A cluster with a namespace for each environment.
 pub struct Cluster {
@@ -37,15 +18,10 @@ pub struct Cluster {
 impl Cluster {
     /// Starts it; none where its server was never built.
     pub async fn start() -> Option<Self> {
-        let Some(server) = KubernetesServer::start().await.unwrap() else {
+        let Some(server) = application::cluster(&["staging", "production"]).await.unwrap() else {
             eprintln!("LEFT OUT: there is no kube-apiserver; tests/kubernetes builds it");
             return None;
         };
-        server.serve_prometheus_rules().await.unwrap();
-        for environment in ["staging", "production"] {
-            let body = json!({ "metadata": { "name": namespace(environment) } });
-            server.call("POST", "/api/v1/namespaces", Some(&body)).await.unwrap();
-        }
         Some(Self { server: Arc::new(server) })
     }
 
@@ -56,8 +32,7 @@ impl Cluster {
         // What a person worked with last.
         kubeconfig["current-context"] = json!("production");
         fs::write(bench.path("kubeconfig"), kubeconfig.to_string()).unwrap();
-        fs::create_dir_all(bench.path(MANIFEST).parent().unwrap()).unwrap();
-        fs::write(bench.path(MANIFEST), ALERTS).unwrap();
+        application::check_out(&bench.path("app")).unwrap();
     }
 
     /// The condition of the alert that is there in an environment; nothing when it is not.
@@ -76,13 +51,8 @@ impl Cluster {
 }
 
 fn alerts(environment: &str) -> String {
-    let namespace = namespace(environment);
+    let namespace = monitoring(environment);
     format!(
         "/apis/monitoring.coreos.com/v1/namespaces/{namespace}/prometheusrules/gotong-chat-attachment-lifecycle"
     )
-}
-
-/// The namespace of the alerts of an environment.
-pub fn namespace(environment: &str) -> String {
-    format!("monitoring-{environment}")
 }

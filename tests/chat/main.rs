@@ -4,7 +4,6 @@
 mod backend;
 mod cluster;
 mod kubectl;
-mod names;
 mod planned;
 mod preflight;
 mod site;
@@ -12,12 +11,13 @@ mod traps;
 mod whole;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 
 use axum::Router;
+use runbook_sandbox::application::{self, RECIPES};
 use runbook_sandbox::chat::token;
+use runbook_sandbox::names::Names;
 use runbook_sandbox::weed::{ACCESS_KEY, SECRET_KEY, Weed};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -25,7 +25,6 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use cluster::Cluster;
-use names::Names;
 use site::Site;
 
 /// The phrase that sets the rule.
@@ -34,8 +33,6 @@ const PHRASE: &str = "EXPIRE ATTACHMENTS";
 const GATE: &str = "CI / surreal-release-gates";
 /// What tokens of the API are signed with.
 const JWT_SECRET: &str = "jwt secret of the tests";
-/// The recipes of the application, as far as this procedure calls them.
-const RECIPES: &str = include_str!("recipes.sh");
 /// What starts the store of a machine, and makes its bucket.
 const STORE: &str = include_str!("store.sh");
 
@@ -56,7 +53,7 @@ impl Bench {
         tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
         let bench = Self {
             weed: Weed::start().await.unwrap(),
-            names: Names::start().await,
+            names: Names::start().await.unwrap(),
             github,
             folder: tempfile::tempdir().unwrap(),
         };
@@ -110,9 +107,7 @@ impl Bench {
 
     /// Puts a program before all others of its name.
     fn program(&self, name: &str, script: &str) {
-        let path = self.path("bin").join(name);
-        fs::write(&path, script).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        application::install(&self.path("bin"), name, script).unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {

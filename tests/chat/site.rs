@@ -92,7 +92,10 @@ impl Site {
             inputs.push(format!("preflight_report={}", bench.path("preflight.json").display()));
             inputs.push(format!("kubeconfig={}", bench.path("kubeconfig").display()));
             inputs.push(format!("kubernetes_context={}", self.environment));
-            inputs.push(format!("kubernetes_namespace={}", crate::cluster::namespace(&self.environment)));
+            inputs.push(format!(
+                "kubernetes_namespace={}",
+                runbook_sandbox::application::monitoring(&self.environment)
+            ));
         }
         inputs
     }

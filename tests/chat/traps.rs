@@ -2,9 +2,9 @@
 
 use std::fs;
 
+use runbook_sandbox::application::ALERTS;
 use serde_json::{Value, json};
 
-use crate::cluster::MANIFEST;
 use crate::{Bench, GATE, PHRASE, run_in};
 
 #[tokio::test]
@@ -317,7 +317,7 @@ async fn alerts_that_are_other_ones_than_those_that_were_shown_are_not_applied()
     let Some((bench, cluster)) = Bench::with_cluster().await else { return };
     let staging = bench.site("staging").await;
     let said = bench.exec(&staging, 5, &[]).await;
-    let manifest = bench.path(MANIFEST);
+    let manifest = bench.path("app").join(ALERTS);
     let shown = fs::read_to_string(&manifest).unwrap();
     fs::write(&manifest, shown.replace("> 0.75", "> 75")).unwrap();
     let said = bench.expect("ada", 4, &["answer", &run_in(&said), PHRASE]).await;

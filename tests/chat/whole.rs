@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use runbook_sandbox::kubernetes::KubernetesServer;
 use serde_json::json;
 
 use crate::backend::beside;
@@ -151,4 +152,41 @@ fn beside_the_sandbox_a_reviewed_plan_is_applied_as_it_is() {
     let (code, said) = beside(&["--unprotected"], script);
     assert_ne!(code, Some(0), "{said}");
     assert!(said.contains("main of gotong/royong") && said.contains("is not protected"), "{said}");
+}
+
+#[test]
+fn beside_the_sandbox_with_its_environments_a_person_gets_to_production() {
+    let script = r#"set -e
+        # INPUTS ARGUMENTS...: begins it as ada and confirms the rule, which has to end with the code in $code.
+        go() {
+            inputs=$1; shift
+            said=$(USER=ada runbook exec chat-attachment-lifecycle --inputs "$inputs" "$@" 2>&1 </dev/null) || test $? = 5
+            run=$(echo "$said" | grep -o 'runbook answer [^ ]*' | head -n 1 | cut -d' ' -f3)
+            last=0
+            USER=ada runbook answer "$run" 'EXPIRE ATTACHMENTS' || last=$?
+            test $last = $code || { echo "$said"; echo "exit code $last, and not $code"; exit 1; }
+        }
+        proof() { ls -t "$EVIDENCE_DIR"/chat-attachment-lifecycle-"$1"-*-????.json | head -n 1; }
+        code=0
+        go "$RUNBOOK_INPUTS"
+        go "$STAGING_INPUTS" -i preflight_report="$(proof sandbox)"
+        code=5
+        go "$PRODUCTION_INPUTS" -i staging_report="$(proof staging)"
+        USER=ada runbook answer "$run" approve && exit 1
+        USER=bob runbook answer "$run" approve
+        for environment in sandbox staging production; do
+            grep -q '"verdict": "PASS"' "$(proof $environment)"
+            grep -q "$(runbook show "$run" --json | grep -o '"definition": *"[^"]*"' | head -n 1)" "$(proof $environment)"
+        done
+        grep -q 'can be closed' "$(proof production)"
+        sandbox restart chat-api-staging
+        sandbox status chat-api-production"#;
+    if !KubernetesServer::is_built() {
+        let (code, said) = beside(&["--environments"], "exit 0");
+        assert_ne!(code, Some(0));
+        assert!(said.contains("tests/kubernetes builds it"), "{said}");
+        return;
+    }
+    let (code, said) = beside(&["--environments"], script);
+    assert_eq!(code, Some(0), "{said}");
 }

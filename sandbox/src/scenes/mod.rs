@@ -15,5 +15,5 @@ async fn service(
     env: Vec<(String, String)>,
 ) -> anyhow::Result<Service> {
     let (stdout, stderr) = (stage.path(&format!("{name}.log")), stage.path(&format!("{name}.err")));
-    Service::start(Spec { name, args, env, env_file: None, stdout, stderr }).await
+    Service::start(Spec { name, command: name, args, env, env_file: None, stdout, stderr }).await
 }

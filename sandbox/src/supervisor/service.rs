@@ -32,8 +32,10 @@ const PORTS: std::ops::Range<u16> = 18_000..32_000;
 
 /// How to run a server.
 pub(crate) struct Spec {
-    /// The subcommand, which is also the name.
+    /// What it is called among the servers of a sandbox.
     pub(crate) name: &'static str,
+    /// The subcommand that serves it.
+    pub(crate) command: &'static str,
     pub(crate) args: Vec<OsString>,
     /// Its whole environment, before the environment file.
     pub(crate) env: Vec<(String, String)>,
@@ -91,7 +93,7 @@ impl Service {
 
     async fn launch(&self, running: &mut Running) -> anyhow::Result<()> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg(self.spec.name).args(["--port", &self.port.to_string()]).args(&self.spec.args);
+        command.arg(self.spec.command).args(["--port", &self.port.to_string()]).args(&self.spec.args);
         // Only what is meant for the server: a variable removed from the file must be gone after a restart.
         let variables = self.configured()?;
         command.env_clear().envs(variables.iter().map(|(name, value)| (name, value)));

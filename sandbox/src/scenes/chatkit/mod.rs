@@ -89,6 +89,7 @@ async fn scene(args: &Args, stage: &Stage) -> anyhow::Result<Scene> {
     let key = ("FOUNTAINSTORE_API_KEY".to_owned(), api_key.clone());
     let store = Service::start(Spec {
         name: "store",
+        command: "store",
         args: vec!["--db".into(), stage.path("store.db").into()],
         env: vec![key.clone()],
         env_file: None,
@@ -98,6 +99,7 @@ async fn scene(args: &Args, stage: &Stage) -> anyhow::Result<Scene> {
     .await?;
     let gateway = Service::start(Spec {
         name: "gateway",
+        command: "gateway",
         args: Vec::new(),
         env: vec![
             key,

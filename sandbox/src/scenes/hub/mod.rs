@@ -76,6 +76,7 @@ async fn scene(args: &Args, stage: &Stage) -> anyhow::Result<Scene> {
     std::fs::write(stage.path("hub.env"), file).context("cannot write hub.env")?;
     let api = Service::start(Spec {
         name: "hub-api",
+        command: "hub-api",
         args: if args.did_document { vec!["--did-document".into()] } else { Vec::new() },
         env: Vec::new(),
         env_file: Some(stage.path("hub.env")),

@@ -1,14 +1,15 @@
 //! Names for servers of this machine: a proxy that leads requests for `http://NAME` where the name stands for.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{Method, Response, StatusCode};
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+use crate::serve;
 
 #[derive(Default)]
 struct Told {
@@ -27,6 +28,11 @@ struct Proxy {
     client: reqwest::Client,
 }
 
+/// What is told stays as it was when somebody who held it panicked: nothing of it is half done.
+fn hold(told: &Mutex<Told>) -> MutexGuard<'_, Told> {
+    told.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A running proxy.
 pub struct Names {
     /// Where it answers.
@@ -36,33 +42,49 @@ pub struct Names {
 }
 
 impl Names {
-    pub async fn start() -> Self {
+    /// Starts one that knows no name.
+    ///
+    /// # Errors
+    /// When there is no port for it.
+    pub async fn start() -> anyhow::Result<Self> {
         let told = Arc::new(Mutex::new(Told::default()));
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
-        let proxy = Proxy { told: Arc::clone(&told), client: client.build().unwrap() };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let proxy = Proxy { told: Arc::clone(&told), client: client.build()? };
+        let listener = serve::bind(0).await?;
+        let url = format!("http://{}", listener.local_addr()?);
         let routes = Router::new().fallback(pass).with_state(proxy);
-        let task = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
-        Self { url, told, task }
+        let task = tokio::spawn(async move { drop(axum::serve(listener, routes).await) });
+        Ok(Self { url, told, task })
+    }
+
+    /// What leads a program through it, as variables of its environment. Servers of this machine are asked without it.
+    pub fn variables(&self) -> [(&'static str, String); 4] {
+        // curl takes the one in lower case only.
+        let none = "127.0.0.1".to_owned();
+        [
+            ("HTTP_PROXY", self.url.clone()),
+            ("http_proxy", self.url.clone()),
+            ("NO_PROXY", none.clone()),
+            ("no_proxy", none),
+        ]
     }
 
     /// Lets a name lead to the server at `url`; the URL by that name.
     pub fn call(&self, name: &str, url: &str) -> String {
-        self.told.lock().unwrap().names.insert(name.to_owned(), url.to_owned());
+        hold(&self.told).names.insert(name.to_owned(), url.to_owned());
         format!("http://{name}")
     }
 
     /// Hides the lifecycle of buckets from these looks at it, counted from the next one.
     pub fn blind(&self, looks: impl IntoIterator<Item = usize>) {
-        let mut told = self.told.lock().unwrap();
+        let mut told = hold(&self.told);
         told.looks = 0;
         told.blind = looks.into_iter().collect();
     }
 
     /// What was asked of a name.
     pub fn asked(&self, name: &str) -> Vec<String> {
-        let told = self.told.lock().unwrap();
+        let told = hold(&self.told);
         told.asked.iter().filter(|line| line.contains(&format!("//{name}/"))).cloned().collect()
     }
 }
@@ -74,29 +96,39 @@ impl Drop for Names {
 }
 
 async fn pass(State(proxy): State<Proxy>, request: Request) -> Response<Body> {
-    let status = |status: StatusCode| Response::builder().status(status).body(Body::empty()).unwrap();
     let (parts, body) = request.into_parts();
     let target = {
-        let mut told = proxy.told.lock().unwrap();
+        let mut told = hold(&proxy.told);
         told.asked.push(format!("{} {}", parts.method, parts.uri));
         if parts.method == Method::GET
             && parts.uri.query().is_some_and(|query| query.starts_with("lifecycle"))
         {
             told.looks += 1;
             if told.blind.contains(&told.looks) {
-                return status(StatusCode::NOT_FOUND);
+                return empty(StatusCode::NOT_FOUND);
             }
         }
         told.names.get(parts.uri.host().unwrap_or_default()).cloned()
     };
-    let Some(target) = target else { return status(StatusCode::BAD_GATEWAY) };
+    let Some(target) = target else { return empty(StatusCode::BAD_GATEWAY) };
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else {
+        return empty(StatusCode::BAD_REQUEST);
+    };
     // The name goes along: what is signed holds it.
     let request =
         proxy.client.request(parts.method, format!("{target}{path}")).headers(parts.headers).body(body);
-    let Ok(answer) = request.send().await else { return status(StatusCode::BAD_GATEWAY) };
-    let mut response = Response::builder().status(answer.status());
-    response.headers_mut().unwrap().extend(answer.headers().clone());
-    response.body(Body::from(answer.bytes().await.unwrap_or_default())).unwrap()
+    let Ok(answer) = request.send().await else { return empty(StatusCode::BAD_GATEWAY) };
+    let (status, headers) = (answer.status(), answer.headers().clone());
+    let Ok(bytes) = answer.bytes().await else { return empty(StatusCode::BAD_GATEWAY) };
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
 }
