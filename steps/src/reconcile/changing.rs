@@ -42,6 +42,33 @@ fn name(sha256: &str) -> String {
     format!("findings {sha256}")
 }
 
+/// The findings that an earlier attempt was given, out of the ledger.
+pub(super) async fn earlier(cx: &Context, sha256: &str) -> Result<Artifact, StepError> {
+    let given = cx.ledger.recall(&name(sha256)).await?;
+    match given {
+        Some(given) => decode(&given),
+        None => Err(StepError::gate("the findings of a batch whose outcome is not known are gone")
+            .with_help("look at the items by hand, then cancel the run")),
+    }
+}
+
+/// The findings of the batch that begins at this byte, and the byte after them.
+pub(super) async fn batch(
+    step: &Reconcile,
+    cx: &Context,
+    findings: &Artifact,
+    offset: u64,
+) -> Result<(Vec<Finding>, u64), StepError> {
+    let mut lines = cx.artifacts.lines_from(findings, offset).await?;
+    let (mut some, mut end) = (Vec::new(), offset);
+    while (some.len() as u64) < step.batch_size {
+        let Some((finding, after)) = lines.next_json::<Finding>().await? else { break };
+        some.push(finding);
+        end = after;
+    }
+    Ok((some, end))
+}
+
 impl Became {
     fn told(&self) -> (&'static str, Option<&str>) {
         match self {
@@ -113,15 +140,9 @@ impl<'a> Changing<'a> {
         let whole = if findings == self.findings.sha256 {
             self.findings.clone()
         } else {
-            self.earlier(&findings).await?
+            earlier(self.cx, &findings).await?
         };
-        let mut lines = self.cx.artifacts.lines_from(&whole, offset).await?;
-        let (mut some, mut end) = (Vec::new(), offset);
-        while (some.len() as u64) < self.step.batch_size {
-            let Some((finding, after)) = lines.next_json::<Finding>().await? else { break };
-            some.push(finding);
-            end = after;
-        }
+        let (some, end) = batch(self.step, self.cx, &whole, offset).await?;
         let (before, unknown) = self.looked_again(&some, unknown).await?;
         let mut changes = Vec::new();
         for (finding, before) in some.iter().zip(&before) {
@@ -148,15 +169,6 @@ impl<'a> Changing<'a> {
         let next = At::Change { findings, offset: end, unknown };
         self.settle(number, &next, became).await?;
         Ok(next)
-    }
-
-    async fn earlier(&self, sha256: &str) -> Result<Artifact, StepError> {
-        let given = self.cx.ledger.recall(&name(sha256)).await?;
-        match given {
-            Some(given) => decode(&given),
-            None => Err(StepError::gate("the findings of a batch whose outcome is not known are gone")
-                .with_help("look at the items by hand, then cancel the run")),
-        }
     }
 
     /// Of each finding why it is left alone, if it is: what was missing is there now, or it can not be told. With how many are unknown by now.

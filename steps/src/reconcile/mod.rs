@@ -3,6 +3,7 @@
 mod change;
 mod changing;
 mod conclude;
+mod cut_off;
 mod listing;
 mod look;
 mod record;
@@ -211,6 +212,7 @@ with:
       set: { status: error, error: staged missing in storage, updated_at: { now: true } }
 ";
     type Outputs = Outputs;
+    const TIDIES: bool = true;
 
     fn effect(with: &Value) -> Effect {
         match with.get("action").and_then(Value::as_str) {
@@ -248,6 +250,10 @@ with:
             Action::Mark | Action::Undo => Changing::begin(&self, cx).await?.run().await,
         }
         .map(End::Done)
+    }
+
+    async fn tidy(self, cx: &Context) -> Result<(), StepError> {
+        cut_off::settle(&self, cx).await
     }
 }
 

@@ -61,6 +61,8 @@ pub(super) enum Came {
     Looked { count: u64, missing: Vec<u64>, unknown: BTreeMap<u64, String> },
     /// Items of the findings, in their order.
     Changed(Vec<Became>),
+    /// The same, of a batch that a cancel cut off: whether each was changed.
+    CutOff(Vec<bool>),
 }
 
 /// What became of an item.

@@ -6,7 +6,7 @@ mod work;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use runbook_engine::error::StepError;
+use runbook_engine::error::{ErrorKind, StepError};
 use runbook_engine::kinds::Effect;
 use runbook_engine::saved::Foresight;
 use schemars::JsonSchema;
@@ -88,6 +88,7 @@ with:
   connection: cache
 ";
     type Outputs = Outputs;
+    const TIDIES: bool = true;
 
     fn effect(_: &Value) -> Effect {
         Effect::DESTROY
@@ -107,5 +108,16 @@ with:
     async fn run(self, cx: &Context) -> Result<End<Outputs>, StepError> {
         cx.checkpoint()?;
         Work::begin(&self, cx)?.run().await.map(End::Done)
+    }
+
+    async fn tidy(self, cx: &Context) -> Result<(), StepError> {
+        let unknown = |error: StepError| {
+            let message = format!("whether its last flush happened is not known: {}", error.message);
+            StepError { message, ..error }
+        };
+        // With other secrets than now it may be possible to look.
+        let work = Work::begin(&self, cx)
+            .map_err(|error| StepError { kind: ErrorKind::Transient, ..unknown(error) })?;
+        work.conclude().await.map_err(unknown)
     }
 }

@@ -7,7 +7,7 @@ use runbook_engine::crash;
 use runbook_engine::error::{ErrorKind, Outcome, StepError};
 use runbook_engine::step::{Intent, Settlement};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::keyspace::Keyspace;
 use super::{CameBack, Outputs, RedisFlush, Scope};
@@ -22,6 +22,11 @@ use crate::retry::patiently;
 #[serde(deny_unknown_fields)]
 struct Announced {
     before: Outputs,
+}
+
+fn announced(what: &Value) -> Result<Announced, StepError> {
+    Announced::deserialize(what)
+        .map_err(|error| StepError::new(ErrorKind::Bug, format!("the ledger is unreadable: {error}")))
 }
 
 /// One attempt.
@@ -63,13 +68,9 @@ impl<'a> Work<'a> {
             return Ok(outputs);
         }
         for batch in view.unsettled {
-            let announced = Announced::deserialize(&batch.what).map_err(|error| {
-                StepError::new(ErrorKind::Bug, format!("the ledger is unreadable: {error}"))
-            })?;
-            // An empty database needs no flush, whoever emptied it.
-            if marked == Some(batch.number) || self.count().await?.sum() == 0 {
+            if self.happened(batch.number, marked).await? {
                 self.cx.live.say("the flush of the last attempt had happened");
-                return self.took_effect(batch.number, announced.before, series, marked).await;
+                return self.took_effect(batch.number, announced(&batch.what)?.before, series, marked).await;
             }
             let outcome = json!({ "repeated": true });
             self.cx.ledger.settle(batch.number, Settlement { outcome, ..Settlement::default() }).await?;
@@ -77,6 +78,30 @@ impl<'a> Work<'a> {
         // It stands for a flush that is recorded, and that this one comes after.
         self.unmark(marked).await?;
         self.flush(series).await
+    }
+
+    /// Records what became of a flush that a cancel cut off, and takes its mark away. Nothing more is flushed.
+    pub(super) async fn conclude(self) -> Result<(), StepError> {
+        let view = self.cx.ledger.view().await?;
+        if view.unsettled.is_empty() && view.totals.done == 0 {
+            return Ok(());
+        }
+        let marked = self.marked().await?;
+        for batch in view.unsettled {
+            let flushed = if self.happened(batch.number, marked).await? { batch.items } else { 0 };
+            let what = if flushed == 0 { "had not happened" } else { "had happened" };
+            self.cx.live.say(&format!("the flush of {} was cut off: it {what}", self.place()));
+            let outcome = json!({ "flushed": flushed, "cut_off": true });
+            let cursor = view.cursor.clone().unwrap_or_default();
+            let settlement = Settlement { cursor, outcome, done: flushed, ..Settlement::default() };
+            self.cx.ledger.settle(batch.number, settlement).await?;
+        }
+        self.unmark(marked).await
+    }
+
+    /// Whether an announced flush took effect. An empty database needs none, whoever emptied it.
+    async fn happened(&self, batch: u64, marked: Option<u64>) -> Result<bool, StepError> {
+        Ok(marked == Some(batch) || self.count().await?.sum() == 0)
     }
 
     async fn flush(&self, series: u32) -> Result<Outputs, StepError> {

@@ -133,6 +133,41 @@ async fn after_a_crash_the_server_tells_whether_it_happened() {
 }
 
 #[tokio::test]
+async fn a_cancel_finds_out_whether_it_happened_flushes_nothing_and_leaves_no_mark() {
+    let server = server().await;
+    let mark = "runbook:flushed:run-1:clear";
+    for (happened, done, left) in [(true, 2, 1), (false, 0, 2)] {
+        server.run_in::<Answer>(1, &cmd("FLUSHDB")).await.unwrap();
+        let bench = bench_of(&server, step(&json!({}))).await;
+        announced(&bench).await;
+        set(&server, 1, "new").await;
+        if happened {
+            server.run_in::<Answer>(1, cmd("SET").arg(mark).arg(1)).await.unwrap();
+        } else {
+            set(&server, 1, "old").await;
+        }
+        let with = bench.plan.step("clear").unwrap().with.clone();
+        let tidy = || (catalog::step("redis-flush").unwrap().tidy)(with.clone(), bench.context("clear"));
+        tidy().await.unwrap();
+        assert_eq!(size(&server, 1).await, left);
+        let view = bench.context("clear").ledger.view().await.unwrap();
+        assert!(view.unsettled.is_empty(), "{view:?}");
+        assert_eq!((view.totals.done, view.totals.failed), (done, 0));
+        // It was recorded, and the mark was not taken away any more.
+        if happened {
+            server.run_in::<Answer>(1, cmd("SET").arg(mark).arg(1)).await.unwrap();
+            tidy().await.unwrap();
+            assert_eq!(size(&server, 1).await, left);
+        }
+    }
+    // What never began needs no server for its end.
+    let bench = bench_of(&server, step(&json!({}))).await;
+    drop(server);
+    let with = bench.plan.step("clear").unwrap().with.clone();
+    (catalog::step("redis-flush").unwrap().tidy)(with, bench.context("clear")).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_user_who_may_not_flush_flushes_nothing() {
     let server = server().await;
     let mut rule = cmd("ACL");

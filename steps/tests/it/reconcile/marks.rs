@@ -2,6 +2,7 @@
 
 use runbook_engine::error::ErrorKind;
 use runbook_engine::step::Intent;
+use runbook_steps::catalog;
 use serde_json::{Value, json};
 
 use super::{Fault, ORIGINAL, STAGED, World, mark, report};
@@ -41,6 +42,14 @@ fn outcomes(bench: &Bench, outputs: &Value) -> Vec<String> {
         .iter()
         .map(|line| format!("{} {}", line["key"].as_str().unwrap(), line["outcome"].as_str().unwrap()))
         .collect()
+}
+
+/// Announces the first batch as the step does, and stops there as a crash would.
+async fn announced(bench: &Bench, findings: &Value) {
+    let (cx, sha256) = (bench.context("mark"), findings["sha256"].as_str().unwrap());
+    cx.ledger.remember(&format!("findings {sha256}"), findings.clone()).await.unwrap();
+    let what = json!({ "change": { "findings": sha256, "offset": 0, "unknown": 0 } });
+    cx.ledger.intend(Intent { what, items: 500, charged_items: 0, charged_bytes: 0 }).await.unwrap();
 }
 
 #[tokio::test]
@@ -122,18 +131,7 @@ async fn a_batch_that_a_crash_cut_off_is_settled_by_what_the_rows_hold() {
     let world = world().await;
     // The first try was committed, and nobody wrote that down; meanwhile the upload of 1 ended.
     let (bench, outputs) = reported(&world, json!({})).await;
-    let what = json!({ "change": { "findings": outputs["findings"]["sha256"], "offset": 0, "unknown": 0 } });
-    let intent = Intent { what, items: 500, charged_items: 0, charged_bytes: 0 };
-    bench
-        .context("mark")
-        .ledger
-        .remember(
-            &format!("findings {}", outputs["findings"]["sha256"].as_str().unwrap()),
-            outputs["findings"].clone(),
-        )
-        .await
-        .unwrap();
-    bench.context("mark").ledger.intend(intent.clone()).await.unwrap();
+    announced(&bench, &outputs["findings"]).await;
     world
         .db
         .execute(&format!(
@@ -150,12 +148,27 @@ async fn a_batch_that_a_crash_cut_off_is_settled_by_what_the_rows_hold() {
     world.db.execute("update images set status = 'ready', error = null, updated_at = '2025-01-01'").await;
     world.remove("uploads/1").await;
     let (bench, outputs) = reported(&world, json!({})).await;
-    let what = json!({ "change": { "findings": outputs["findings"]["sha256"], "offset": 0, "unknown": 0 } });
-    bench.context("mark").ledger.intend(Intent { what, ..intent }).await.unwrap();
+    announced(&bench, &outputs["findings"]).await;
     world.put(["uploads/1".to_owned()].into_iter()).await;
     let done = bench.enter("mark").await.unwrap();
     assert_eq!((&done["updated"], &done["found_since"]), (&json!(7), &json!(1)), "{done}");
     assert_eq!(world.column("status").await[&1].as_deref(), Some("ready"));
+}
+
+#[tokio::test]
+async fn of_a_batch_that_a_cancel_cut_off_it_is_told_what_was_changed_and_nothing_more_is() {
+    let world = world().await;
+    let (bench, outputs) = reported(&world, json!({})).await;
+    announced(&bench, &outputs["findings"]).await;
+    let marked = "update images set status = 'error', error = ";
+    world.db.execute(&format!("{marked}'{ORIGINAL}', updated_at = now() where id <= 3")).await;
+    let before = world.column("status").await;
+    let with = bench.plan.step("mark").unwrap().with.clone();
+    (catalog::step("reconcile").unwrap().tidy)(with, bench.context("mark")).await.unwrap();
+    assert_eq!(world.column("status").await, before);
+    let view = bench.context("mark").ledger.view().await.unwrap();
+    assert!(view.unsettled.is_empty(), "{view:?}");
+    assert_eq!((view.totals.done, view.totals.already, view.totals.failed), (3, 0, 0));
 }
 
 #[tokio::test]
@@ -202,7 +215,7 @@ async fn a_plan_lists_what_would_be_marked_and_changes_nothing() {
     let world = world().await;
     let (bench, outputs) = reported(&world, json!({})).await;
     let step = bench.plan.step("mark").unwrap().clone();
-    let entry = runbook_steps::catalog::step("reconcile").unwrap();
+    let entry = catalog::step("reconcile").unwrap();
     let seen = (entry.foresee)(step.with.clone(), step.effect, bench.context("mark")).await.unwrap();
     let [set] = &seen.touches[..] else { panic!("{seen:?}") };
     assert_eq!((set.count, set.examples[0].as_str()), (8, "1"), "{set:?}");
