@@ -68,6 +68,8 @@ impl Weed {
         fs::write(folder.path().join("s3.json"), rights.to_string())?;
         let ports: Vec<u16> = (0..6).map(|_| port()).collect();
         let mut command = mortal(&program());
+        // Where it is not told, it keeps logs in the folder for temporary files, and leaves them there.
+        command.arg("-logdir=.");
         command.args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-volume.max=500"]);
         command.args(["-master.volumeSizeLimitMB=64", "-dir=data", "-s3.config=s3.json"]);
         // What tests start tells nobody of itself.

@@ -143,6 +143,11 @@ async fn only_staging_that_passed_by_the_same_definition_leads_to_production() {
         let mut report = report.clone();
         report["inputs"]["environment"] = json!("staging");
         report["inputs"]["kubernetes_context"] = json!("staging");
+        for step in report["steps"].as_array_mut().unwrap() {
+            step["status"] = json!("succeeded");
+        }
+        let alerts = fs::read(bench.path("app").join(ALERTS)).unwrap();
+        report["notes"]["SHA-256 of the alerts"] = json!(runbook_steps::digest::sha256(&alerts));
         for (pointer, value) in edit {
             *report.pointer_mut(pointer).unwrap() = value.clone();
         }
@@ -153,6 +158,10 @@ async fn only_staging_that_passed_by_the_same_definition_leads_to_production() {
     for (what, told) in [
         (report.clone(), "its `/inputs/environment` is sandbox, not staging"),
         (of(&[("/verdict", json!("FAIL"))]), "it says FAIL, not PASS"),
+        (
+            of(&[("/notes/SHA-256 of the alerts", json!("0000"))]),
+            "its `/notes/SHA-256 of the alerts` is 0000, not ",
+        ),
         (of(&[("/definition", json!("0000"))]), "its `/definition` is 0000, not "),
         (of(&[("/runbook", json!("another"))]), "its `/runbook` is another"),
         (of(&[("/inputs/expire_days", json!(30))]), "its `/inputs/expire_days` is 30, not 45"),
@@ -184,6 +193,18 @@ async fn only_staging_that_passed_by_the_same_definition_leads_to_production() {
     fs::remove_file(&edited).unwrap();
     let said = bench.exec(&production, 4, &[&proof]).await;
     assert!(said.contains("it is not there"), "{said}");
+    bench.cancel(&said).await;
+    // Of a preflight, or of a run that failed, more than a word has to be changed.
+    let mut failed = of(&[]);
+    failed["steps"]
+        .as_array_mut()
+        .unwrap()
+        .iter_mut()
+        .find(|step| step["id"] == "rollout_reports")
+        .unwrap()["status"] = json!("pending");
+    fs::write(&edited, failed.to_string()).unwrap();
+    let said = bench.exec(&production, 4, &[&proof]).await;
+    assert!(said.contains("its `/steps/rollout_reports/status` is pending"), "{said}");
     bench.cancel(&said).await;
     // What is refused above is refused for what it says, and for nothing else.
     fs::write(&edited, of(&[]).to_string()).unwrap();
@@ -285,9 +306,24 @@ async fn rules_of_others_for_the_same_prefix_are_not_left_to_the_rollout() {
     let Some((bench, _cluster)) = Bench::with_cluster().await else { return };
     let staging = bench.site("staging").await;
     staging.tidy_uploads("chat-attachments/staging/").await;
-    let said = bench.confirmed(&staging, 4, &[]).await;
-    assert!(said.contains("would remove: ") && said.contains("tidy-uploads"), "{said}");
+    let said = bench.exec(&staging, 4, &[]).await;
+    assert!(said.contains("would remove all but one: ") && said.contains("tidy-uploads"), "{said}");
+    assert_eq!(staging.rules().await.len(), 1, "nobody was asked yet, and nothing was written");
     assert!(!bench.called().contains("hot-path-rollout"), "it is not called then");
+}
+
+#[tokio::test]
+async fn a_rule_that_somebody_sets_while_the_run_waits_is_not_taken_away() {
+    let bench = Bench::start().await;
+    let site = bench.site("sandbox").await;
+    site.set_rules(&[("chat-attachments/sandbox/", 60)]).await;
+    let said = bench.exec(&site, 5, &[]).await;
+    assert!(said.contains("\"days\":60"), "what goes is shown: {said}");
+    site.set_rules(&[("chat-attachments/sandbox/", 7)]).await;
+    let said = bench.expect("ada", 4, &["answer", &run_in(&said), PHRASE]).await;
+    assert!(said.contains("was not there when that was agreed to"), "{said}");
+    assert_eq!(site.rules().await, [("chat-attachments/sandbox/".to_owned(), 7)]);
+    bench.cancel(&said).await;
 }
 
 #[tokio::test]

@@ -234,7 +234,7 @@ async fn cancelled_after_a_crash_in_the_wipe_what_is_gone_is_told_and_the_way_ba
         let (_, run) = typed(&bench, Some(Crash { command: 3, point: at + 1 }), true).await;
         let said = bench.expect(6, &["cancel", &run]).await;
         if let Some(told) = only_redis {
-            assert!(said.contains("the database was not wiped") && said.contains(told), "{name}: {said}");
+            assert!(said.contains("The database was not wiped") && said.contains(told), "{name}: {said}");
             continue;
         }
         assert!(said.contains("HAS BEEN WIPED"), "{name}: {said}");
@@ -250,4 +250,27 @@ async fn cancelled_after_a_crash_in_the_wipe_what_is_gone_is_told_and_the_way_ba
         assert_eq!(bench.rows().await, before, "{name}");
         assert_eq!(bench.hub("/trp/rings/spool").await.1["name"], "Ring 1", "{name}");
     }
+}
+
+#[tokio::test]
+async fn resumed_without_its_backup_it_wipes_nothing() {
+    let bench = Bench::start().await;
+    bench.refill().await;
+    typed(&bench, None, false).await;
+    let point = 1 + points(&bench, 3).iter().position(|name| name == "before sql-reset: commit").unwrap();
+    bench.refill().await;
+    let (_, run) = typed(&bench, Some(Crash { command: 3, point }), true).await;
+    let backup = bench.path("backups").join(format!("before-reset-{run}.dump"));
+    let whole = std::fs::read(&backup).unwrap();
+    std::fs::remove_file(&backup).unwrap();
+    let said = bench.expect(4, &["resume", &run]).await;
+    assert!(
+        said.contains("can not be read any more") && said.contains("The database was not wiped"),
+        "{said}"
+    );
+    assert!(said.contains("IS NOT THERE ANY MORE"), "{said}");
+    assert_eq!(bench.rows().await, ROWS.iter().map(|&(table, rows)| (table.to_owned(), rows)).collect());
+    std::fs::write(&backup, whole).unwrap();
+    bench.expect(0, &["resume", &run]).await;
+    bench.assert_reset().await;
 }

@@ -156,7 +156,7 @@ async fn schema_files_that_are_not_there_or_lack_a_table_wipe_nothing() {
     std::fs::write(&schema, format!("{before}{after}")).unwrap();
     let said = bench.exec(5, &[]).await;
     let said = bench.confirm(4, &said).await;
-    assert!(said.contains("Invitation") && said.contains("the database was not wiped"), "{said}");
+    assert!(said.contains("Invitation") && said.contains("The database was not wiped"), "{said}");
     assert!(said.contains("Redis was not touched"), "{said}");
     assert_eq!([bench.keys(0).await, bench.keys(1).await], [1, 1], "it is refused before anything is gone");
     assert!(!said.contains("To go back"), "what needs no way back is told none:\n{said}");
@@ -251,13 +251,13 @@ async fn what_is_written_after_the_backup_is_not_wiped() {
     reader.execute(r#"lock table "PostRef" in access share mode"#).await.unwrap();
     let said = bench.exec(5, &[]).await;
     let said = bench.confirm(4, &said).await;
-    assert!(said.contains("the database was not wiped") && !said.contains("To go back"), "{said}");
+    assert!(said.contains("The database was not wiped") && !said.contains("To go back"), "{said}");
     assert!(said.contains("Redis was not touched"), "{said}");
     reader.execute("rollback").await.unwrap();
     let run = run_in(&said);
     let refused = async |told: &str| {
         let said = bench.expect(4, &["resume", &run]).await;
-        assert!(said.contains(told) && said.contains("the database was not wiped"), "{told}:\n{said}");
+        assert!(said.contains(told) && said.contains("The database was not wiped"), "{told}:\n{said}");
     };
     bench.execute(r#"insert into "Actor" (id, did) values ('later', 'did:web:later')"#).await;
     refused("`public.Actor` has 41 rows and had 40").await;

@@ -75,6 +75,49 @@ async fn a_run_that_goes_on_after_the_backup_was_brought_back_is_no_reset() {
 }
 
 #[tokio::test]
+async fn a_backup_that_is_gone_or_another_one_after_the_wipe_is_told() {
+    let bench = Bench::start().await;
+    let (run, said) = failed(&bench, &[]).await;
+    let backup = bench.path("backups").join(format!("before-reset-{run}.dump"));
+    assert!(said.contains(&format!("is in {} (sha256", backup.display())), "{said}");
+    let whole = std::fs::read(&backup).unwrap();
+    std::fs::write(&backup, &whole[..100]).unwrap();
+    let said = bench.expect(4, &["resume", &run]).await;
+    assert!(said.contains("IS NOT AS IT WAS MADE, and may be no good"), "{said}");
+    std::fs::remove_file(&backup).unwrap();
+    let said = bench.expect(6, &["cancel", &run]).await;
+    assert!(said.contains("HAS BEEN WIPED") && said.contains("IS NOT THERE ANY MORE"), "{said}");
+    assert!(!said.contains("is in "), "{said}");
+}
+
+#[tokio::test]
+async fn a_way_back_that_was_cut_off_is_told_and_typed_again() {
+    let bench = Bench::start().await;
+    let (run, said) = failed(&bench, &[]).await;
+    let line = restore_in(&said);
+    let sha = said.split("(sha256 ").nth(1).unwrap()[..8].to_owned();
+    // As it stands when the machine lost power in the middle of it.
+    let elsewhere = bench.kit.var("DATABASE_URL").replace("/app", "/postgres");
+    let psql = |sql: &str| format!("psql '{elsewhere}' --no-psqlrc --quiet --command='{sql}'");
+    for sql in [&format!("alter database app rename to app_mid_{sha}"), "create database app"] {
+        let (code, typed) = bench.type_line(&psql(sql)).await;
+        assert_eq!(code, 0, "{typed}");
+    }
+    let said = bench.expect(4, &["resume", &run]).await;
+    assert!(
+        said.contains("A BACKUP WAS BROUGHT BACK IN PART") && !said.contains("is another one since"),
+        "{said}"
+    );
+    assert_eq!(bench.kit.state().await.unwrap()["hub-api"]["up"], false, "it is not started on that");
+    assert_eq!(restore_in(&said), line);
+    let (code, typed) = bench.type_line(&line).await;
+    assert_eq!(code, 0, "{typed}");
+    let said = bench.expect(6, &["cancel", &run]).await;
+    assert!(said.contains("is another one since"), "{said}");
+    assert_eq!(bench.rows().await, ROWS.iter().map(|&(table, rows)| (table.to_owned(), rows)).collect());
+}
+
+#[tokio::test]
 async fn once_the_cause_is_gone_the_same_run_goes_on_and_wipes_nothing_again() {
     let bench = Bench::start().await;
     let (run, _) = failed(&bench, &[]).await;
@@ -118,7 +161,8 @@ async fn a_run_that_was_away_too_long_never_wipes_what_came_after() {
         &std::fs::read_to_string(bench.path("reports").join(format!("{run}.json"))).unwrap(),
     )
     .unwrap();
-    assert_eq!(json["notes"]["Backup"], backup.display().to_string(), "{json}");
+    let told = format!("The backup of what was there before is in {} (sha256 ", backup.display());
+    assert!(json["notes"]["Backup"].as_str().unwrap().starts_with(&told), "{json}");
     // The line of the report of then is the line that is told, and it leads to what was there before all of it.
     let line = restore_in(&said);
     assert_eq!(json["notes"]["To restore it"], format!("`{line}`"));
@@ -146,7 +190,7 @@ async fn a_database_that_is_away_before_the_wipe_was_not_wiped_and_the_run_goes_
     stop.extend(inputs["stop_command"].as_array().unwrap().iter().cloned());
     let said = bench.exec(5, &[&format!("stop_command={}", json!(stop))]).await;
     let said = bench.confirm(4, &said).await;
-    assert!(said.contains("the database was not wiped") && said.contains("There is no backup"), "{said}");
+    assert!(said.contains("The database was not wiped") && said.contains("There is no backup"), "{said}");
     assert!(said.contains("Redis was not touched") && said.contains("To go on, type"), "{said}");
     for wrong in ["HAS BEEN WIPED", "may have been wiped", "To go back", "restore.sh"] {
         assert!(!said.contains(wrong), "{wrong}: {said}");

@@ -82,7 +82,7 @@ async fn production_after(staging: &Path, report: Value) {
         ("/inputs/ring_hub_url", own, "must be another"),
         ("/inputs/instance_did", bench.kit.var("INSTANCE_DID"), "must be another"),
         ("/notes/Redis server", &server, "must be another"),
-        ("/reported_at", "2026-01-01T00:00:00Z", "not of this run"),
+        ("/reported_at", "2026-01-01T00:00:00Z", "it is too old"),
         ("/steps/wipe/status", "failed", "`/steps/wipe/status` is failed"),
         ("/verdict", "FAIL", "it says FAIL"),
     ] {

@@ -29,8 +29,10 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
         return;
     }
     let held = state.open_obligations().next().is_some();
-    let cancel =
-        (format!("runbook cancel {run}"), if held { "put everything back, and end it" } else { "end it" });
+    let cancel = (
+        format!("runbook cancel {run}"),
+        if held { "put back what is held, and end it; what is done stays done" } else { "end it" },
+    );
     let mut next = Vec::new();
     for (step, question) in asking(facts) {
         row(facts, lines, "Asks", &format!("{step}: {}", describe::open_question_line(question, facts.now)));

@@ -1,13 +1,15 @@
 //! What is in a database, so that what came after a backup is found out before it is lost.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
-use runbook_engine::error::StepError;
+use runbook_engine::error::{ErrorKind, StepError};
 use serde::Deserialize;
 
 use super::definitions::{self, Schemas};
 use super::probe::{part, tables};
 use crate::connections::sql::{Cell, Failure, Session};
+use crate::digest::sha256_file;
 use crate::kind::Context;
 
 /// How many tables are named that differ.
@@ -24,6 +26,12 @@ pub(crate) struct Contents {
     /// What is defined in each schema; none of a backup of before it was looked at.
     #[serde(default)]
     pub definitions: Option<Schemas>,
+    /// The file that holds all of it, where it is of a backup.
+    #[serde(default)]
+    file: PathBuf,
+    /// The SHA-256 of that.
+    #[serde(default)]
+    sha256: String,
 }
 
 impl Contents {
@@ -65,6 +73,25 @@ impl Contents {
             .with_help("name a step with `uses: backup` and `mode: take`"));
         }
         Ok(found)
+    }
+
+    /// Fails unless the file of the backup is there as it was made.
+    pub async fn is_kept(&self) -> Result<(), StepError> {
+        let (path, shown) = (self.file.clone(), self.file.display());
+        let told = match tokio::task::spawn_blocking(move || sha256_file(&path)).await {
+            Ok(Ok((there, _))) if there == self.sha256 => return Ok(()),
+            Ok(Ok((there, _))) => {
+                format!(
+                    "the backup {shown} is not as it was made: its SHA-256 is {there}, and was {}",
+                    self.sha256
+                )
+            }
+            Ok(Err(error)) => format!("the backup {shown} can not be read any more: {error}"),
+            Err(error) => return Err(StepError::new(ErrorKind::Bug, error.to_string())),
+        };
+        Err(StepError::gate(told).with_help(
+            "nothing was dropped; put the backup back where it was and resume, or cancel this run and begin anew, with a new backup",
+        ))
     }
 
     /// Fails unless the tables hold in the transaction of `session` what they held when this was found.
@@ -118,7 +145,7 @@ mod tests {
         Contents {
             rows: tables.iter().map(|(table, rows, _)| (name(table), *rows)).collect(),
             digests: tables.iter().map(|(table, _, digest)| (name(table), name(digest))).collect(),
-            definitions: None,
+            ..Contents::default()
         }
     }
 

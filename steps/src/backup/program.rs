@@ -28,7 +28,8 @@ pub(super) fn beside_it(file: &Path) -> String {
 /// All of it, which runs this line.
 pub(super) fn text(line: &str) -> String {
     format!(
-        "#!/bin/sh\n# Has the database as it is in the backup beside this file, all of it or nothing. What is there now is put aside under another name.\n{line}\n"
+        "#!/bin/sh\n# Has the database as it is in the backup beside this file, all of it or nothing. What is there now is put aside under another name.\n\
+         # It goes on when its terminal is closed.\ntrap '' HUP\n{line}\n"
     )
 }
 

@@ -6,12 +6,13 @@ use std::path::Path;
 use crate::connections::sql::{Dialect, psql, quoted as quoted_name};
 use crate::process::quoted;
 
-/// The longest part of a database's name that the name of the one put aside begins with; PostgreSQL keeps 63 bytes of a name.
+/// The longest part of a database's name that the name of one put aside begins with, of which the longest ends with `_half_` and a time of 14 digits;
+/// PostgreSQL keeps 63 bytes of a name.
 const KEPT: usize = 40;
 
 /// What to type, one line for a shell: the database is put aside under another name, and made anew from the file as it was, with its owner, its settings and
-/// everybody's rights. When that fails, what was put aside is in its place again; and what was cut off in the middle of it is undone when the same is
-/// typed once more. Typed again after it was restored, it changes nothing. It is done from the database `beside` it. `file` is a word of the shell.
+/// everybody's rights. When that fails, what was put aside is in its place again; and when it was cut off in the middle, what there is of it is put aside too, under
+/// the name `…_half_` and the time, when the same is typed once more: it may have been whole, and in use since. Typed again after it was restored, it changes nothing. It is done from the database `beside` it. `file` is a word of the shell.
 ///
 /// Who is connected to it is disconnected; the renaming needs that, and what they see is about to be another database.
 /// Nothing is emptied for it: what came later may hang on what was dumped, and what a wipe has left is of use to whoever looks for the cause.
@@ -44,10 +45,19 @@ pub(super) fn line(
     let ended = |name: &str| {
         format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = {};", literal(name))
     };
-    let undo = [
-        when(there(&mid), format!("drop database if exists {} with (force)", name_of(database))),
-        when(there(&mid), renamed(&mid, database)),
-    ];
+    // What is there when it is typed again may be whole, and in use by then.
+    let aside = format!(
+        "format('alter database %I rename to %I', {}, {} || to_char(clock_timestamp(), 'YYYYMMDDHH24MISS'))",
+        literal(database),
+        literal(&format!("{begin}_half_"))
+    );
+    let both = format!("{} and {}", there(&mid), there(database));
+    let back = when(there(&mid), renamed(&mid, database));
+    let again =
+        [when(both.clone(), ended(database)), format!("select {aside} where {both} \\gexec"), back.clone()];
+    // What this very one has left unfinished is of no use to anybody.
+    let undo =
+        [when(there(&mid), format!("drop database if exists {} with (force)", name_of(database))), back];
     let done =
         format!("raise exception {}", literal(&format!("it is restored: what was there before is in {was}")));
     let away = [
@@ -56,14 +66,20 @@ pub(super) fn line(
         ended(database),
         format!("{};", renamed(database, &mid)),
     ];
-    let first: Vec<String> = undo.iter().chain(&away).cloned().collect();
+    let first: Vec<String> = again.iter().chain(&away).cloned().collect();
     let last = [ended(&mid), format!("{};", renamed(&mid, &was))];
-    let said = quoted(&format!("restored; what was there is in the database {was}"));
+    let say = |text: String| format!("echo {}", quoted(&text));
     let line = format!(
-        "{} && {{ pg_restore{at} --create --exit-on-error {file} && {} && echo {said} || {{ {}; false; }}; }}",
+        "{} && if pg_restore{at} --create --exit-on-error {file}; then if {}; then {}; else {}; fi; elif {}; then {} >&2; false; else {} >&2; false; fi",
         run(&first),
         run(&last),
-        run(&undo)
+        say(format!("restored; what was there is in the database {was}")),
+        say(format!("restored; what was there is in the database {mid}")),
+        run(&undo),
+        say("NOT restored: what was there is in its place again".to_owned()),
+        say(format!(
+            "NOT restored, and what is there now is half of it: what was there is in the database {mid}; type the same again"
+        )),
     );
     let set = exported(env, programs);
     if set.is_empty() { line } else { format!("( export{set}; {line} )") }

@@ -137,7 +137,7 @@ impl<'a> Work<'a> {
         session.script("begin transaction isolation level repeatable read, read only").await?;
         let beside = self.restorable(&mut *session).await?;
         let snapshot = exported(&mut *session).await?;
-        let Contents { rows, digests, definitions } = Contents::now(&mut *session, None).await?;
+        let Contents { rows, digests, definitions, .. } = Contents::now(&mut *session, None).await?;
         let tables = probe::tables(&mut *session).await?;
         let (snapshot, target) = (format!("--snapshot={snapshot}"), format!("--file={}", part.display()));
         let arguments = ["--no-password", "--format=custom", &snapshot, &target];

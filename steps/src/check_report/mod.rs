@@ -119,6 +119,7 @@ impl Step for CheckReport {
     }
 
     async fn run(self, cx: &Context) -> Result<End<Checked>, StepError> {
+        let late = if self.since.is_some() { "it is too old" } else { NOT_OURS };
         let since = match &self.since {
             Some(text) => text.parse().map_err(|error| {
                 StepError::invalid(format!("`since` is {text:?}, which is no time: {error}"))
@@ -129,7 +130,7 @@ impl Step for CheckReport {
         for expected in self.reports {
             let path = expected.path.clone();
             let found = blocking("reading a report", move || Ok(load(&path))).await?;
-            match found.and_then(|file| expected.check(&file, since)) {
+            match found.and_then(|file| expected.check(&file, since, late)) {
                 Ok(one) => reports.push(one),
                 Err(whys) => wrong.extend(whys.into_iter().map(|why| (expected.path.clone(), why))),
             }
@@ -173,6 +174,9 @@ fn load(path: &Path) -> Result<File, Vec<String>> {
     let text = String::from_utf8(bytes).map_err(|_| vec!["it is no text".to_owned()])?;
     Ok(File { text, sha256, modified })
 }
+
+/// What is said of a report that is older than the run it is to be of.
+const NOT_OURS: &str = "it is not of this run";
 
 /// The ports that need not be told from none: what a client of the scheme takes when none is given, and for HTTP with TLS what it takes without.
 const DEFAULT_PORTS: [(&str, u16); 10] = [
@@ -239,7 +243,8 @@ impl Expected {
     }
 
     /// Everything that is wrong with it.
-    fn check(&self, file: &File, since: Timestamp) -> Result<One, Vec<String>> {
+    /// `late` is what is said of one that is older than `since`.
+    fn check(&self, file: &File, since: Timestamp, late: &str) -> Result<One, Vec<String>> {
         let reading = Reading::of(&file.text);
         let mut wrong = Vec::new();
         let verdict = self.verdict(&reading, &mut wrong);
@@ -258,7 +263,7 @@ impl Expected {
         let date = date.unwrap_or(file.modified);
         // Reports name whole seconds.
         if !self.allow_old && date.as_second() < since.as_second() {
-            wrong.push(format!("it is of {date}, before {since}: it is not of this run"));
+            wrong.push(format!("it is of {date}, before {since}: {late}"));
         }
         if date.duration_since(Timestamp::now()) > AHEAD {
             wrong.push(format!("it is of {date}, which is not yet"));
@@ -306,7 +311,7 @@ mod tests {
         };
         let file = File { text: text.to_owned(), sha256: String::new(), modified: Timestamp::now() };
         let since = Timestamp::now() - jiff::SignedDuration::from_mins(1);
-        expected.check(&file, since).map_or_else(|wrong| wrong, |_| Vec::new())
+        expected.check(&file, since, NOT_OURS).map_or_else(|wrong| wrong, |_| Vec::new())
     }
 
     #[test]

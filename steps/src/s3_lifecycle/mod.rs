@@ -52,6 +52,10 @@ pub struct S3Lifecycle {
     /// What the rule is called when one has to be added. Default: `expire-` and the prefix.
     #[serde(default)]
     pub id: Option<String>,
+    /// The rules of the prefix that `apply` may remove, as a step with `plan` told them (`outputs.removed_rules`): where it would remove another one, nothing is
+    /// written. Default: whatever is of the prefix.
+    #[serde(default)]
+    pub may_remove: Option<Vec<Value>>,
     /// With `apply`, the file that the rules of the prefix are written to afterwards, as S3 takes them, an absolute path. What is there
     /// is written over. Default: none.
     #[serde(default)]
@@ -75,6 +79,8 @@ pub struct Outputs {
     pub prefix_rules_before: u64,
     /// How many rules were left out, or with `plan` would be.
     pub removed: u64,
+    /// Those rules.
+    pub removed_rules: Vec<Value>,
     /// Whether a rule was added, or with `plan` would be.
     pub added: bool,
     /// How many rules the bucket has now, or with `plan` would have.
@@ -234,6 +240,7 @@ impl S3Lifecycle {
                 let planned = reviewed.binds.get(&cx.step).cloned().unwrap_or_default();
                 as_reviewed(reviewed, &planned, &facts(&change, cx), "written")?;
             }
+            self.may_remove(&change)?;
             cx.checkpoint()?;
             crash::point("before writing the lifecycle");
             cx.unless_abandoned(patiently(|| write(bucket, &change.rules, before.least.as_ref()))).await?;
@@ -268,6 +275,22 @@ impl S3Lifecycle {
         Ok(change)
     }
 
+    /// Fails when a rule would go that nobody was shown.
+    fn may_remove(&self, change: &rules::Change) -> Result<(), StepError> {
+        let Some(shown) = &self.may_remove else { return Ok(()) };
+        let others = change.removed.iter().map(rules::shown).filter(|rule| !shown.contains(rule));
+        let others: Vec<String> = others.map(|rule| rule.to_string()).collect();
+        if others.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "a rule would be removed that was not there when that was agreed to: {}",
+            others.join(", ")
+        );
+        Err(StepError::gate(message)
+            .with_help("nothing was written; look at whose it is, then cancel this run and begin anew"))
+    }
+
     fn outputs(
         &self,
         bucket: &S3,
@@ -284,6 +307,7 @@ impl S3Lifecycle {
             rules_before: before.len() as u64,
             prefix_rules_before: before.iter().filter(about).count() as u64,
             removed: change.removed.len() as u64,
+            removed_rules: change.removed.iter().map(rules::shown).collect(),
             added: change.adds,
             rules_after: change.rules.len() as u64,
             rules: change.rules.iter().map(rules::shown).collect(),

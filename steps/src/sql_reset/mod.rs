@@ -67,7 +67,8 @@ pub struct SqlReset {
     pub expect_before: Wanted,
     /// The id of a step `backup` of this run. When any table of the schema holds other rows than when that step counted them, or anything in it is
     /// defined otherwise (as of `unchanged_since` of `backup`), nothing is dropped: it is
-    /// looked at in the transaction that drops them, when nobody else can write any more. PostgreSQL only.
+    /// looked at in the transaction that drops them, when nobody else can write any more. Nor is anything dropped when the file of that backup is not there
+    /// as it was made, at every attempt. PostgreSQL only.
     #[serde(default)]
     pub unchanged_since: Option<String>,
     /// What must be there after. When it is not, the reset fails, and is rolled back where the database can.

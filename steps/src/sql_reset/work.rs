@@ -234,10 +234,17 @@ impl<'a> Work<'a> {
             let transaction = schema_change(version, sqlite::version(session).await?);
             return Ok((self.outputs(before, after), transaction));
         }
+        let then = match &self.step.unchanged_since {
+            Some(step) => Some(Contents::found_by(step, self.cx).await?),
+            None => None,
+        };
+        if let Some(then) = &then {
+            // Of a large one that takes a while, in which nobody is to be locked out.
+            then.is_kept().await?;
+        }
         session.begin(Begin::Write).await?;
         postgres::lock(session, self.schema()).await?;
-        if let Some(step) = &self.step.unchanged_since {
-            let then = Contents::found_by(step, self.cx).await?;
+        if let Some(then) = then {
             then.judge(session, Some(self.schema())).await?;
         }
         let before = self.before(session).await?;

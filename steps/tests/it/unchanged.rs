@@ -18,7 +18,7 @@ const BEFORE: &str = "create type mood as enum ('sad', 'ok'); create domain smal
 struct Held {
     db: Db,
     bench: Bench,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Held {
@@ -41,7 +41,7 @@ impl Held {
         ];
         let bench = Bench::new(steps, db.connections(), json!({})).await;
         bench.run("save", 1).await.unwrap();
-        Self { db, bench, _folder: folder }
+        Self { db, bench, folder }
     }
 
     async fn refused(&self, step: &str) -> StepError {
@@ -49,6 +49,24 @@ impl Held {
         assert_eq!(error.kind, ErrorKind::Gate, "{error}");
         error
     }
+}
+
+#[tokio::test]
+async fn without_the_backup_as_it_was_made_nothing_is_dropped() {
+    let held = Held::new().await;
+    let file = held.folder.path().join("app.dump");
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &whole[..100]).unwrap();
+    let error = held.refused("wipe").await;
+    assert!(error.message.contains("is not as it was made: its SHA-256 is"), "{error}");
+    std::fs::remove_file(&file).unwrap();
+    let error = held.refused("wipe").await;
+    assert!(
+        error.message.contains("can not be read any more") && error.message.contains("app.dump"),
+        "{error}"
+    );
+    std::fs::write(&file, whole).unwrap();
+    held.bench.enter("wipe").await.unwrap();
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What `backup` says to type to have a database back, typed.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use runbook_engine::error::ErrorKind;
@@ -95,6 +96,53 @@ async fn the_way_back_that_was_cut_off_is_typed_again_and_done_only_once() {
         assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(3), "{half}");
         db.execute_elsewhere(&format!("drop database app_was_{mark} with (force)")).await;
     }
+    // What stood in its name may have been whole, and in use: it is put aside.
+    let half = "select count(*) as n from pg_database where datname ~ '^app_half_[0-9]{14}$'";
+    assert_eq!(numbers(&db, half).await, json!(1));
+}
+
+#[tokio::test]
+async fn what_was_restored_stays_when_the_last_step_of_the_way_back_fails() {
+    let db = Db::postgres().await;
+    db.execute(TABLES).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("app.dump");
+    let outputs = bench(&db, with(&file, json!({}))).await.enter("save").await.unwrap();
+    let restore = outputs["restore"].as_str().unwrap();
+    db.execute("drop table \"Ring\" cascade").await;
+    // As when somebody mistypes the password the third time it is asked for.
+    let path = std::env::var("PATH").unwrap();
+    let calls = folder.path().join("calls");
+    let program = format!(
+        "#!/bin/sh\necho >>'{0}'\ntest $(wc -l <'{0}') = 2 && exit 2\nPATH='{path}' exec psql \"$@\"\n",
+        calls.display()
+    );
+    fs::write(folder.path().join("psql"), program).unwrap();
+    fs::set_permissions(folder.path().join("psql"), fs::Permissions::from_mode(0o755)).unwrap();
+    let with_it = format!("PATH='{}':\"$PATH\"; {restore}", folder.path().display());
+    let output = Command::new("sh").args(["-c", &with_it]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && said.contains("restored; what was there is in the database app_mid_"),
+        "{output:?}"
+    );
+    db.execute("insert into \"Ring\" values (3, 'since', null)").await;
+    typed(restore);
+    assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(2));
+    let aside =
+        "select count(*) as n from pg_database where datname like 'app_half_%' or datname like 'app_was_%'";
+    assert_eq!(numbers(&db, aside).await, json!(2), "what was written since, and what was there before");
+    // A file that can not be restored: it is said what that leaves.
+    db.execute_elsewhere(&format!("drop database app_was_{}", &outputs["sha256"].as_str().unwrap()[..8]))
+        .await;
+    fs::write(&file, "none").unwrap();
+    let output = Command::new("sh").args(["-c", restore]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && said.contains("NOT restored: what was there is in its place again"),
+        "{said}"
+    );
+    assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(2));
 }
 
 #[tokio::test]

@@ -22,7 +22,8 @@ Examples:
   sandbox chat -- sh -c 'runbook exec chat-attachment-lifecycle --inputs \"$RUNBOOK_INPUTS\"'
   sandbox chat --environments -- bash                            a shell beside all three environments
 
-With --environments, from an empty bucket to production:
+With --environments, from an empty bucket to production, in a folder that has the runbook or a folder runbooks with it; each asks
+for EXPIRE ATTACHMENTS:
   runbook exec chat-attachment-lifecycle --inputs \"$RUNBOOK_INPUTS\"
   runbook exec chat-attachment-lifecycle --inputs \"$STAGING_INPUTS\" \\
     -i preflight_report=\"$(ls -t \"$EVIDENCE_DIR\"/chat-attachment-lifecycle-sandbox-*-????.json | head -n 1)\"
