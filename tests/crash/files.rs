@@ -17,19 +17,31 @@ const FILES: u64 = 7;
 
 struct Folder(Place);
 
+/// Makes a folder with so many logs, and a file that is none.
+pub fn fill(place: &Place, folder: &str, logs: u64) {
+    fs::create_dir(place.path(folder)).unwrap();
+    for name in (0..logs).map(|at| format!("{folder}/{at}.log")).chain([format!("{folder}/keep.txt")]) {
+        place.write(&name, &format!("content of {name}\n"));
+        // The record of a file tells when it was modified.
+        let file = File::options().append(true).open(place.path(&name)).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)).unwrap();
+    }
+}
+
+/// The files of a folder, with what is in them.
+pub fn below(place: &Place, folder: &str) -> Vec<(String, String)> {
+    let folder = place.path(folder);
+    let name = |path: &PathBuf| path.strip_prefix(&folder).unwrap().display().to_string();
+    files(&folder).iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
+}
+
 fn make() -> Box<dyn World> {
     Box::new(folder())
 }
 
 fn folder() -> Folder {
     let place = Place::new();
-    fs::create_dir(place.path("logs")).unwrap();
-    for name in (0..FILES).map(|at| format!("logs/{at}.log")).chain(["logs/keep.txt".to_owned()]) {
-        place.write(&name, &format!("content of {name}\n"));
-        // The record of a file tells when it was modified.
-        let file = File::options().append(true).open(place.path(&name)).unwrap();
-        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)).unwrap();
-    }
+    fill(&place, "logs", FILES);
     let text = format!(
         r#"connections:
   logs: {{ type: directory, path: "{}" }}
@@ -81,13 +93,7 @@ impl World for Folder {
     }
 
     fn picture(&self) -> Value {
-        let below = |folder: &str| -> Vec<(String, String)> {
-            let folder = self.0.path(folder);
-            let name = |path: &PathBuf| path.strip_prefix(&folder).unwrap().display().to_string();
-            let all = files(&folder);
-            all.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
-        };
-        json!({ "logs": below("logs"), "copies": below("copies") })
+        json!({ "logs": below(&self.0, "logs"), "copies": below(&self.0, "copies") })
     }
 
     fn wrong(&self, _: &[String]) -> Vec<String> {

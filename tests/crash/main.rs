@@ -10,9 +10,11 @@ mod place;
 mod bench;
 
 mod backup;
+mod beside;
 mod bucket;
 mod chatkit;
 mod cluster;
+mod faults;
 mod files;
 mod freezes;
 mod kinds;

@@ -20,11 +20,16 @@ use crate::picture::RUNTIME;
 /// The secret of the webhook.
 pub const SECRET: &str = "a secret of the webhook";
 
+/// How many requests for what is done late are turned away first.
+pub const BUSY: u64 = 2;
+
 /// What the server was told.
 #[derive(Default)]
 pub struct Told {
     /// How often each thing was done, by its name.
     pub done: BTreeMap<String, u64>,
+    /// How often it turned each of them away, by its name.
+    pub turned_away: BTreeMap<String, u64>,
     /// How often each delivery came, by its id.
     pub deliveries: BTreeMap<String, u64>,
     /// How many requests were not as they should be.
@@ -46,6 +51,8 @@ impl Server {
         let told: Shared = Arc::new(Mutex::new(Told { value: json!(25), ..Told::default() }));
         let routes = Router::new()
             .route("/done/{name}", post(act).put(act).get(seen))
+            .route("/late/{name}", put(late))
+            .route("/refused/{name}", post(refused))
             .route("/hook", post(hook))
             .route("/value", get(value))
             .route("/value", put(set))
@@ -78,6 +85,24 @@ impl Drop for Server {
 async fn act(State(told): State<Shared>, Path(name): Path<String>) -> Json<Value> {
     *told.lock().unwrap().done.entry(name.clone()).or_default() += 1;
     Json(json!({ "done": name }))
+}
+
+/// Busy for the first two that come.
+async fn late(State(told): State<Shared>, Path(name): Path<String>) -> StatusCode {
+    let mut told = told.lock().unwrap();
+    let turned_away = told.turned_away.entry(name.clone()).or_default();
+    if *turned_away < BUSY {
+        *turned_away += 1;
+        return StatusCode::SERVICE_UNAVAILABLE;
+    }
+    *told.done.entry(name).or_default() += 1;
+    StatusCode::NO_CONTENT
+}
+
+/// Never lets it be done.
+async fn refused(State(told): State<Shared>, Path(name): Path<String>) -> StatusCode {
+    *told.lock().unwrap().turned_away.entry(name).or_default() += 1;
+    StatusCode::UNPROCESSABLE_ENTITY
 }
 
 async fn seen(State(told): State<Shared>, Path(name): Path<String>) -> (StatusCode, Json<Value>) {
