@@ -1,4 +1,4 @@
-//! No step kind is left out of the matrix.
+//! No step kind is left out of the runbooks that are tried whole, two crashes deep.
 
 use std::fs;
 use std::path::Path;
@@ -9,8 +9,7 @@ use runbook_steps::catalog::STEPS;
 fn every_step_kind_is_in_a_runbook_of_the_matrix() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sources = fs::read_dir(here.join("tests/crash")).unwrap().map(|one| one.unwrap().path());
-    let runbook = here.join("runbooks/reset-chatkit.yaml");
-    let text: String = sources.chain([runbook]).map(|path| fs::read_to_string(path).unwrap()).collect();
+    let text: String = sources.map(|path| fs::read_to_string(path).unwrap()).collect();
     let is_there = |kind: &str| {
         let word = format!("uses: {kind}");
         text.match_indices(&word).any(|(at, _)| {
