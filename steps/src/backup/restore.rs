@@ -11,8 +11,10 @@ use crate::process::quoted;
 const KEPT: usize = 40;
 
 /// What to type, one line for a shell: the database is put aside under another name, and made anew from the file as it was, with its owner, its settings and
-/// everybody's rights. When that fails, what was put aside is in its place again; and when it was cut off in the middle, what there is of it is put aside too, under
-/// the name `…_half_` and the time, when the same is typed once more: it may have been whole, and in use since. Typed again after it was restored, it changes nothing. It is done from the database `beside` it. `file` is a word of the shell.
+/// everybody's rights. A file that is not the one that was made changes nothing. When it fails, what was put aside is in its place again; and when it was cut off in
+/// the middle, what there is of it is put aside too when the same is typed once more, under the name `…_half_` and the time: nothing is ever dropped. `FILE.restoring`
+/// is there from before the first renaming until all of it is restored or what was there is in its place again, so that what was cut off is never taken for
+/// whole. Typed again after it was restored, it changes nothing. It is done from the database `beside` it. `file` is a word of the shell.
 ///
 /// Who is connected to it is disconnected; the renaming needs that, and what they see is about to be another database.
 /// Nothing is emptied for it: what came later may hang on what was dumped, and what a wipe has left is of use to whoever looks for the cause.
@@ -25,74 +27,152 @@ pub(super) fn line(
     sha256: &str,
 ) -> String {
     let at = psql::options(env) + &format!(" --dbname={beside}");
-    let cut = (0..=KEPT.min(database.len())).rev().find(|at| database.is_char_boundary(*at)).unwrap_or(0);
-    let (begin, mark) = (&database[..cut], sha256.get(..8).unwrap_or(sha256));
-    // While it is restored, and when it was.
-    let [mid, was] = ["mid", "was"].map(|word| format!("{begin}_{word}_{mark}"));
-    let name_of = |name: &str| quoted_name(Dialect::Postgres, name);
-    let psql = format!("psql{at} --no-psqlrc --quiet --tuples-only --set=ON_ERROR_STOP=1");
-    // Statements that another one writes are run by themselves: no database is dropped inside of a transaction.
+    let psql = format!("psql{at} --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1");
+    // Statements that another one writes are run by themselves: no database is renamed inside of a function.
     let run = |statements: &[String]| {
         let each: Vec<String> = statements.iter().map(|one| quoted(one)).collect();
-        format!("printf '%s\\n' {} | {psql} >/dev/null", each.join(" "))
+        format!("printf '%s\\n' {} | {psql}", each.join(" "))
     };
-    let there = |name: &str| format!("exists (select from pg_database where datname = {})", literal(name));
-    let when = |condition: String, statement: String| {
-        format!("select {} where {condition} \\gexec", literal(&statement))
-    };
-    let renamed =
-        |from: &str, to: &str| format!("alter database {} rename to {}", name_of(from), name_of(to));
-    let ended = |name: &str| {
-        format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = {};", literal(name))
-    };
-    // What is there when it is typed again may be whole, and in use by then.
-    let aside = format!(
-        "format('alter database %I rename to %I', {}, {} || to_char(clock_timestamp(), 'YYYYMMDDHH24MISS'))",
-        literal(database),
-        literal(&format!("{begin}_half_"))
+    let names = Names::of(database, sha256);
+    let (first, away, last, undo) = (names.first(), names.away(), names.last(), names.undo());
+    let (mid, was) = (&names.mid, &names.was);
+    let say = |text: &str| format!("echo {}", quoted(text));
+    let refuse = |text: &str| format!("{{ {} >&2; exit 1; }}", say(&format!("NOT restored: {text}")));
+    let begun = format!("{file}.restoring");
+    // A process that outlives its shell holds the lock as well.
+    let alone = format!(
+        "exec 9<{file} || exit; ! command -v flock >/dev/null || flock -n 9 || {}",
+        refuse("another process is at it")
     );
-    let both = format!("{} and {}", there(&mid), there(database));
-    let back = when(there(&mid), renamed(&mid, database));
-    let again =
-        [when(both.clone(), ended(database)), format!("select {aside} where {both} \\gexec"), back.clone()];
-    // What this very one has left unfinished is of no use to anybody.
-    let undo =
-        [when(there(&mid), format!("drop database if exists {} with (force)", name_of(database))), back];
-    let done =
-        format!("raise exception {}", literal(&format!("it is restored: what was there before is in {was}")));
-    let away = [
-        when(there(&was), format!("do $$begin {done}; end$$")),
-        // Whoever comes in between is waited for by the renaming, which then does nothing.
-        ended(database),
-        format!("{};", renamed(database, &mid)),
-    ];
-    let first: Vec<String> = again.iter().chain(&away).cloned().collect();
-    let last = [ended(&mid), format!("{};", renamed(&mid, &was))];
-    let say = |text: String| format!("echo {}", quoted(&text));
-    let line = format!(
-        "{} && if pg_restore{at} --create --exit-on-error {file}; then if {}; then {}; else {}; fi; elif {}; then {} >&2; false; else {} >&2; false; fi",
-        run(&first),
-        run(&last),
-        say(format!("restored; what was there is in the database {was}")),
-        say(format!("restored; what was there is in the database {mid}")),
+    let same = format!(
+        "test \"$({{ sha256sum || shasum -a 256; }} <{file} | cut -c-64)\" = {sha256} || {}",
+        refuse("the backup is not as it was made, and nothing was changed")
+    );
+    let marked = format!(
+        ": >{begun} && sync || {}",
+        refuse("beside the backup nothing can be written; take it elsewhere")
+    );
+    let put_back = format!(
+        "if {} && rm -f {begun}; then {} >&2; else {} >&2; fi; exit 1",
         run(&undo),
-        say("NOT restored: what was there is in its place again".to_owned()),
-        say(format!(
+        say("NOT restored: what was there is in its place again"),
+        say(&format!(
             "NOT restored, and what is there now is half of it: what was there is in the database {mid}; type the same again"
         )),
     );
-    let set = exported(env, programs);
-    if set.is_empty() { line } else { format!("( export{set}; {line} )") }
+    let ended = format!(
+        "rm -f {begun}; sync; if {}; then {}; else {}; fi",
+        run(&last),
+        say(&format!("restored; what was there is in the database {was}")),
+        say(&format!("restored; what was there is in the database {mid}")),
+    );
+    let [first, undone, away] = [&first, &undo, &away].map(|statements| run(statements));
+    format!(
+        "({} {alone}; {same}; if test -e {begun}; then {undone} || exit; fi; {first} || exit; {marked}; \
+         if {away} && pg_restore{at} --create --exit-on-error {file}; then {ended}; else {put_back}; fi )",
+        exported(env, programs),
+    )
 }
 
-/// What the programs need beside their options, to reach the server as securely as it was, and to be found.
+/// The names that the database has on the way, and the statements that give them.
+struct Names<'a> {
+    database: &'a str,
+    /// What was there, while another one is restored.
+    mid: String,
+    /// What was there, when it was.
+    was: String,
+    /// What the name of what a try left begins with.
+    half: String,
+}
+
+impl<'a> Names<'a> {
+    fn of(database: &'a str, sha256: &str) -> Self {
+        let cut = (0..=KEPT.min(database.len())).rev().find(|at| database.is_char_boundary(*at)).unwrap_or(0);
+        let (begin, mark) = (&database[..cut], sha256.get(..8).unwrap_or(sha256));
+        let [mid, was] = ["mid", "was"].map(|word| format!("{begin}_{word}_{mark}"));
+        Self { database, mid, was, half: format!("{begin}_half_") }
+    }
+
+    /// What a try that was whole left to do, and whether that was all there is to do.
+    fn first(&self) -> Vec<String> {
+        let (both, mid, was) = (self.both(), &self.mid, &self.was);
+        let done = literal(&format!("it is restored: what was there before is in {was}"));
+        vec![
+            when(&both, &disconnected(mid)),
+            when(&both, &renamed(mid, was)),
+            when(&there(was), &format!("do $$begin raise exception {done}; end$$")),
+            when(&there(mid), &renamed(mid, self.database)),
+        ]
+    }
+
+    /// Puts aside what is there. Whoever comes in between is waited for by the renaming, which then does nothing.
+    fn away(&self) -> Vec<String> {
+        vec![disconnected(self.database), format!("{};", renamed(self.database, &self.mid))]
+    }
+
+    /// Has what was there in its place again. What stands there meanwhile may be somebody's.
+    fn undo(&self) -> Vec<String> {
+        let both = self.both();
+        let aside = format!(
+            "format('alter database %I rename to %I', {}, {} || to_char(clock_timestamp(), 'YYYYMMDDHH24MISS'))",
+            literal(self.database),
+            literal(&self.half)
+        );
+        vec![
+            when(&both, &disconnected(self.database)),
+            format!("select {aside} where {both} \\gexec"),
+            when(&there(&self.mid), &renamed(&self.mid, self.database)),
+            self.told(),
+        ]
+    }
+
+    fn last(&self) -> Vec<String> {
+        vec![disconnected(&self.mid), format!("{};", renamed(&self.mid, &self.was)), self.told()]
+    }
+
+    /// Names what tries have left.
+    fn told(&self) -> String {
+        format!(
+            "select 'put aside as well, and not dropped: the database ' || datname from pg_database where starts_with(datname, {}) order by 1;",
+            literal(&self.half)
+        )
+    }
+
+    fn both(&self) -> String {
+        format!("{} and {}", there(&self.mid), there(self.database))
+    }
+}
+
+fn there(name: &str) -> String {
+    format!("exists (select from pg_database where datname = {})", literal(name))
+}
+
+fn when(condition: &str, statement: &str) -> String {
+    format!("select {} where {condition} \\gexec", literal(statement))
+}
+
+fn renamed(from: &str, to: &str) -> String {
+    let name_of = |name: &str| quoted_name(Dialect::Postgres, name);
+    format!("alter database {} rename to {}", name_of(from), name_of(to))
+}
+
+/// Ends the sessions that are in a database.
+fn disconnected(name: &str) -> String {
+    format!(
+        "do $$begin perform pg_terminate_backend(pid) from pg_stat_activity where datname = {}; end$$;",
+        literal(name)
+    )
+}
+
+/// What the programs need beside their options, to reach the server as securely as it was, and to be found; nothing, or a statement.
 fn exported(env: &BTreeMap<String, String>, programs: Option<&Path>) -> String {
     let loose =
         env.get("PGSSLMODE").is_none_or(|mode| matches!(mode.as_str(), "disable" | "allow" | "prefer"));
     let names: &[&str] = if loose { &[] } else { &["PGSSLMODE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY"] };
     let secure = names.iter().filter_map(|name| Some(format!(" {name}={}", quoted(env.get(*name)?))));
     let folder = programs.map(|folder| format!(" PATH={}:\"$PATH\"", quoted(&folder.display().to_string())));
-    secure.chain(folder).collect()
+    let set: String = secure.chain(folder).collect();
+    if set.is_empty() { set } else { format!(" export{set};") }
 }
 
 /// A text as SQL.

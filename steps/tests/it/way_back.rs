@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use runbook_engine::error::ErrorKind;
@@ -68,6 +69,9 @@ async fn the_way_back_brings_back_whatever_a_database_holds_with_everybodys_righ
     }
 }
 
+/// Puts what is there aside, as the way back does.
+const RENAME: &str = "alter database app rename to app_mid_MARK";
+
 #[tokio::test]
 async fn the_way_back_that_was_cut_off_is_typed_again_and_done_only_once() {
     let db = Db::postgres().await;
@@ -79,26 +83,45 @@ async fn the_way_back_that_was_cut_off_is_typed_again_and_done_only_once() {
     db.execute("drop table \"Ring\" cascade").await;
     let mark = &outputs["sha256"].as_str().unwrap()[..8];
 
-    // As it stands when the shell went away: in the middle of the restore, and just after the renaming.
-    for half in ["create database app", "select 1"] {
-        db.execute_elsewhere(&format!("alter database app rename to app_mid_{mark}")).await;
-        db.execute_elsewhere(half).await;
+    // As it stands when the shell went away: before the renaming, just after it, and in the middle of the restore.
+    let begun = folder.path().join("app.dump.restoring");
+    for half in [&["select 1"][..], &[RENAME], &[RENAME, "create database app"]] {
+        fs::write(&begun, "").unwrap();
+        for statement in half {
+            db.execute_elsewhere(&statement.replace("MARK", mark)).await;
+        }
         typed(restore);
-        assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(2), "{half}");
+        assert!(!begun.exists(), "{half:?}");
+        assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(2), "{half:?}");
         let kept = "select count(*) as n from pg_database where datname like 'app_was_%'";
-        assert_eq!(numbers(&db, kept).await, json!(1), "{half}");
+        assert_eq!(numbers(&db, kept).await, json!(1), "{half:?}");
 
         // What was written since stays.
         db.execute("insert into \"Ring\" values (3, 'since', null)").await;
         let again = Command::new("sh").args(["-c", restore]).output().unwrap();
         let said = String::from_utf8_lossy(&again.stderr).into_owned();
         assert!(!again.status.success() && said.contains("it is restored"), "{said}");
-        assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(3), "{half}");
+        assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(3), "{half:?}");
         db.execute_elsewhere(&format!("drop database app_was_{mark} with (force)")).await;
     }
     // What stood in its name may have been whole, and in use: it is put aside.
     let half = "select count(*) as n from pg_database where datname ~ '^app_half_[0-9]{14}$'";
     assert_eq!(numbers(&db, half).await, json!(1));
+}
+
+/// A program of PostgreSQL in this folder that does so before the real one is run; the line with it.
+fn in_place_of(program: &str, does: &str, folder: &Path, line: &str) -> String {
+    let (place, path) = (folder.join(program), std::env::var("PATH").unwrap());
+    fs::write(&place, format!("#!/bin/sh\n{does}\nPATH='{path}' exec {program} \"$@\"\n")).unwrap();
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
+    format!("PATH='{}':\"$PATH\"; {line}", folder.display())
+}
+
+/// What is said when this is typed, and whether it went well.
+fn told(line: &str) -> (bool, String) {
+    let output = Command::new("sh").args(["-c", line]).output().unwrap();
+    let said = [output.stdout, output.stderr].map(|part| String::from_utf8_lossy(&part).into_owned());
+    (output.status.success(), said.concat())
 }
 
 #[tokio::test]
@@ -110,39 +133,59 @@ async fn what_was_restored_stays_when_the_last_step_of_the_way_back_fails() {
     let outputs = bench(&db, with(&file, json!({}))).await.enter("save").await.unwrap();
     let restore = outputs["restore"].as_str().unwrap();
     db.execute("drop table \"Ring\" cascade").await;
-    // As when somebody mistypes the password the third time it is asked for.
-    let path = std::env::var("PATH").unwrap();
-    let calls = folder.path().join("calls");
-    let program = format!(
-        "#!/bin/sh\necho >>'{0}'\ntest $(wc -l <'{0}') = 2 && exit 2\nPATH='{path}' exec psql \"$@\"\n",
-        calls.display()
-    );
-    fs::write(folder.path().join("psql"), program).unwrap();
-    fs::set_permissions(folder.path().join("psql"), fs::Permissions::from_mode(0o755)).unwrap();
-    let with_it = format!("PATH='{}':\"$PATH\"; {restore}", folder.path().display());
-    let output = Command::new("sh").args(["-c", &with_it]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success() && said.contains("restored; what was there is in the database app_mid_"),
-        "{output:?}"
-    );
+    // As when somebody mistypes the password the last time it is asked for.
+    let calls = folder.path().join("calls").display().to_string();
+    let does = format!("echo >>'{calls}'; test $(wc -l <'{calls}') = 3 && exit 2");
+    let (well, said) = told(&in_place_of("psql", &does, folder.path(), restore));
+    assert!(well && said.contains("restored; what was there is in the database app_mid_"), "{said}");
     db.execute("insert into \"Ring\" values (3, 'since', null)").await;
-    typed(restore);
-    assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(2));
-    let aside =
-        "select count(*) as n from pg_database where datname like 'app_half_%' or datname like 'app_was_%'";
-    assert_eq!(numbers(&db, aside).await, json!(2), "what was written since, and what was there before");
-    // A file that can not be restored: it is said what that leaves.
-    db.execute_elsewhere(&format!("drop database app_was_{}", &outputs["sha256"].as_str().unwrap()[..8]))
-        .await;
-    fs::write(&file, "none").unwrap();
-    let output = Command::new("sh").args(["-c", restore]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        !output.status.success() && said.contains("NOT restored: what was there is in its place again"),
-        "{said}"
-    );
-    assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(2));
+    // Typed again it does what was left, and what was written since stays.
+    let (well, said) = told(restore);
+    assert!(!well && said.contains("it is restored: what was there before is in app_was_"), "{said}");
+    assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(3));
+    let aside = "select count(*) as n from pg_database where datname ~ '^app_(was|mid|half)_'";
+    assert_eq!(numbers(&db, aside).await, json!(1));
+}
+
+#[tokio::test]
+async fn a_way_back_that_fails_leaves_and_names_what_was_there() {
+    let db = Db::postgres().await;
+    db.execute(TABLES).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("app.dump");
+    let outputs = bench(&db, with(&file, json!({}))).await.enter("save").await.unwrap();
+    let restore = outputs["restore"].as_str().unwrap();
+    db.execute("create table later (id integer)").await;
+    let as_it_was = async |said: &str| {
+        assert_eq!(numbers(&db, "select count(*) as n from later").await, json!(0), "{said}");
+        assert!(!folder.path().join("app.dump.restoring").exists(), "{said}");
+    };
+
+    // Whole, and of this database, but another one.
+    let whole = fs::read(&file).unwrap();
+    let other = folder.path().join("other.dump");
+    bench(&db, with(&other, json!({}))).await.enter("save").await.unwrap();
+    fs::copy(&other, &file).unwrap();
+    let (well, said) = told(restore);
+    assert!(!well && said.contains("NOT restored: the backup is not as it was made"), "{said}");
+    as_it_was(&said).await;
+    fs::write(&file, whole).unwrap();
+
+    // Another one goes on with it.
+    let held = fs::File::open(&file).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let (well, said) = told(restore);
+    assert!(!well && said.contains("NOT restored: another process is at it"), "{said}");
+    as_it_was(&said).await;
+    drop(held);
+
+    // Somebody makes the database while its name is free.
+    let does = "while [ \"$1\" != --create ]; do options=\"$options $1\"; shift; done; \
+        psql $options --quiet --command='create database app'; exit 1";
+    let (well, said) = told(&in_place_of("pg_restore", does, folder.path(), restore));
+    assert!(!well && said.contains("NOT restored: what was there is in its place again"), "{said}");
+    assert!(said.contains("put aside as well, and not dropped: the database app_half_"), "{said}");
+    as_it_was(&said).await;
 }
 
 #[tokio::test]
