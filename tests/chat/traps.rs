@@ -313,6 +313,17 @@ async fn rules_of_others_for_the_same_prefix_are_not_left_to_the_rollout() {
 }
 
 #[tokio::test]
+async fn a_rule_of_others_that_comes_while_the_run_waits_is_not_left_to_the_rollout() {
+    let Some((bench, _cluster)) = Bench::with_cluster().await else { return };
+    let staging = bench.site("staging").await;
+    let said = bench.exec(&staging, 5, &[]).await;
+    staging.tidy_uploads("chat-attachments/staging/").await;
+    let said = bench.expect("ada", 4, &["answer", &run_in(&said), PHRASE]).await;
+    assert!(said.contains("somebody has set another rule") && said.contains("tidy-uploads"), "{said}");
+    assert!(!bench.called().contains("hot-path-rollout"), "it is not called then");
+}
+
+#[tokio::test]
 async fn a_rule_that_somebody_sets_while_the_run_waits_is_not_taken_away() {
     let bench = Bench::start().await;
     let site = bench.site("sandbox").await;

@@ -1,5 +1,8 @@
 //! When it fails after the wipe: what is told, and that it works.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
 use runbook_engine::state::{RunStatus, StepStatus};
 
 use runbook_sandbox::sandbox_binary;
@@ -90,19 +93,38 @@ async fn a_backup_that_is_gone_or_another_one_after_the_wipe_is_told() {
     assert!(!said.contains("is in "), "{said}");
 }
 
+/// A program of PostgreSQL that does so in place of the real one, which it has as itself; the line with it.
+fn in_place_of(bench: &Bench, program: &str, does: &str, line: &str) -> String {
+    let (folder, path) = (bench.path("programs"), std::env::var("PATH").unwrap());
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join(program), format!("#!/bin/sh\nPATH='{path}'\n{does}\n")).unwrap();
+    std::fs::set_permissions(folder.join(program), Permissions::from_mode(0o755)).unwrap();
+    format!("PATH='{}':\"$PATH\" {line}", folder.display())
+}
+
+#[tokio::test]
+async fn a_way_back_of_which_only_the_last_renaming_failed_is_whole() {
+    let bench = Bench::start().await;
+    let (run, said) = failed(&bench, &[]).await;
+    let calls = bench.path("calls").display().to_string();
+    let does = format!("echo >>'{calls}'; test $(wc -l <'{calls}') = 3 && exit 2; exec psql \"$@\"");
+    let (code, typed) = bench.type_line(&in_place_of(&bench, "psql", &does, &restore_in(&said))).await;
+    assert!(code == 0 && typed.contains("is in the database app_mid_"), "{typed}");
+    let said = bench.expect(6, &["cancel", &run]).await;
+    assert!(said.contains("is another one since") && !said.contains("IN PART"), "{said}");
+    assert_eq!(bench.rows().await, ROWS.iter().map(|&(table, rows)| (table.to_owned(), rows)).collect());
+    assert_eq!(bench.kit.state().await.unwrap()["hub-api"]["up"], true);
+}
+
 #[tokio::test]
 async fn a_way_back_that_was_cut_off_is_told_and_typed_again() {
     let bench = Bench::start().await;
     let (run, said) = failed(&bench, &[]).await;
     let line = restore_in(&said);
-    let sha = said.split("(sha256 ").nth(1).unwrap()[..8].to_owned();
-    // As it stands when the machine lost power in the middle of it.
-    let elsewhere = bench.kit.var("DATABASE_URL").replace("/app", "/postgres");
-    let psql = |sql: &str| format!("psql '{elsewhere}' --no-psqlrc --quiet --command='{sql}'");
-    for sql in [&format!("alter database app rename to app_mid_{sha}"), "create database app"] {
-        let (code, typed) = bench.type_line(&psql(sql)).await;
-        assert_eq!(code, 0, "{typed}");
-    }
+    // As it stands when its shell is killed in the middle of it.
+    let killed = "pg_restore --section=pre-data \"$@\"; kill -9 $PPID";
+    let (code, typed) = bench.type_line(&in_place_of(&bench, "pg_restore", killed, &line)).await;
+    assert_ne!(code, 0, "{typed}");
     let said = bench.expect(4, &["resume", &run]).await;
     assert!(
         said.contains("A BACKUP WAS BROUGHT BACK IN PART") && !said.contains("is another one since"),

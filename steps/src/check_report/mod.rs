@@ -140,7 +140,7 @@ impl Step for CheckReport {
         }
         let all: Vec<String> = wrong.iter().map(|(path, why)| format!("{}: {why}", path.display())).collect();
         Err(StepError::gate(all.join("; "))
-            .with_help("mend what they are about, have them written again, and resume the run"))
+            .with_help("mend what they are about, have them written again, and resume the run; where what is expected of them is no longer right, cancel it and begin anew"))
     }
 }
 
