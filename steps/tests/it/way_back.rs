@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use runbook_engine::error::ErrorKind;
-use serde_json::json;
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::backup::{TABLES, bench, numbers, typed, with};
 use crate::common::{Bench, planned};
@@ -69,16 +70,22 @@ async fn the_way_back_brings_back_whatever_a_database_holds_with_everybodys_righ
     }
 }
 
-/// Puts what is there aside, as the way back does.
-const RENAME: &str = "alter database app rename to app_mid_MARK";
-
-#[tokio::test]
-async fn the_way_back_that_was_cut_off_is_typed_again_and_done_only_once() {
+/// A database with tables in it, and its backup: the folder in which that is `app.dump`, and the outputs.
+async fn saved() -> (Db, TempDir, Value) {
     let db = Db::postgres().await;
     db.execute(TABLES).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("app.dump");
     let outputs = bench(&db, with(&file, json!({}))).await.enter("save").await.unwrap();
+    (db, folder, outputs)
+}
+
+/// Puts what is there aside, as the way back does.
+const RENAME: &str = "alter database app rename to app_mid_MARK";
+
+#[tokio::test]
+async fn the_way_back_that_was_cut_off_is_typed_again_and_done_only_once() {
+    let (db, folder, outputs) = saved().await;
     let restore = outputs["restore"].as_str().unwrap();
     db.execute("drop table \"Ring\" cascade").await;
     let mark = &outputs["sha256"].as_str().unwrap()[..8];
@@ -126,11 +133,7 @@ fn told(line: &str) -> (bool, String) {
 
 #[tokio::test]
 async fn what_was_restored_stays_when_the_last_step_of_the_way_back_fails() {
-    let db = Db::postgres().await;
-    db.execute(TABLES).await;
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("app.dump");
-    let outputs = bench(&db, with(&file, json!({}))).await.enter("save").await.unwrap();
+    let (db, folder, outputs) = saved().await;
     let restore = outputs["restore"].as_str().unwrap();
     db.execute("drop table \"Ring\" cascade").await;
     // As when somebody mistypes the password the last time it is asked for.
@@ -149,11 +152,7 @@ async fn what_was_restored_stays_when_the_last_step_of_the_way_back_fails() {
 
 #[tokio::test]
 async fn a_way_back_that_fails_leaves_and_names_what_was_there() {
-    let db = Db::postgres().await;
-    db.execute(TABLES).await;
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("app.dump");
-    let outputs = bench(&db, with(&file, json!({}))).await.enter("save").await.unwrap();
+    let (db, folder, outputs) = saved().await;
     let restore = outputs["restore"].as_str().unwrap();
     db.execute("create table later (id integer)").await;
     let as_it_was = async |said: &str| {
@@ -162,6 +161,7 @@ async fn a_way_back_that_fails_leaves_and_names_what_was_there() {
     };
 
     // Whole, and of this database, but another one.
+    let file = folder.path().join("app.dump");
     let whole = fs::read(&file).unwrap();
     let other = folder.path().join("other.dump");
     bench(&db, with(&other, json!({}))).await.enter("save").await.unwrap();
