@@ -11,10 +11,11 @@ use crate::process::quoted;
 const KEPT: usize = 40;
 
 /// What to type, one line for a shell: the database is put aside under another name, and made anew from the file as it was, with its owner, its settings and
-/// everybody's rights. A file that is not the one that was made changes nothing. When it fails, what was put aside is in its place again; and when it was cut off in
-/// the middle, what there is of it is put aside too when the same is typed once more, under the name `…_half_` and the time: nothing is ever dropped. `FILE.restoring`
-/// is there from before the first renaming until all of it is restored or what was there is in its place again, so that what was cut off is never taken for
-/// whole. Typed again after it was restored, it changes nothing. It is done from the database `beside` it. `file` is a word of the shell.
+/// everybody's rights; also when there is none any more. A file that is not the one that was made changes nothing. When it fails, what was put aside is in its place
+/// again; and when it was cut off in the middle, what there is of it is put aside too when the same is typed once more, under the name `…_half_` and the
+/// time: nothing is ever dropped. `FILE.restoring` is there from before the first renaming until what was there has its last name or is in its place again, and
+/// holds `whole` as soon as all of it is restored, so that what was cut off is never taken for whole. Typed again after it was restored, it changes nothing.
+/// It is done from the database `beside` it. `file` is a word of the shell.
 ///
 /// Who is connected to it is disconnected; the renaming needs that, and what they see is about to be another database.
 /// Nothing is emptied for it: what came later may hang on what was dumped, and what a wipe has left is of use to whoever looks for the cause.
@@ -34,43 +35,59 @@ pub(super) fn line(
         format!("printf '%s\\n' {} | {psql}", each.join(" "))
     };
     let names = Names::of(database, sha256);
-    let (first, away, last, undo) = (names.first(), names.away(), names.last(), names.undo());
     let (mid, was) = (&names.mid, &names.was);
+    let [look, make, away, undo, last] =
+        [names.look(), names.make(), names.away(), names.undo(), names.last()]
+            .map(|statements| run(&statements));
+    let no = |text: &str| format!("no {}", quoted(text));
     let say = |text: &str| format!("echo {}", quoted(text));
-    let refuse = |text: &str| format!("{{ {} >&2; exit 1; }}", say(&format!("NOT restored: {text}")));
     let begun = format!("{file}.restoring");
-    // A process that outlives its shell holds the lock as well.
+    let asked = format!(
+        "there=$({look}) || {}",
+        no("the server can not be asked how it stands; type the same again once it can")
+    );
+    let half = no(&format!(
+        "what is in the database {database} may be half of it, and what was there is in the database {mid}: type the same again"
+    ));
+    let ended =
+        format!("rm -f {begun}; {}", say(&format!("restored; what was there is in the database {was}")));
+    let unnamed = say(&format!(
+        "restored; what was there is in the database {mid}: type the same again to give it the name {was}"
+    ));
+    // A process that outlives its shell holds the lock as well. Only 1 says that somebody has it: not every file system knows locks.
     let alone = format!(
-        "exec 9<{file} || exit; ! command -v flock >/dev/null || flock -n 9 || {}",
-        refuse("another process is at it")
+        "exec 9<{file} || exit; if command -v flock >/dev/null; then flock -n 9; test $? != 1 || {}; fi",
+        no("another process is at it")
     );
     let same = format!(
         "test \"$({{ sha256sum || shasum -a 256; }} <{file} | cut -c-64)\" = {sha256} || {}",
-        refuse("the backup is not as it was made, and nothing was changed")
+        no("the backup is not as it was made")
     );
-    let marked = format!(
-        ": >{begun} && sync || {}",
-        refuse("beside the backup nothing can be written; take it elsewhere")
-    );
-    let put_back = format!(
-        "if {} && rm -f {begun}; then {} >&2; else {} >&2; fi; exit 1",
-        run(&undo),
-        say("NOT restored: what was there is in its place again"),
+    let before = format!(
+        "case $there in both) if test -e {begun}; then if {last}; then {ended}; else {unnamed}; fi; exit 0; else {}; fi;; mid) {undo} || {half};; \
+         done) rm -f {begun}; {} >&2; exit 1;; gone) {make} || {};; esac",
+        no(&names.begun_elsewhere()),
         say(&format!(
-            "NOT restored, and what is there now is half of it: what was there is in the database {mid}; type the same again"
+            "it is restored: what was there before is in the database {was}. To restore it once more, give that another name first"
         )),
+        no(&format!("there is no database {database}, and none can be made")),
     );
-    let ended = format!(
-        "rm -f {begun}; sync; if {}; then {}; else {}; fi",
-        run(&last),
-        say(&format!("restored; what was there is in the database {was}")),
-        say(&format!("restored; what was there is in the database {mid}")),
+    let begin = format!(
+        "(: >{begun}) && sync || {}; {}; {away} || {{ rm -f {begun}; {}; }}",
+        no("beside the backup nothing can be written; take both files elsewhere"),
+        say(&format!(
+            "Who uses the database {database} is disconnected. Nothing may write into it until it is restored."
+        )),
+        no("what is there could not be put aside; type the same again"),
     );
-    let [first, undone, away] = [&first, &undo, &away].map(|statements| run(statements));
+    let restored = format!("echo whole >{begun}; sync; if {last}; then {ended}; else {unnamed}; fi");
+    let put_back = format!("{undo} || {half}; rm -f {begun}; {}", no("what was there is in its place again"));
     format!(
-        "({} {alone}; {same}; if test -e {begun}; then {undone} || exit; fi; {first} || exit; {marked}; \
-         if {away} && pg_restore{at} --create --exit-on-error {file}; then {ended}; else {put_back}; fi )",
+        "({} no() {{ echo \"NOT restored: $1\" >&2; exit 1; }}; trap {} INT TERM; {alone}; \
+         if test -e {begun} && ! grep -q whole {begun}; then {undo} || {half}; fi; {same}; {asked}; {before}; {begin}; \
+         if pg_restore{at} --create --exit-on-error {file}; then {restored}; else {put_back}; fi )",
         exported(env, programs),
+        quoted(&no("it was cut off; type the same again")),
     )
 }
 
@@ -93,16 +110,17 @@ impl<'a> Names<'a> {
         Self { database, mid, was, half: format!("{begin}_half_") }
     }
 
-    /// What a try that was whole left to do, and whether that was all there is to do.
-    fn first(&self) -> Vec<String> {
-        let (both, mid, was) = (self.both(), &self.mid, &self.was);
-        let done = literal(&format!("it is restored: what was there before is in {was}"));
-        vec![
-            when(&both, &disconnected(mid)),
-            when(&both, &renamed(mid, was)),
-            when(&there(was), &format!("do $$begin raise exception {done}; end$$")),
-            when(&there(mid), &renamed(mid, self.database)),
-        ]
+    /// How it stands, in a word.
+    fn look(&self) -> Vec<String> {
+        let (own, mid, was) = (there(self.database), there(&self.mid), there(&self.was));
+        vec![format!(
+            "select case when {own} and {mid} then 'both' when {mid} then 'mid' when {own} and {was} then 'done' when {own} then 'there' else 'gone' end;"
+        )]
+    }
+
+    /// What is put aside when there is none any more.
+    fn make(&self) -> Vec<String> {
+        vec![format!("create database {};", name_of(self.database))]
     }
 
     /// Puts aside what is there. Whoever comes in between is waited for by the renaming, which then does nothing.
@@ -113,21 +131,32 @@ impl<'a> Names<'a> {
     /// Has what was there in its place again. What stands there meanwhile may be somebody's.
     fn undo(&self) -> Vec<String> {
         let both = self.both();
-        let aside = format!(
-            "format('alter database %I rename to %I', {}, {} || to_char(clock_timestamp(), 'YYYYMMDDHH24MISS'))",
-            literal(self.database),
-            literal(&self.half)
-        );
         vec![
             when(&both, &disconnected(self.database)),
-            format!("select {aside} where {both} \\gexec"),
+            self.aside(self.database, &both),
             when(&there(&self.mid), &renamed(&self.mid, self.database)),
             self.told(),
         ]
     }
 
+    /// Gives what was there its last name. Where another one has that, it was brought back before.
     fn last(&self) -> Vec<String> {
-        vec![disconnected(&self.mid), format!("{};", renamed(&self.mid, &self.was)), self.told()]
+        let taken = there(&self.was);
+        vec![
+            disconnected(&self.mid),
+            self.aside(&self.mid, &taken),
+            when(&format!("not {taken}"), &renamed(&self.mid, &self.was)),
+            self.told(),
+        ]
+    }
+
+    /// Gives a database a name of its own.
+    fn aside(&self, name: &str, condition: &str) -> String {
+        format!(
+            "select format('alter database %I rename to %I', {}, {} || to_char(clock_timestamp(), 'YYYYMMDDHH24MISS')) where {condition} \\gexec",
+            literal(name),
+            literal(&self.half)
+        )
     }
 
     /// Names what tries have left.
@@ -135,6 +164,15 @@ impl<'a> Names<'a> {
         format!(
             "select 'put aside as well, and not dropped: the database ' || datname from pg_database where starts_with(datname, {}) order by 1;",
             literal(&self.half)
+        )
+    }
+
+    /// Both are there, and no file says what came of it.
+    fn begun_elsewhere(&self) -> String {
+        let (database, mid, was) = (self.database, &self.mid, &self.was);
+        format!(
+            "the database {mid} is there, so that it was begun elsewhere, and whether {database} is whole is not known here. If it is, give {mid} the name {was}; \
+             if not, give {database} another name; then type the same again"
         )
     }
 
@@ -151,15 +189,18 @@ fn when(condition: &str, statement: &str) -> String {
     format!("select {} where {condition} \\gexec", literal(statement))
 }
 
+fn name_of(name: &str) -> String {
+    quoted_name(Dialect::Postgres, name)
+}
+
 fn renamed(from: &str, to: &str) -> String {
-    let name_of = |name: &str| quoted_name(Dialect::Postgres, name);
     format!("alter database {} rename to {}", name_of(from), name_of(to))
 }
 
-/// Ends the sessions that are in a database.
+/// Ends the sessions that are in a database. What vacuums it is ended by the renaming: not everybody may.
 fn disconnected(name: &str) -> String {
     format!(
-        "do $$begin perform pg_terminate_backend(pid) from pg_stat_activity where datname = {}; end$$;",
+        "do $$begin perform pg_terminate_backend(pid) from pg_stat_activity where datname = {} and backend_type = 'client backend'; end$$;",
         literal(name)
     )
 }

@@ -144,10 +144,41 @@ async fn what_was_restored_stays_when_the_last_step_of_the_way_back_fails() {
     db.execute("insert into \"Ring\" values (3, 'since', null)").await;
     // Typed again it does what was left, and what was written since stays.
     let (well, said) = told(restore);
-    assert!(!well && said.contains("it is restored: what was there before is in app_was_"), "{said}");
+    assert!(well && said.contains("restored; what was there is in the database app_was_"), "{said}");
     assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(3));
+    assert!(!folder.path().join("app.dump.restoring").exists());
     let aside = "select count(*) as n from pg_database where datname ~ '^app_(was|mid|half)_'";
     assert_eq!(numbers(&db, aside).await, json!(1));
+}
+
+#[tokio::test]
+async fn a_database_that_is_gone_is_brought_back_and_once_more_when_it_goes_again() {
+    let (db, _folder, outputs) = saved().await;
+    let restore = outputs["restore"].as_str().unwrap();
+    for _ in 0..2 {
+        db.execute_elsewhere("drop database app with (force)").await;
+        let (well, said) = told(restore);
+        assert!(well && said.contains("restored; what was there is in the database app_was_"), "{said}");
+        assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(2));
+    }
+    let (well, said) = told(restore);
+    assert!(!well && said.contains("it is restored") && said.contains("another name first"), "{said}");
+}
+
+#[tokio::test]
+async fn what_was_begun_elsewhere_is_not_taken_for_whole() {
+    let (db, folder, outputs) = saved().await;
+    let restore = outputs["restore"].as_str().unwrap();
+    let mark = &outputs["sha256"].as_str().unwrap()[..8];
+    for statement in [RENAME, "create database app"] {
+        db.execute_elsewhere(&statement.replace("MARK", mark)).await;
+    }
+    let (well, said) = told(restore);
+    assert!(!well && said.contains("whether app is whole is not known here"), "{said}");
+    assert!(!folder.path().join("app.dump.restoring").exists());
+    db.execute_elsewhere("alter database app rename to found_half").await;
+    typed(restore);
+    assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(2));
 }
 
 #[tokio::test]
