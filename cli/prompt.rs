@@ -226,7 +226,15 @@ fn block(step: &str, message: &str, facts: &[(String, String)], width: usize) ->
     }
     let label = facts.iter().map(|(label, _)| measure_text_width(label)).max().unwrap_or(0).min(width / 3);
     for (name, value) in facts {
-        let name = console::pad_str(name, label, console::Alignment::Left, Some("."));
+        // Of what a person signs for nothing is cut.
+        let long = measure_text_width(name) > label;
+        if long {
+            let lines_of_name = wrap(name, width.saturating_sub(5)).into_iter();
+            lines.extend(
+                lines_of_name.map(|line| format!("    {}", format::paint(Style::new().dim(), &line))),
+            );
+        }
+        let name = console::pad_str(if long { "" } else { name }, label, console::Alignment::Left, None);
         let mut below = wrap(&one_line(value), width.saturating_sub(label + 8)).into_iter();
         lines.push(format!(
             "    {}  {}",

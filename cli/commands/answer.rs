@@ -17,7 +17,6 @@ use crate::confirm::bounded;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::prompt::{self, Reply};
 use crate::report::describe;
-use crate::report::summary::takes_answers;
 use crate::session::{self, Needs, Prepared};
 use crate::state::{self, Prefer};
 
@@ -92,7 +91,7 @@ pub async fn run(app: &App, args: &args::Answer) -> Outcome {
 
 /// Refuses an answer that changes nothing, because the run is being cancelled.
 fn still_counts(run: &str, plan: &Plan, stands: &RunState, step: &str) -> Outcome<()> {
-    if takes_answers(plan, stands, step) {
+    if stands.takes_answers(plan, step) {
         return Ok(());
     }
     let failure = Failure::usage(format!("run {run} is being cancelled: nothing was recorded"));

@@ -78,7 +78,7 @@ fn steps(plan: &Plan, stands: &RunState) -> Vec<String> {
         let text = match one.status {
             StepStatus::Succeeded => one.outputs().map(describe::facts).unwrap_or_default(),
             StepStatus::Failed => one.error.as_ref().map(describe::error_line).unwrap_or_default(),
-            StepStatus::Asking if !summary::takes_answers(plan, stands, id) => {
+            StepStatus::Asking if !stands.takes_answers(plan, id) => {
                 "no answer counts any more: the run is being cancelled".to_owned()
             }
             StepStatus::Asking => {

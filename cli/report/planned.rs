@@ -97,7 +97,12 @@ impl Page {
     fn aligned(&self, lines: &mut Vec<String>, widest: usize, name: &str, value: &str) {
         let label = widest.min(self.width / 3);
         let mut below = wrap(&one_line(value), self.room(label + 4)).into_iter();
-        let name = console::pad_str(name, label, console::Alignment::Left, Some("."));
+        // Of what a person is to look at nothing is cut.
+        let long = measure_text_width(name) > label;
+        if long {
+            lines.extend(wrap(name, self.room(2)).into_iter().map(|line| format!("  {}", self.dim(&line))));
+        }
+        let name = console::pad_str(if long { "" } else { name }, label, console::Alignment::Left, None);
         lines.push(format!("  {}  {}", self.dim(&name), below.next().unwrap_or_default()));
         let rest: Vec<String> = below.collect();
         let shown = if rest.len() > MOST { &rest[..MOST - 1] } else { &rest };

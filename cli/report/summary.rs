@@ -1,5 +1,6 @@
 //! What a person reads at the end: the verdict, what was done, what was not, what is still held, and what to type next.
 
+mod backups;
 mod holds;
 mod next;
 
@@ -81,6 +82,7 @@ pub fn lines(facts: &Facts<'_>) -> Vec<String> {
     done(facts, &mut lines);
     not_done(facts, &mut lines);
     holds::rows(facts, &mut lines);
+    backups::rows(facts, &mut lines);
     if let Some(path) = report(facts) {
         row(facts, &mut lines, "Report", &path);
     }
@@ -211,11 +213,6 @@ fn report(facts: &Facts<'_>) -> Option<String> {
 
 fn asking<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = (&'a str, &'a Question)> {
     let asking = facts.state.steps.iter().filter(|(_, state)| state.status == StepStatus::Asking);
-    let open = asking.filter(|(id, _)| takes_answers(facts.plan, facts.state, id));
+    let open = asking.filter(|(id, _)| facts.state.takes_answers(facts.plan, id));
     open.filter_map(|(id, state)| Some((id.as_str(), state.question.as_ref()?)))
-}
-
-/// Whether an answer to the step can still count: in a run that is being cancelled only its final steps go on.
-pub fn takes_answers(plan: &Plan, state: &RunState, step: &str) -> bool {
-    state.cancel.is_none() || plan.finally.iter().any(|one| one.id == step)
 }

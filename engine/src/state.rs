@@ -183,6 +183,11 @@ impl RunState {
         self.steps.get(id)
     }
 
+    /// Whether an answer to the step can still count: in a run that is being cancelled only its final steps go on.
+    pub fn takes_answers(&self, plan: &Plan, step: &str) -> bool {
+        self.cancel.is_none() || plan.finally.iter().any(|one| one.id == step)
+    }
+
     /// The obligations that are not over, by id.
     pub fn open_obligations(&self) -> impl Iterator<Item = (&str, &ObligationState)> {
         self.obligations.iter().filter(|(_, state)| state.is_open()).map(|(id, state)| (id.as_str(), state))

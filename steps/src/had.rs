@@ -35,6 +35,17 @@ pub(crate) fn settlement(
     Ok(Settlement { cursor, outcome, ..Settlement::default() })
 }
 
+/// Nobody could look whether `what` took effect; with other secrets than now it may be possible.
+pub(crate) fn not_looked(what: &str, error: StepError) -> StepError {
+    StepError { kind: ErrorKind::Transient, ..unknown(what, error) }
+}
+
+/// It was looked whether `what` took effect, and nothing came of it.
+pub(crate) fn unknown(what: &str, error: StepError) -> StepError {
+    let message = format!("whether {what} took effect is not known: {}", error.message);
+    StepError { message, ..error }
+}
+
 /// What an earlier attempt came to, when it took effect since the step was last reopened.
 pub(crate) fn outputs<T: DeserializeOwned>(view: &LedgerView, series: u32) -> Option<T> {
     let had = Had::<T>::deserialize(view.cursor.as_ref()?).ok()?;

@@ -81,6 +81,8 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + Sized + 'static {
     const FLEETING_OUTPUTS: &'static [&'static str] = &[];
     /// Whether an attempt that was cut off may leave something behind that only [`Step::tidy`] takes away.
     const TIDIES: bool = false;
+    /// JSON pointers to the outputs that name a backup, and what is typed to bring it back. Only kinds that make or hold one have them.
+    const BACKUP_OUTPUTS: Option<(&'static str, &'static str)> = None;
     /// Its outputs: a struct, each field one name under `steps.ID.outputs`.
     type Outputs: Serialize + JsonSchema + Send;
 
@@ -150,6 +152,8 @@ pub struct StepEntry {
     pub tidies: bool,
     /// Tidies up after its attempts.
     pub tidy: fn(Value, Context) -> Running<()>,
+    /// JSON pointers to the outputs that name a backup, and what is typed to bring it back.
+    pub backup_outputs: Option<(&'static str, &'static str)>,
     /// Looks at an obligation of it.
     pub inspect: fn(Value, Obligation, Look, Context) -> Running<Found>,
 }
@@ -180,6 +184,7 @@ pub const fn step<T: Step>() -> StepEntry {
         release: release::<T>,
         tidies: T::TIDIES,
         tidy: tidy::<T>,
+        backup_outputs: T::BACKUP_OUTPUTS,
         inspect: inspect::<T>,
     }
 }

@@ -95,7 +95,7 @@ async fn production_comes_after_staging_has_passed_and_somebody_else_has_approve
     let said = bench.expect("ada", 5, &["answer", &run, crate::PHRASE]).await;
     assert!(said.contains("release manager (bob)"), "{said}");
     let shown = bench.expect("ada", 0, &["show", &run, "--json"]).await;
-    assert!(shown.contains("1 made, 0 changed in production"), "{shown}");
+    assert!(shown.contains("1 to be made, 0 to be changed in production"), "{shown}");
     assert!(production.rules().await.is_empty(), "nothing is changed before the approval");
     assert!(cluster.alert("production").await.is_null(), "nothing is changed before the approval");
     for user in ["ada", "eve"] {

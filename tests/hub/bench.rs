@@ -62,6 +62,11 @@ impl Bench {
         self.kit.dir().join(name)
     }
 
+    /// The usual inputs of a reset.
+    pub fn inputs(&self) -> Value {
+        serde_yaml::from_str(&std::fs::read_to_string(self.kit.var("RUNBOOK_INPUTS")).unwrap()).unwrap()
+    }
+
     /// `runbook` with these arguments, in the sandbox's environment, without a terminal.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_runbook"));

@@ -308,16 +308,64 @@ async fn a_hub_that_is_started_meanwhile_stops_the_reset_before_anything_is_gone
     bench.assert_untouched().await;
 }
 
-#[tokio::test]
-async fn a_key_that_gets_lost_on_the_way_is_found_by_the_badge() {
-    let bench = Bench::start().await;
+/// A hub that is started without its key, by a run that failed of it; what that said, and the file of the environment with what it held.
+async fn started_without_its_key(bench: &Bench) -> (String, String, String) {
     let said = bench.exec(5, &[]).await;
     // The hub that runs has it still; the one that is started will not.
     let file = bench.kit.var("HUB_ENV_FILE").to_owned();
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace("RING_HUB_PRIVATE_KEY=", "RING_HUB_KEY=")).unwrap();
     let said = bench.confirm(4, &said).await;
-    assert!(said.contains("got no badge") && said.contains("the hub runs again"), "{said}");
+    assert!(said.contains("was started with another RING_HUB_PRIVATE_KEY"), "{said}");
+    assert!(
+        said.contains("the hub runs again") && bench.texts(r#"select id from "Membership""#).await.is_empty(),
+        "{said}"
+    );
+    (said, file, text)
+}
+
+#[tokio::test]
+async fn a_key_that_gets_lost_on_the_way_is_found_before_anybody_joins() {
+    let bench = Bench::start().await;
+    let (said, file, text) = started_without_its_key(&bench).await;
+    std::fs::write(&file, text).unwrap();
+    bench.kit.order("restart", "hub-api").await.unwrap();
+    bench.expect(0, &["resume", &run_in(&said)]).await;
+    bench.assert_reset().await;
+}
+
+/// A schema with which nobody's badge arrives.
+const NO_BADGES: &str = "\ncreate function no_badges() returns trigger language plpgsql as $$ begin new.\"badgeId\" = null; return new; end $$;\n\
+    create trigger no_badges before insert on \"Membership\" for each row execute function no_badges();\n";
+
+#[tokio::test]
+async fn a_badge_that_was_not_given_is_asked_for_again() {
+    let bench = Bench::start().await;
+    let schema = bench.path("schema.sql");
+    let text = std::fs::read_to_string(&schema).unwrap();
+    std::fs::write(&schema, text + NO_BADGES).unwrap();
+    let said = bench.exec(5, &[]).await;
+    let said = bench.confirm(4, &said).await;
+    assert!(said.contains("got no badge") && said.contains("join again"), "{said}");
+    bench.expect(4, &["resume", &run_in(&said)]).await;
+    // What is told is done: the account is taken out, and joins again.
+    bench
+        .execute(
+            r#"drop trigger no_badges on "Membership"; drop function no_badges(); delete from "Membership""#,
+        )
+        .await;
+    let join: Vec<String> = serde_json::from_value(bench.inputs()["join_command"].clone()).unwrap();
+    let joined = Command::new(&join[0]).args(&join[1..]).envs(bench.kit.env()).status();
+    assert!(joined.unwrap().success());
+    bench.execute(r#"delete from "Badge" where id not in (select "badgeId" from "Membership")"#).await;
+    bench.expect(0, &["resume", &run_in(&said)]).await;
+    bench.assert_reset().await;
+}
+
+#[tokio::test]
+async fn a_reset_that_failed_of_the_key_can_be_taken_back() {
+    let bench = Bench::start().await;
+    let (said, file, text) = started_without_its_key(&bench).await;
     std::fs::write(&file, text).unwrap();
     // What is printed is typed as it stands, line by line: the hub is stopped while its database is brought back.
     let lines = lines_in(&said);

@@ -35,6 +35,8 @@ async fn a_failure_after_the_wipe_tells_the_way_back_and_it_leads_there() {
     assert!(bench.rows().await.values().all(|rows| *rows == 0), "{:?}", bench.rows().await);
     assert_eq!(bench.kit.state().await.unwrap()["hub-api"]["up"], false);
     assert!(said.contains("HAS BEEN WIPED") && said.contains("before-reset-"), "{said}");
+    let shown = bench.expect(0, &["show", &run]).await;
+    assert!(shown.contains("  Backup ") && shown.contains(&restore_in(&said)), "{shown}");
     // What is printed is typed as it stands.
     let (code, typed) = bench.type_line(&restore_in(&said)).await;
     assert_eq!(code, 0, "{typed}");
@@ -200,8 +202,7 @@ async fn a_run_that_was_away_too_long_never_wipes_what_came_after() {
 #[tokio::test]
 async fn a_database_that_is_away_before_the_wipe_was_not_wiped_and_the_run_goes_on_once_it_is_back() {
     let bench = Bench::start().await;
-    let inputs = std::fs::read_to_string(bench.kit.var("RUNBOOK_INPUTS")).unwrap();
-    let inputs: Value = serde_yaml::from_str(&inputs).unwrap();
+    let inputs = bench.inputs();
     let url = bench.kit.var("DATABASE_URL").replace("/app", "/postgres");
     let allow = |allowed: bool| {
         format!(

@@ -63,8 +63,8 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
         next.extend(by_hand(facts));
         next.push((format!("runbook show {run}"), "look at it"));
     } else {
-        next.extend(by_hand(facts));
         if failed_with(facts, ErrorKind::Limit) {
+            next.extend(by_hand(facts));
             let text = format!(
                 "what the run has used stays counted, so a resume ends at the same limit: raise it in {}, and start anew",
                 facts.source
@@ -73,6 +73,7 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
             next.push(cancel);
             next.push((format!("runbook exec {}", quoted(facts.source)), "anew, once the limit is raised"));
         } else if failed_with(facts, ErrorKind::Drift) {
+            next.extend(by_hand(facts));
             let anew = reviewed::planning_again(facts.source, facts.plan, "plan.json");
             next.push((anew, "make a new plan, to be reviewed"));
             // What is held would be found as it is now.
@@ -81,6 +82,7 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
         } else {
             next.push((format!("runbook resume {run}"), "go on from where it stands"));
             next.push(cancel);
+            next.extend(by_hand(facts));
         }
     }
     commands(facts, lines, &next);

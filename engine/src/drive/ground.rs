@@ -204,9 +204,10 @@ impl Loop {
             Ok(Found::Original) => None,
             Ok(Found::Foreign(present)) => Some(self.redactor.text(&present)),
             Ok(Found::InForce | Found::Ineffective(_)) => {
+                let run = &self.info.id;
                 return refused(format!(
                     "{label} still has the value of the run; nothing was recorded. Put the original value back first, or let the run \
-                     do that: `runbook cancel RUN`"
+                     do that: `runbook resume {run}` does when it comes to it, and `runbook cancel {run}` ends the run"
                 ));
             }
             Err(error) => Some(format!("it can not be told: {}", self.masked(error).message)),

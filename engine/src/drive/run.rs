@@ -247,7 +247,11 @@ impl Loop {
         if self.prompting.is_some() || self.nobody {
             return;
         }
-        let asking = self.owner.state.steps.iter().find(|(_, step)| step.status == StepStatus::Asking);
+        let (plan, state) = (&self.owner.plan, &self.owner.state);
+        let asking = state
+            .steps
+            .iter()
+            .find(|(id, step)| step.status == StepStatus::Asking && state.takes_answers(plan, id));
         let Some((id, question)) = asking.and_then(|(id, step)| Some((id.clone(), step.question.clone()?)))
         else {
             return;
@@ -331,6 +335,9 @@ impl Loop {
         // The question may have been answered elsewhere, or the run cancelled, while the prompt was open.
         self.owner.catch_up(true).await?;
         let open = self.owner.state.step(&step).filter(|state| state.status == StepStatus::Asking);
+        if !self.owner.state.takes_answers(&self.owner.plan, &step) {
+            return Ok(());
+        }
         // An answer counts for the question that was shown; a prompt that was taken back has none.
         if text.is_empty() || open.is_none_or(|state| state.question.as_ref() != Some(question)) {
             return Ok(());

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
 use async_trait::async_trait;
-use runbook_engine::drive::{Driver, People, Purpose};
+use runbook_engine::drive::{Driver, Finish, People, Purpose};
 use runbook_engine::event::{EventKind, Question};
+use runbook_engine::plan::Plan;
 use runbook_engine::state::RunStatus;
 use runbook_engine::store::Store;
 
@@ -37,6 +38,35 @@ impl People for Slow {
     fn name(&self) -> String {
         "slow".to_owned()
     }
+}
+
+/// Types what is asked for, at once.
+struct Quick;
+
+#[async_trait]
+impl People for Quick {
+    async fn ask(&self, _: &str, question: &Question) -> Option<String> {
+        let Question::Phrase { phrase, .. } = question else { panic!("{question:?}") };
+        Some(phrase.clone())
+    }
+
+    fn name(&self) -> String {
+        "quick".to_owned()
+    }
+}
+
+#[tokio::test]
+async fn what_a_cancelled_run_asked_is_asked_no_more_but_by_its_final_steps() {
+    let bench = Bench::new();
+    let finally = vec![step("after", "ask twice", &[]), step("slow", "deaf", &[])];
+    bench.create("r", &Plan { finally, ..plan(vec![step("a", "ask twice", &[])]) }).await;
+    assert!(matches!(bench.drive("r", Purpose::GoOn).await.unwrap(), Finish::Waiting(..)));
+    let driver = Driver { people: Arc::new(Quick), ..bench.driver() };
+    let driven = driver.drive("r", Purpose::Cancel("me".to_owned()));
+    let state = ended(tokio::time::timeout(StdDuration::from_secs(30), driven).await.unwrap().unwrap());
+    assert_eq!(state.status, RunStatus::Cancelled);
+    assert!(state.step("a").unwrap().answers.is_empty(), "{state:?}");
+    assert_eq!(state.step("after").unwrap().answers.len(), 2);
 }
 
 #[tokio::test]

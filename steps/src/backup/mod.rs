@@ -4,6 +4,7 @@ mod contents;
 mod copy;
 mod definitions;
 mod dump;
+mod names;
 mod probe;
 mod program;
 mod restorable;
@@ -131,6 +132,7 @@ impl Step for Backup {
         "Dump a PostgreSQL database into a file, or hold a backup to being one that can be restored";
     const FLEETING_OUTPUTS: &'static [&'static str] = &["/dumped_at"];
     const TIDIES: bool = true;
+    const BACKUP_OUTPUTS: Option<(&'static str, &'static str)> = Some(("/file", "/restore"));
     const EXAMPLE: &'static str = "\
 id: backup
 uses: backup

@@ -32,6 +32,10 @@ select distinct 'its user ' || me.rolname || ' may not set ' || split_part(one, 
     where s.setdatabase = here.oid and not me.rolsuper
     and exists (select from pg_settings known where known.name = split_part(one, '=', 1) and known.context in ('superuser', 'superuser-backend'))
 union all
+select 'default_transaction_read_only is set for the database, so that nothing can be made in it when it is made anew'
+    from me, here, pg_db_role_setting s where s.setdatabase = here.oid and s.setrole in (0, me.oid)
+    and exists (select from unnest(s.setconfig) one where one ~ '^default_transaction_read_only=(on|true|yes|1)$')
+union all
 select distinct 'its user ' || me.rolname || ' can not disconnect ' || a.usename || ', who is connected to the database'
     from me, here, pg_stat_activity a join pg_roles r on r.oid = a.usesysid
     where a.datid = here.oid and a.pid <> pg_backend_pid() and not me.rolsuper

@@ -195,6 +195,7 @@ impl Step for HttpRequest {
 ";
     const SECRET_FIELDS: &'static [&'static str] = &["/headers/*", "/form/*"];
     const SHOWN_FIELDS: &'static [&'static str] = &["/json", "/body", "/form", "/query"];
+    const TIDIES: bool = true;
     type Outputs = HttpOutputs;
 
     fn effect(with: &Value) -> Effect {
@@ -264,7 +265,23 @@ impl Step for HttpRequest {
         cx.ledger.settle(batch, settlement).await?;
         result.map(End::Done)
     }
+
+    async fn tidy(self, cx: &Context) -> Result<(), StepError> {
+        // Without a check nobody can look.
+        if self.check.is_none() || cx.ledger.view().await?.unsettled.is_empty() {
+            return Ok(());
+        }
+        http_of(&cx.resources, &self.connection).map_err(|error| had::not_looked(REQUEST, error))?;
+        let found = self.settled(had::series(cx).await?, cx).await;
+        let found = found.map_err(|error| had::unknown(REQUEST, error))?;
+        let became = if found.is_some() { "took effect" } else { "took no effect" };
+        cx.live.say(&format!("{REQUEST} was cut off: it {became}, by its check"));
+        Ok(())
+    }
 }
+
+/// What a cancel finds out about.
+const REQUEST: &str = "its last request";
 
 /// The record of a request that took effect.
 fn took_effect(outputs: &HttpOutputs, series: u32) -> Result<Settlement, StepError> {

@@ -24,6 +24,9 @@ pub struct Expect {
     /// The values that every row must have, by column; there must be a row. Only the rows that are kept (`max_rows`) are looked at.
     #[serde(default)]
     pub values: Map<String, Value>,
+    /// What is said when any of it does not hold, before what is wrong. Default: that it is not as expected.
+    #[serde(default)]
+    pub message: Option<String>,
 }
 
 /// A number, or a range of them.

@@ -18,6 +18,7 @@ use self::work::Work;
 
 use crate::connections::sql::scan::only_reads;
 use crate::effect::{Declared, declared};
+use crate::had;
 use crate::kind::{Context, End, Step, read_now};
 
 /// Runs statements on a SQL database, in one transaction. Values are bound as `parameters` (`$1` in PostgreSQL, `?` in MySQL and SQLite), never
@@ -132,6 +133,7 @@ with:
     const CODE_FIELDS: &'static [&'static str] =
         &["/statement", "/statements/*/statement", "/check/statement"];
     const SHOWN_FIELDS: &'static [&'static str] = &["/statement", "/parameters", "/statements"];
+    const TIDIES: bool = true;
     type Outputs = SqlOutputs;
 
     fn effect(with: &Value) -> Effect {
@@ -159,6 +161,13 @@ with:
     async fn run(self, cx: &Context) -> Result<End<SqlOutputs>, StepError> {
         cx.checkpoint()?;
         Work::new(&self, cx)?.run().await.map(End::Done)
+    }
+
+    async fn tidy(self, cx: &Context) -> Result<(), StepError> {
+        if cx.ledger.view().await?.unsettled.is_empty() {
+            return Ok(());
+        }
+        Work::new(&self, cx).map_err(|error| had::not_looked("its last attempt", error))?.conclude().await
     }
 }
 

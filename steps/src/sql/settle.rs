@@ -46,6 +46,12 @@ pub(crate) enum Unsure {
     WhenReopened,
 }
 
+/// What was announced.
+fn announced<T: DeserializeOwned>(batch: &Batch) -> Result<Announced<T>, StepError> {
+    Announced::<T>::deserialize(&batch.what)
+        .map_err(|error| StepError::new(ErrorKind::Bug, format!("the ledger is unreadable: {error}")))
+}
+
 /// The ledger of a step that commits transactions.
 #[derive(Clone, Copy)]
 pub(crate) struct Settling<'a> {
@@ -82,8 +88,7 @@ impl Settling<'_> {
         batch: &Batch,
         series: u32,
     ) -> Result<Option<T>, StepError> {
-        let announced = Announced::<T>::deserialize(&batch.what)
-            .map_err(|error| StepError::new(ErrorKind::Bug, format!("the ledger is unreadable: {error}")))?;
+        let announced = announced::<T>(batch)?;
         let was_at_work = match &announced.backend {
             Some(backend) => self.over(backend).await?,
             None => false,
@@ -111,6 +116,38 @@ impl Settling<'_> {
         let outcome = json!({ "repeated": true });
         self.cx.ledger.settle(batch.number, Settlement { outcome, ..Settlement::default() }).await?;
         Ok(None)
+    }
+
+    /// Records what became of what a cancel cut off, where anything can tell. Nothing is done again then.
+    pub async fn conclude<T: Serialize + DeserializeOwned>(&self) -> Result<(), StepError> {
+        for batch in self.cx.ledger.view().await?.unsettled {
+            let announced = announced::<T>(&batch)?;
+            if announced.transaction.is_none() && self.check.is_none() {
+                continue;
+            }
+            let place = self.database.describe();
+            let unknown = |error| had::unknown(&format!("the last attempt at {place}"), error);
+            if let Some(backend) = &announced.backend
+                && self.database.is_at_work(backend).await.map_err(|failure| unknown(failure.into()))?
+            {
+                let id = backend.split(' ').next().unwrap_or_default();
+                let message = format!("the server is still at work on it, as connection {id}");
+                return Err(unknown(StepError::transient(message)));
+            }
+            let became = match self.happened(announced.transaction.as_deref()).await.map_err(unknown)? {
+                Some(true) => {
+                    self.took_effect(batch.number, &announced).await?;
+                    "took effect"
+                }
+                Some(false) => {
+                    self.had_no_effect(batch.number, &StepError::interrupted()).await?;
+                    "took no effect"
+                }
+                None => continue,
+            };
+            self.cx.live.say(&format!("the last attempt was cut off at {place}: it {became}"));
+        }
+        Ok(())
     }
 
     /// Announces a transaction, after the limits were asked for what it destroys.

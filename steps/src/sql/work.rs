@@ -130,6 +130,11 @@ impl<'a> Work<'a> {
         if self.step.transaction { self.transact(series).await } else { self.run_alone(series).await }
     }
 
+    /// Records what became of what a cancel cut off.
+    pub(super) async fn conclude(self) -> Result<(), StepError> {
+        self.settling().conclude::<SqlOutputs>().await
+    }
+
     fn settling(&self) -> Settling<'_> {
         let check = self.step.check.as_ref();
         let once = self.effect.repeat == Repeat::Once;
@@ -285,8 +290,13 @@ pub(crate) fn single(sql: &str, dialect: Dialect) -> Result<Statement<'_>, StepE
 fn judge(statement: &Statement<'_>, expect: Option<&Expect>, answer: &Answer) -> Result<(), StepError> {
     match expect.and_then(|expect| expect.wrong(answer)) {
         Some(wrong) => {
+            let told = expect.and_then(|expect| expect.message.as_ref());
             let verb = statement.verb().to_lowercase();
-            Err(StepError::gate(format!("the `{verb}` is not as expected: {wrong}")))
+            let what = told.map_or_else(
+                || format!("the `{verb}` is not as expected: {wrong}"),
+                |told| format!("{told} ({wrong})"),
+            );
+            Err(StepError::gate(what))
         }
         None => Ok(()),
     }

@@ -8,7 +8,7 @@ use serde::Deserialize as _;
 use super::survey::Survey;
 use super::work::Work;
 use super::{ResetOutputs, SqlReset, mysql};
-use crate::connections::sql::{Database, Dialect, Failure};
+use crate::connections::sql::{Database, Failure};
 use crate::had;
 use crate::kind::Context;
 use crate::sql::settle::Announced;
@@ -129,9 +129,6 @@ pub(super) async fn left(step: &SqlReset, cx: &Context) -> Result<(), StepError>
             return Err(unknown(known.map_or("its place", |place| &place.words), &error.message));
         }
     };
-    if database.dialect() != Dialect::MySql {
-        return Ok(());
-    }
     let place = database.describe();
     let looked = async {
         let mut session = database.open().await?;

@@ -155,6 +155,11 @@ with:
 
     async fn tidy(self, cx: &Context) -> Result<(), StepError> {
         outlived::end_all(&self, cx).await?;
-        by_steps::left(&self, cx).await
+        let settings = cx.history.plan.connections.get(&self.connection);
+        if settings.and_then(|settings| settings.get("type")).is_some_and(|kind| kind == "mysql") {
+            by_steps::left(&self, cx).await
+        } else {
+            work::conclude(&self, cx).await
+        }
     }
 }

@@ -147,7 +147,7 @@ impl<'a> Work<'a> {
     }
 
     pub(super) fn settling(&self) -> Settling<'_> {
-        Settling { cx: self.cx, database: &self.database, check: None, unsure: Unsure::WhenReopened }
+        settling(self.cx, &self.database)
     }
 
     pub(super) async fn run_files(&self, session: &mut dyn Session) -> Result<(), StepError> {
@@ -289,6 +289,20 @@ impl<'a> Work<'a> {
         self.step.expect.judge(&after, "after")?;
         Ok(after)
     }
+}
+
+fn settling<'a>(cx: &'a Context, database: &'a Database) -> Settling<'a> {
+    Settling { cx, database, check: None, unsure: Unsure::WhenReopened }
+}
+
+/// Records of a reset in one transaction that a cancel cut off whether it was committed, where the database can tell.
+pub(super) async fn conclude(step: &SqlReset, cx: &Context) -> Result<(), StepError> {
+    if cx.ledger.view().await?.unsettled.is_empty() {
+        return Ok(());
+    }
+    let database = cx.resources.connection::<Database>(&step.connection);
+    let database = database.map_err(|error| had::not_looked("the reset", error))?;
+    settling(cx, &database).conclude::<ResetOutputs>().await
 }
 
 /// What is still at work on the server is over in a while.

@@ -17,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::had;
 use crate::kind::{Context, End, Step, would};
 use crate::text::Text;
 use work::Work;
@@ -215,6 +216,7 @@ with:
   directory: archive
   recorded_in: { collections: [metadata, blobs] }
 "#;
+    const TIDIES: bool = true;
     type Outputs = Uploaded;
 
     fn effect(with: &Value) -> Effect {
@@ -234,4 +236,17 @@ with:
         work.upload_all().await?;
         work.outputs().await.map(End::Done)
     }
+
+    async fn tidy(self, cx: &Context) -> Result<(), StepError> {
+        // Where nothing records the uploads nobody can look.
+        if self.recorded_in.is_none() || cx.ledger.view().await?.unsettled.is_empty() {
+            return Ok(());
+        }
+        let work = Work::enter(&self, cx).await;
+        let mut work = work.map_err(|error| had::not_looked(LAST_FILE, error))?;
+        work.settle_open().await.map_err(|error| had::unknown(LAST_FILE, error))
+    }
 }
+
+/// What a cancel finds out about.
+const LAST_FILE: &str = "its last upload";

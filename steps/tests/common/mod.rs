@@ -194,6 +194,17 @@ impl Bench {
         }
     }
 
+    /// What a cancel does about a step that was cut off.
+    pub async fn tidy(&self, step: &str) -> Result<(), StepError> {
+        self.tidy_with(step, self.plan.step(step).unwrap().with.clone()).await
+    }
+
+    /// The same with another `with`.
+    pub async fn tidy_with(&self, step: &str, with: Value) -> Result<(), StepError> {
+        let entry = catalog::step(&self.plan.step(step).unwrap().uses).unwrap();
+        (entry.tidy)(with, self.context(step)).await
+    }
+
     /// Enters a step, and records its start and its end as the engine does.
     pub async fn run(&self, step: &str, attempt: u32) -> Result<Value, StepError> {
         self.record(EventKind::StepStarted { step: step.to_owned(), attempt }).await;

@@ -63,9 +63,17 @@ impl Db {
 
     /// A session of somebody else on PostgreSQL, until it is dropped.
     pub async fn held(&self) -> sqlx::PgConnection {
+        self.options().connect().await.unwrap()
+    }
+
+    /// The same of another user, whose password is `pw`.
+    pub async fn held_by(&self, user: &str) -> sqlx::PgConnection {
+        self.options().username(user).password("pw").connect().await.unwrap()
+    }
+
+    fn options(&self) -> sqlx::postgres::PgConnectOptions {
         let Self::Server(server, Dialect::Postgres) = self else { panic!("it is no PostgreSQL") };
-        let options: sqlx::postgres::PgConnectOptions = server.url().parse().unwrap();
-        options.connect().await.unwrap()
+        server.url().parse().unwrap()
     }
 
     /// Runs statements behind the back of the runbook.

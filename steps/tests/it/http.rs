@@ -15,6 +15,7 @@ use runbook_engine::drive::{Finish, Purpose};
 use runbook_engine::duration::Duration as Spell;
 use runbook_engine::error::{ErrorKind, Outcome};
 use runbook_engine::plan::{Limits, PlannedStep, Retry};
+use runbook_engine::state::RunStatus;
 use runbook_engine::store::Store;
 use serde_json::{Value, json};
 
@@ -174,6 +175,23 @@ async fn a_check_settles_a_lost_answer() {
     let out = outputs(&state, "x");
     assert_eq!((&out["settled_by_check"], &out["json"]["effects"]), (&json!(true), &json!(1)));
     assert_eq!((bench.effects(), state.step("x").unwrap().attempt), (1, 2));
+}
+
+#[tokio::test]
+async fn a_check_tells_a_cancel_what_became_of_a_request() {
+    for (effects, done) in [(1, 1), (99, 0)] {
+        let bench = Bench::with_timeout("2s").await;
+        let check = json!({"path": "/state", "expect": {"json": {"/effects": effects}}});
+        let with = json!({"path": "/late", "method": "POST", "check": check});
+        bench.driven.create("r", vec![request(with)]).await;
+        bench.driven.crash("r", Purpose::GoOn, || bench.counts.taken.load(Ordering::SeqCst) == 1).await;
+        let state = bench.driven.ended("r", Purpose::Cancel("ada".to_owned())).await;
+        assert_eq!((state.status, state.error), (RunStatus::Cancelled, None));
+        let ledger = bench.driven.store.ledger("r", "x").await.unwrap();
+        assert_eq!(ledger.already, done);
+        assert!(bench.driven.store.batches("r", "x", 0, 9, false).await.unwrap()[0].settled.is_some());
+        assert_eq!(bench.counts.taken.load(Ordering::SeqCst), 1, "nothing is sent by a cancel");
+    }
 }
 
 #[tokio::test]

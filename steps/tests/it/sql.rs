@@ -128,6 +128,20 @@ async fn settled_by_check(db: &Db) {
     undone.context("it").ledger.intend(intent()).await.unwrap();
     undone.enter("it").await.unwrap();
     assert_eq!(count(db, "id = 7").await, 1, "it had not happened, so it was done");
+    for there in [true, false] {
+        let cancelled = bench(db, with.clone()).await;
+        let cx = cancelled.context("it");
+        cx.ledger.intend(intent()).await.unwrap();
+        if !there {
+            db.execute("delete from t where id = 7").await;
+        }
+        cancelled.tidy("it").await.unwrap();
+        let row = cx.ledger.batches(0, 1).await.unwrap().remove(0);
+        let outcome = row.settled.unwrap().outcome;
+        assert_eq!(outcome.get("committed").is_some(), there, "{outcome}");
+        assert_eq!(count(db, "id = 7").await, i64::from(there), "nothing is done by a cancel");
+    }
+    db.execute("insert into t values (7, 'seven')").await;
     let done = bench(db, with).await;
     done.context("it").ledger.intend(intent()).await.unwrap();
     assert_eq!(done.enter("it").await.unwrap()["affected"], json!(1));
@@ -246,11 +260,21 @@ async fn commits(db: &Db) {
     .await;
     let insert =
         |id: i64| json!({ "statement": format!("insert into t values ({id}, 'slow')"), "effect": write() });
-    let mut killed = bench(db, insert(100)).await;
-    tokio::select! {
-        end = killed.enter("it") => panic!("it ended: {end:?}"),
-        () = committing(&killed) => {}
-    }
+    let killed = async |id| {
+        let killed = bench(db, insert(id)).await;
+        tokio::select! {
+            end = killed.enter("it") => panic!("it ended: {end:?}"),
+            () = committing(&killed) => {}
+        }
+        killed
+    };
+    let mut cancelled = killed(99).await;
+    cancelled.reopen_resources();
+    cancelled.tidy("it").await.unwrap();
+    let view = cancelled.context("it").ledger.view().await.unwrap();
+    assert!(view.unsettled.is_empty() && view.cursor.is_some(), "{view:?}");
+    assert_eq!(count(db, "id = 99").await, 1, "a cancel waits for what became of it");
+    let mut killed = killed(100).await;
     killed.reopen_resources();
     assert_eq!(killed.enter("it").await.unwrap()["affected"], json!(1));
     assert_eq!(count(db, "id = 100").await, 1, "committed once, and found so");

@@ -141,6 +141,15 @@ async fn a_partial_upload_is_deleted_and_sent_again() {
 
 #[tokio::test]
 async fn what_a_crash_left_open_is_settled_by_the_servers_records() {
+    cut_off(false).await;
+}
+
+#[tokio::test]
+async fn what_a_cancel_cut_off_is_settled_by_the_servers_records() {
+    cut_off(true).await;
+}
+
+async fn cut_off(cancelled: bool) {
     let mut lab = Lab::new(3).await;
     // One file arrives, and the process dies before it records that: its batch is announced and nothing more.
     lab.chatkit.fault(Server::Gateway, &upload_fault(0, 1, cut())).await.unwrap();
@@ -160,8 +169,18 @@ async fn what_a_crash_left_open_is_settled_by_the_servers_records() {
     let error = lab.restore().await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Transient);
     assert_eq!(lab.bench.context("restore").ledger.view().await.unwrap().unsettled.len(), 1);
+    // As long as nobody can look the run stays open for another cancel.
+    let error = lab.bench.tidy_with("restore", lab.restore.clone()).await.unwrap_err();
+    assert!(error.kind.retryable() && error.message.contains("its last upload"), "{error}");
     lab.chatkit.clear_faults(Server::Store).await.unwrap();
     lab.bench.reopen_resources();
+    if cancelled {
+        lab.bench.tidy_with("restore", lab.restore.clone()).await.unwrap();
+        let view = lab.bench.context("restore").ledger.view().await.unwrap();
+        assert!(view.unsettled.is_empty() && view.totals.done == 1, "{view:?}");
+        assert_eq!((lab.records().await, lab.posts().await), ((1, 1), 1));
+        return;
+    }
     let outputs = lab.restore().await.unwrap();
     assert_eq!((&outputs["uploaded"], &outputs["replaced"]), (&json!(3), &json!(0)));
     assert_eq!(descriptors(&lab, &outputs).len(), 3);

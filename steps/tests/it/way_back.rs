@@ -7,6 +7,7 @@ use std::process::Command;
 
 use runbook_engine::error::ErrorKind;
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 use tempfile::TempDir;
 
 use crate::backup::{TABLES, bench, numbers, typed, with};
@@ -107,7 +108,7 @@ async fn the_way_back_that_was_cut_off_is_typed_again_and_done_only_once() {
         db.execute("insert into \"Ring\" values (3, 'since', null)").await;
         let again = Command::new("sh").args(["-c", restore]).output().unwrap();
         let said = String::from_utf8_lossy(&again.stderr).into_owned();
-        assert!(!again.status.success() && said.contains("it is restored"), "{said}");
+        assert!(!again.status.success() && said.contains("it was restored before"), "{said}");
         assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(3), "{half:?}");
         db.execute_elsewhere(&format!("drop database app_was_{mark} with (force)")).await;
     }
@@ -155,14 +156,18 @@ async fn what_was_restored_stays_when_the_last_step_of_the_way_back_fails() {
 async fn a_database_that_is_gone_is_brought_back_and_once_more_when_it_goes_again() {
     let (db, _folder, outputs) = saved().await;
     let restore = outputs["restore"].as_str().unwrap();
-    for _ in 0..2 {
+    for name in ["app_was_", "app_half_"] {
         db.execute_elsewhere("drop database app with (force)").await;
         let (well, said) = told(restore);
-        assert!(well && said.contains("restored; what was there is in the database app_was_"), "{said}");
+        let kept = format!("restored; what was there is in the database {name}");
+        assert!(well && said.contains(&kept) && !said.contains("as well"), "{said}");
         assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(2));
     }
     let (well, said) = told(restore);
-    assert!(!well && said.contains("it is restored") && said.contains("another name first"), "{said}");
+    assert!(
+        !well && said.contains("it was restored before") && said.contains("another name first"),
+        "{said}"
+    );
 }
 
 #[tokio::test]
@@ -198,7 +203,10 @@ async fn a_way_back_that_fails_leaves_and_names_what_was_there() {
     bench(&db, with(&other, json!({}))).await.enter("save").await.unwrap();
     fs::copy(&other, &file).unwrap();
     let (well, said) = told(restore);
-    assert!(!well && said.contains("NOT restored: the backup is not as it was made"), "{said}");
+    assert!(
+        !well && said.contains("NOT restored: the backup is not there, or is not as it was made"),
+        "{said}"
+    );
     as_it_was(&said).await;
     fs::write(&file, whole).unwrap();
 
@@ -217,6 +225,79 @@ async fn a_way_back_that_fails_leaves_and_names_what_was_there() {
     assert!(!well && said.contains("NOT restored: what was there is in its place again"), "{said}");
     assert!(said.contains("put aside as well, and not dropped: the database app_half_"), "{said}");
     as_it_was(&said).await;
+}
+
+#[tokio::test]
+async fn what_was_cut_off_after_an_earlier_way_back_is_not_taken_for_restored() {
+    let (db, folder, outputs) = saved().await;
+    let restore = outputs["restore"].as_str().unwrap();
+    typed(restore);
+    let begun = folder.path().join("app.dump.restoring");
+    // Gone meanwhile, and killed in the middle, or failed: it is there, with nothing in it.
+    for killed in [true, false] {
+        db.execute_elsewhere("drop database app with (force)").await;
+        if killed {
+            fs::write(&begun, "begun\n").unwrap();
+            db.execute_elsewhere("create database app").await;
+        } else {
+            let (well, said) = told(&in_place_of("pg_restore", "exit 1", folder.path(), restore));
+            assert!(!well && said.contains("what was there is in its place again"), "{said}");
+            let (well, said) = told(restore);
+            assert!(!well && said.contains("What is in app now may be something else"), "{said}");
+            db.execute_elsewhere("drop database app with (force)").await;
+        }
+        typed(restore);
+        assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(2), "{killed}");
+    }
+}
+
+#[tokio::test]
+async fn a_backup_that_is_lost_after_it_was_cut_off_moves_nothing() {
+    let (db, folder, outputs) = saved().await;
+    let restore = outputs["restore"].as_str().unwrap();
+    let mark = &outputs["sha256"].as_str().unwrap()[..8];
+    let (file, begun) = (folder.path().join("app.dump"), folder.path().join("app.dump.restoring"));
+    let whole = fs::read(&file).unwrap();
+    fs::write(&begun, "begun\n").unwrap();
+    for statement in [RENAME, "create database app"] {
+        db.execute_elsewhere(&statement.replace("MARK", mark)).await;
+    }
+    for lost in [Some(&whole[..whole.len() / 2]), None] {
+        match lost {
+            Some(part) => fs::write(&file, part).unwrap(),
+            None => fs::remove_file(&file).unwrap(),
+        }
+        let (well, said) = told(restore);
+        assert!(!well && said.contains("is not there, or is not as it was made"), "{said}");
+        assert!(said.contains(&format!("give app another name, and app_mid_{mark} the name app")), "{said}");
+        let names = "select count(*) as n from pg_database where datname ~ '^app'";
+        assert_eq!((numbers(&db, names).await, begun.exists()), (json!(2), true));
+    }
+    fs::write(&file, whole).unwrap();
+    typed(restore);
+    assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(2));
+}
+
+#[tokio::test]
+async fn what_can_not_be_noted_and_what_another_backup_has_begun_are_told() {
+    let (db, folder, outputs) = saved().await;
+    let restore = outputs["restore"].as_str().unwrap();
+    let begun = folder.path().join("app.dump.restoring");
+    // Another backup of it was being brought back.
+    db.execute_elsewhere("create database app_mid_00000000").await;
+    let (well, said) = told(restore);
+    assert!(!well && said.contains("in the database app_mid_00000000, which is to have its name"), "{said}");
+    assert!(!begun.exists());
+    db.execute_elsewhere("drop database app_mid_00000000").await;
+
+    // The disk is full when all of it is there, and then the server is away.
+    let noted = begun.display();
+    let line = in_place_of("pg_restore", &format!("rm '{noted}'; mkdir '{noted}'"), folder.path(), restore);
+    let calls = folder.path().join("calls").display().to_string();
+    let does = format!("echo >>'{calls}'; test $(wc -l <'{calls}') = 3 && exit 2");
+    let (well, said) = told(&in_place_of("psql", &does, folder.path(), &line));
+    assert!(well && said.contains("do NOT type the same again"), "{said}");
+    assert_eq!(numbers(&db, "select count(*) as n from \"Ring\"").await, json!(2));
 }
 
 #[tokio::test]
@@ -260,8 +341,18 @@ async fn a_way_back_that_its_user_can_not_go_is_no_backup() {
     assert!(!folder.path().join("refused.dump").exists());
     let outputs = taken("good.dump").await.unwrap();
     db.execute("drop table of_its_own.kept").await;
-    let restore = outputs["restore"].as_str().unwrap();
-    typed(&format!("export PGPASSWORD=pw; {restore}"));
+    let restore = format!("export PGPASSWORD=pw; {}", outputs["restore"].as_str().unwrap());
+    // Who is there and can not be disconnected is named.
+    let held = db.held().await;
+    let (well, said) = told(&restore);
+    assert!(!well && said.contains("could not be put aside") && said.contains(" of runbook"), "{said}");
+    assert!(!folder.path().join("good.dump.restoring").exists());
+    drop(held);
+    // What another user is doing is hidden from who may end it all the same.
+    db.execute("create role user_of_it login password 'pw'; grant pg_signal_backend to plain").await;
+    let mut held = db.held_by("user_of_it").await;
+    typed(&restore);
+    assert!(held.ping().await.is_err());
     assert_eq!(numbers(&db, "select count(*) as n from of_its_own.kept").await, json!(0));
     let owner = "select (tableowner = 'apart')::int as n from pg_tables where tablename = 'kept'";
     assert_eq!(numbers(&db, owner).await, json!(1));

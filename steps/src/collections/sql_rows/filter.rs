@@ -146,5 +146,6 @@ pub(super) fn describe(wanted: &Map<String, Value>) -> String {
         }
         value => format!("{column} = {value}"),
     };
-    wanted.iter().map(one).collect::<Vec<_>>().join(" and ")
+    // A mapping without a comparison asks for nothing.
+    wanted.iter().map(one).filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" and ")
 }

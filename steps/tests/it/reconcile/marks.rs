@@ -163,8 +163,7 @@ async fn of_a_batch_that_a_cancel_cut_off_it_is_told_what_was_changed_and_nothin
     let marked = "update images set status = 'error', error = ";
     world.db.execute(&format!("{marked}'{ORIGINAL}', updated_at = now() where id <= 3")).await;
     let before = world.column("status").await;
-    let with = bench.plan.step("mark").unwrap().with.clone();
-    (catalog::step("reconcile").unwrap().tidy)(with, bench.context("mark")).await.unwrap();
+    bench.tidy("mark").await.unwrap();
     assert_eq!(world.column("status").await, before);
     let view = bench.context("mark").ledger.view().await.unwrap();
     assert!(view.unsettled.is_empty(), "{view:?}");
