@@ -417,7 +417,7 @@ pub async fn tell(state: &State, run: &str, plan: &Plan, stands: &RunState) -> O
         owned: false,
         stalled: None,
         now: Timestamp::now(),
-        partly: summary::partly(&*state.store, run, stands).await?,
+        ledgers: summary::ledgers(&*state.store, run, stands).await?,
         width: format::width(),
     };
     summary::lines(&facts).iter().for_each(|line| eprintln!("{line}"));

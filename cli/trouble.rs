@@ -31,7 +31,7 @@ pub async fn during(state: &State, row: &RunRow, plan: &Plan, last: RunState, fa
         owned: false,
         stalled: None,
         now: Timestamp::now(),
-        partly: summary::partly(&*state.store, run, &stands).await.unwrap_or_default(),
+        ledgers: summary::ledgers(&*state.store, run, &stands).await.unwrap_or_default(),
         width: format::width(),
     };
     summary::lines(&facts).iter().for_each(|line| eprintln!("{line}"));

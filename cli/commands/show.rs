@@ -39,7 +39,7 @@ pub async fn run(app: &App, args: &Show) -> Outcome {
     let width = format::width().filter(|_| on_terminal);
     let now = Timestamp::now();
     let owned = owner.is_some();
-    let partly = summary::partly(&*state.store, &row.id, &stands).await?;
+    let ledgers = summary::ledgers(&*state.store, &row.id, &stands).await?;
     let facts = Facts {
         run: &row.id,
         plan: &plan,
@@ -49,7 +49,7 @@ pub async fn run(app: &App, args: &Show) -> Outcome {
         owned,
         stalled: session::stalled(&state, &row),
         now,
-        partly,
+        ledgers,
         width,
     };
     let stands_so = if facts.stalled.is_some() { "stalled" } else { state::stands(&row, owned) };

@@ -4,7 +4,7 @@ mod backups;
 mod holds;
 mod next;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use console::{Style, measure_text_width};
 use jiff::Timestamp;
@@ -39,8 +39,8 @@ pub struct Facts<'a> {
     pub stalled: Option<Stalled>,
     /// The time.
     pub now: Timestamp,
-    /// What the steps that have not ended well did so far, by step.
-    pub partly: BTreeMap<String, String>,
+    /// What the ledgers of the steps say that have not ended well.
+    pub ledgers: Ledgers,
     /// The columns there are; none when lines may be as long as they like.
     pub width: Option<usize>,
 }
@@ -49,17 +49,30 @@ pub struct Facts<'a> {
 const INDENT: usize = 12;
 
 /// What the ledgers of steps that have not ended well say of what they did.
-pub async fn partly(
-    store: &dyn Store,
-    run: &str,
-    state: &RunState,
-) -> Result<BTreeMap<String, String>, StoreError> {
-    let mut partly = BTreeMap::new();
+#[derive(Default)]
+pub struct Ledgers {
+    /// How many items became what, in words, by step.
+    partly: BTreeMap<String, String>,
+    /// The steps that announced an effect.
+    announced: BTreeSet<String>,
+    /// Those of them of which it is known by now what became of all that.
+    known: BTreeSet<String>,
+}
+
+/// What the ledgers of steps that have not ended well say of what they did.
+pub async fn ledgers(store: &dyn Store, run: &str, state: &RunState) -> Result<Ledgers, StoreError> {
+    let mut all = Ledgers::default();
     for (id, step) in &state.steps {
         if step.is_over() || step.attempt == 0 {
             continue;
         }
         let ledger = store.ledger(run, id).await?;
+        if ledger.last_batch > 0 {
+            all.announced.insert(id.clone());
+            if ledger.unsettled.is_empty() {
+                all.known.insert(id.clone());
+            }
+        }
         let mut counts =
             vec![(ledger.done, "done"), (ledger.already, "already so"), (ledger.failed, "failed")];
         counts.push((ledger.unsettled.iter().map(|batch| batch.items).sum(), "of unknown outcome"));
@@ -67,10 +80,10 @@ pub async fn partly(
         let texts: Vec<String> =
             counts.into_iter().map(|(count, what)| format!("{} {what}", format::count(count))).collect();
         if !texts.is_empty() {
-            partly.insert(id.clone(), texts.join(", "));
+            all.partly.insert(id.clone(), texts.join(", "));
         }
     }
-    Ok(partly)
+    Ok(all)
 }
 
 /// The lines.
@@ -133,7 +146,13 @@ fn failures(facts: &Facts<'_>, lines: &mut Vec<String>) {
             lines.extend(fit(facts, "    caused by: ", "      ", &describe::one_line(cause)));
         }
         if error.outcome == Outcome::Unknown {
-            lines.push("    it is not known whether it took effect".to_owned());
+            let known = facts.ledgers.known.contains(who);
+            let text = if known {
+                "what became of it was found out since: its log says it"
+            } else {
+                "it is not known whether it took effect"
+            };
+            lines.push(format!("    {text}"));
         }
         if let Some(help) = &error.help {
             lines.extend(fit(facts, "    ", "    ", &describe::one_line(help)));
@@ -195,7 +214,9 @@ fn not_done(facts: &Facts<'_>, lines: &mut Vec<String>) {
     if !begun.is_empty() {
         let texts: Vec<String> = begun
             .iter()
-            .map(|id| facts.partly.get(id).map_or_else(|| id.clone(), |counts| format!("{id} ({counts})")))
+            .map(|id| {
+                facts.ledgers.partly.get(id).map_or_else(|| id.clone(), |counts| format!("{id} ({counts})"))
+            })
             .collect();
         row(facts, lines, "Begun", &texts.join(", "));
     }

@@ -35,15 +35,11 @@ pub(crate) fn settlement(
     Ok(Settlement { cursor, outcome, ..Settlement::default() })
 }
 
-/// Nobody could look whether `what` took effect; with other secrets than now it may be possible.
+/// Nobody could look whether `what` took effect. Later, with other secrets or where more may be read, it may be possible: whatever was in the way, the
+/// run stays open for another cancel.
 pub(crate) fn not_looked(what: &str, error: StepError) -> StepError {
-    StepError { kind: ErrorKind::Transient, ..unknown(what, error) }
-}
-
-/// It was looked whether `what` took effect, and nothing came of it.
-pub(crate) fn unknown(what: &str, error: StepError) -> StepError {
     let message = format!("whether {what} took effect is not known: {}", error.message);
-    StepError { message, ..error }
+    StepError { kind: ErrorKind::Transient, message, ..error }
 }
 
 /// What an earlier attempt came to, when it took effect since the step was last reopened.

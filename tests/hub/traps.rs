@@ -157,6 +157,7 @@ async fn schema_files_that_are_not_there_or_lack_a_table_wipe_nothing() {
     let said = bench.exec(5, &[]).await;
     let said = bench.confirm(4, &said).await;
     assert!(said.contains("Invitation") && said.contains("The database was not wiped"), "{said}");
+    assert!(!said.contains("where it was not brought back yet"), "{said}");
     assert!(said.contains("Redis was not touched"), "{said}");
     assert_eq!([bench.keys(0).await, bench.keys(1).await], [1, 1], "it is refused before anything is gone");
     assert!(!said.contains("To go back"), "what needs no way back is told none:\n{said}");

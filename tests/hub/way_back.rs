@@ -75,7 +75,8 @@ async fn a_run_that_goes_on_after_the_backup_was_brought_back_is_no_reset() {
     std::fs::write(gate, "").unwrap();
     let run = run_in(&said);
     let said = bench.expect(4, &["resume", &run]).await;
-    assert!(said.contains("still_reset") && said.contains("is another one since"), "{said}");
+    assert!(said.contains("Nobody joins that") && said.contains("is another one since"), "{said}");
+    assert_eq!(bench.rows().await, ROWS.iter().map(|&(table, rows)| (table.to_owned(), rows)).collect());
     bench.expect(6, &["cancel", &run]).await;
 }
 

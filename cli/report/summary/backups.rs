@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use runbook_engine::kinds::Class;
-use runbook_engine::state::{RunStatus, StepState};
+use runbook_engine::state::{RunStatus, StepState, StepStatus};
 use runbook_steps::catalog;
 use serde_json::Value;
 
@@ -11,7 +11,9 @@ use super::{Facts, row};
 
 /// One row for each; none when nothing is destroyed, or all went well.
 pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
-    let begun = |id: &str| facts.state.step(id).is_some_and(|state| state.attempt > 0);
+    let succeeded =
+        |id: &str| facts.state.step(id).is_some_and(|state| state.status == StepStatus::Succeeded);
+    let begun = |id: &str| succeeded(id) || facts.ledgers.announced.contains(id);
     let destroys = facts.plan.all_steps().any(|step| step.effect.class == Class::Destroy && begun(&step.id));
     if !destroys || facts.state.status == RunStatus::Succeeded {
         return;
@@ -25,8 +27,9 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
             continue;
         };
         if told.insert(restore) {
-            let text =
-                format!("{file}; to bring it back, stop whatever uses the database, and type `{restore}`");
+            let text = format!(
+                "{file}; where it was not brought back yet, stop whatever uses the database, and type `{restore}`"
+            );
             row(facts, lines, "Backup", &text);
         }
     }

@@ -55,7 +55,7 @@ pub(super) fn rows(facts: &Facts<'_>, lines: &mut Vec<String>) {
     if state.cancel.is_some() {
         // Who asked for the end does not go on.
         if state.is_untidy() {
-            next.push((format!("runbook cancel {run}"), "try again, with the secrets as they were"));
+            next.push((format!("runbook cancel {run}"), "try again, once what is said above is mended"));
             next.push((format!("runbook cancel {run} --abandon"), "end it, and leave that as it is"));
         } else {
             next.push(cancel);

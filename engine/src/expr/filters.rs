@@ -225,7 +225,7 @@ fn sha256(text: &str) -> String {
 
 /// A text as one word of a shell, and a list as the words of a command line.
 fn quote(value: &Value) -> Result<String, Error> {
-    if value.kind() != ValueKind::Seq {
+    if !matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
         return Ok(quoted(&to_text(value).map_err(refuse)?));
     }
     let words = value.try_iter()?.map(|word| Ok(quoted(&to_text(&word).map_err(refuse)?)));

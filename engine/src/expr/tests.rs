@@ -129,6 +129,7 @@ fn filters_do_what_they_say() {
             "${{ ['sh', '-c', \"echo it's\"] | quote }} ${{ 'a b' | quote }}",
             json!(r"sh -c 'echo it'\''s' 'a b'"),
         ),
+        ("${{ (['sh', '-c'] + [\"echo it's\"]) | quote }}", json!(r"sh -c 'echo it'\''s'")),
         ("${{ '1h30m' | duration }}", json!(5400)),
         ("${{ '1500ms' | duration }}", json!(1.5)),
         ("${{ inputs.at | timestamp }}", json!(1_795_226_400)),

@@ -1,6 +1,6 @@
 //! What became of a batch that a cancel cut off. Nothing more is deleted then: the collections are asked what is there.
 
-use runbook_engine::error::{ErrorKind, StepError};
+use runbook_engine::error::StepError;
 use runbook_engine::step::Settlement;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -8,6 +8,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use super::record::{Became, Intended, decode, encode};
 use super::{DeleteBatch, work};
 use crate::collections::{Collection, Doomed, KeyOutcome, Version};
+use crate::had;
 use crate::kind::Context;
 
 /// How many keys are asked for at a time.
@@ -18,16 +19,8 @@ pub(super) async fn settle(step: &DeleteBatch, cx: &Context) -> Result<(), StepE
     let open = cx.ledger.view().await?;
     for batch in open.unsettled {
         let items = batch.items;
-        let unknown = |error: StepError| StepError {
-            message: format!(
-                "whether its last batch, of {items} keys, was deleted is not known: {}",
-                error.message
-            ),
-            ..error
-        };
-        // With other secrets than now it may be possible to look.
-        let collections = work::collections(step, cx)
-            .map_err(|error| StepError { kind: ErrorKind::Transient, ..unknown(error) })?;
+        let unknown = |error| had::not_looked(&format!("its last batch, of {items} keys,"), error);
+        let collections = work::collections(step, cx).map_err(unknown)?;
         let intended: Intended = decode(&batch.what)?;
         let mut became = Became::of(&intended);
         for (at, collection) in collections.iter().enumerate() {

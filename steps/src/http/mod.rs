@@ -243,7 +243,7 @@ impl Step for HttpRequest {
             return cx.unless_abandoned(self.send(cx)).await.map(End::Done);
         }
         let series = had::series(cx).await?;
-        if let Some(outputs) = self.settled(series, cx).await? {
+        if let Some(outputs) = self.settled(series, cx, Ok).await? {
             return Ok(End::Done(outputs));
         }
         let what = json!({ "method": self.method.name(), "path": self.path, "series": series });
@@ -272,8 +272,8 @@ impl Step for HttpRequest {
             return Ok(());
         }
         http_of(&cx.resources, &self.connection).map_err(|error| had::not_looked(REQUEST, error))?;
-        let found = self.settled(had::series(cx).await?, cx).await;
-        let found = found.map_err(|error| had::unknown(REQUEST, error))?;
+        let found = self.settled(had::series(cx).await?, cx, in_flight::soon_over).await;
+        let found = found.map_err(|error| had::not_looked(REQUEST, error))?;
         let became = if found.is_some() { "took effect" } else { "took no effect" };
         cx.live.say(&format!("{REQUEST} was cut off: it {became}, by its check"));
         Ok(())

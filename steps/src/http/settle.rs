@@ -34,8 +34,14 @@ pub struct Check {
 }
 
 impl HttpRequest {
-    /// What an earlier attempt came to, when it took effect since the step was last reopened.
-    pub(super) async fn settled(&self, series: u32, cx: &Context) -> Result<Option<HttpOutputs>, StepError> {
+    /// What an earlier attempt came to, when it took effect since the step was last reopened. `wait` says how much is waited of the time for which it
+    /// may still be under way.
+    pub(super) async fn settled(
+        &self,
+        series: u32,
+        cx: &Context,
+        wait: fn(Duration) -> Result<Duration, StepError>,
+    ) -> Result<Option<HttpOutputs>, StepError> {
         let view = cx.ledger.view().await?;
         if let Some(outputs) = had::outputs(&view, series) {
             return Ok(Some(outputs));
@@ -47,7 +53,7 @@ impl HttpRequest {
             Some(check) => {
                 let takes = self.takes(cx)?;
                 let left = view.unsettled.iter().map(|batch| in_flight::left(&batch.what, takes)).max();
-                cx.unless_abandoned(self.look_out(check, left.unwrap_or_default(), cx)).await?
+                cx.unless_abandoned(self.look_out(check, left.unwrap_or_default(), cx, wait)).await?
             }
             None => None,
         };
@@ -75,6 +81,7 @@ impl HttpRequest {
         check: &Check,
         left: Duration,
         cx: &Context,
+        wait: fn(Duration) -> Result<Duration, StepError>,
     ) -> Result<Option<HttpOutputs>, StepError> {
         let (mut pause, end) = (FIRST_PAUSE, Instant::now() + left);
         loop {
@@ -83,6 +90,7 @@ impl HttpRequest {
             if found.is_some() || begun >= end {
                 return Ok(found);
             }
+            wait(end.saturating_duration_since(begun))?;
             if pause == FIRST_PAUSE {
                 let most = Spell::from_secs(left.as_secs() + 1);
                 cx.live.say(&format!(
@@ -110,6 +118,13 @@ impl HttpRequest {
         if matches!(answer.status, 408 | 429 | 500..) && !answer.has_status(&check.expect) {
             // Nothing is known yet, neither that it happened nor that it did not.
             return Err(StepError::transient(format!("{what}: status {}", answer.status)));
+        }
+        if matches!(answer.status, 300..=399 | 401 | 403 | 407) && !answer.has_status(&check.expect) {
+            // Who may not look, or is sent elsewhere, has seen nothing.
+            let message =
+                format!("{what}: status {}, which does not tell whether the effect is there", answer.status);
+            return Err(StepError::refused(message)
+                .with_help("let the connection read what the check asks for; a check that finds nothing is answered with a status such as 404"));
         }
         Ok(answer.problem(&check.expect).is_none().then(|| answer.outputs(&cx.redactor, true)))
     }

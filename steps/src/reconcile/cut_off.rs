@@ -1,6 +1,6 @@
 //! What became of a batch of changes that a cancel cut off. Nothing more is changed then: the collection is asked what has happened.
 
-use runbook_engine::error::{ErrorKind, StepError};
+use runbook_engine::error::StepError;
 use runbook_engine::step::Settlement;
 
 use super::Reconcile;
@@ -8,6 +8,7 @@ use super::change::{change, only_told};
 use super::changing::{batch, earlier};
 use super::record::{At, Came, decode, encode};
 use crate::collections::KeyOutcome;
+use crate::had;
 use crate::kind::Context;
 
 /// Records what became of the batches of which it is not known.
@@ -16,15 +17,8 @@ pub(super) async fn settle(step: &Reconcile, cx: &Context) -> Result<(), StepErr
     for open in view.unsettled {
         // The others only read.
         let At::Change { findings, offset, .. } = decode(&open.what)? else { continue };
-        let unknown = |error: StepError| {
-            let message = format!("whether its last batch was changed is not known: {}", error.message);
-            StepError { message, ..error }
-        };
-        // With other secrets than now it may be possible to look.
-        let items = cx
-            .resources
-            .collection(&step.collection)
-            .map_err(|error| StepError { kind: ErrorKind::Transient, ..unknown(error) })?;
+        let unknown = |error| had::not_looked("its last batch", error);
+        let items = cx.resources.collection(&step.collection).map_err(unknown)?;
         let (some, _) = batch(step, cx, &earlier(cx, &findings).await?, offset).await?;
         let told = |finding| change(step.action, &step.collection, finding).map(only_told);
         let changes = some.iter().map(told).collect::<Result<Vec<_>, _>>()?;

@@ -6,7 +6,7 @@ mod work;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use runbook_engine::error::{ErrorKind, StepError};
+use runbook_engine::error::StepError;
 use runbook_engine::kinds::Effect;
 use runbook_engine::saved::Foresight;
 use schemars::JsonSchema;
@@ -15,6 +15,7 @@ use serde_json::Value;
 
 pub(crate) use self::keyspace::Keyspace;
 use self::work::Work;
+use crate::had;
 use crate::kind::{Context, End, Step, would};
 
 /// Empties the database of a connection, or every database of its server. Keys are counted before and after; the limits are asked for as many items as
@@ -111,13 +112,8 @@ with:
     }
 
     async fn tidy(self, cx: &Context) -> Result<(), StepError> {
-        let unknown = |error: StepError| {
-            let message = format!("whether its last flush happened is not known: {}", error.message);
-            StepError { message, ..error }
-        };
-        // With other secrets than now it may be possible to look.
-        let work = Work::begin(&self, cx)
-            .map_err(|error| StepError { kind: ErrorKind::Transient, ..unknown(error) })?;
+        let unknown = |error| had::not_looked("its last flush", error);
+        let work = Work::begin(&self, cx).map_err(unknown)?;
         work.conclude().await.map_err(unknown)
     }
 }

@@ -126,13 +126,14 @@ impl Settling<'_> {
                 continue;
             }
             let place = self.database.describe();
-            let unknown = |error| had::unknown(&format!("the last attempt at {place}"), error);
+            let unknown = |error| had::not_looked(&format!("the last attempt at {place}"), error);
             if let Some(backend) = &announced.backend
                 && self.database.is_at_work(backend).await.map_err(|failure| unknown(failure.into()))?
             {
-                let id = backend.split(' ').next().unwrap_or_default();
+                let (id, end) = self.ending(backend);
                 let message = format!("the server is still at work on it, as connection {id}");
-                return Err(unknown(StepError::transient(message)));
+                let help = format!("wait for its end, or end it by `{end}`, then cancel again");
+                return Err(unknown(StepError::transient(message).with_help(help)));
             }
             let became = match self.happened(announced.transaction.as_deref()).await.map_err(unknown)? {
                 Some(true) => {
@@ -218,17 +219,23 @@ impl Settling<'_> {
             tokio::time::sleep(Duration::from_secs(1)).await;
             self.cx.checkpoint()?;
         }
-        let id = backend.split(' ').next().unwrap_or_default();
-        let end = match self.database.dialect() {
-            Dialect::MySql => format!("kill {id}"),
-            _ => format!("select pg_terminate_backend({id})"),
-        };
+        let (id, end) = self.ending(backend);
         let message = format!(
             "the statement of the last attempt is still at work on the server, as connection {id}: it was not done again"
         );
         Err(StepError::transient(message)
             .unknown()
             .with_help(format!("wait for its end, or end it by `{end}`, then resume")))
+    }
+
+    /// What the server calls a connection, and the statement that ends it.
+    fn ending<'b>(&self, backend: &'b str) -> (&'b str, String) {
+        let id = backend.split(' ').next().unwrap_or_default();
+        let end = match self.database.dialect() {
+            Dialect::MySql => format!("kill {id}"),
+            _ => format!("select pg_terminate_backend({id})"),
+        };
+        (id, end)
     }
 
     /// Whether it had its effect; nothing when nobody can tell.

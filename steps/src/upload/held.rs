@@ -1,6 +1,7 @@
 //! What the ledger says of each file: the fold of its batches.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use runbook_engine::error::StepError;
 use runbook_engine::step::{Batch, Intent, Settlement};
@@ -8,6 +9,7 @@ use runbook_engine::store::BatchRow;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::in_flight;
 use crate::kind::Context;
 
 /// A file about to be uploaded.
@@ -23,6 +25,14 @@ pub(super) struct Announced {
     /// The id it had in a session that has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) replaces: Option<String>,
+}
+
+/// An announced file of which nobody recorded what became of it.
+pub(super) struct Open {
+    pub(super) batch: u64,
+    pub(super) announced: Announced,
+    /// As it stands in the ledger.
+    pub(super) what: Value,
 }
 
 /// What became of it.
@@ -63,7 +73,7 @@ pub(super) struct Held {
 
 impl Held {
     /// The fold of the ledger, with the batches that nobody settled.
-    pub(super) async fn read(cx: &Context) -> Result<(Self, Vec<(u64, Announced)>), StepError> {
+    pub(super) async fn read(cx: &Context) -> Result<(Self, Vec<Open>), StepError> {
         let (mut held, mut open, mut after) = (Self::default(), Vec::new(), 0);
         loop {
             let rows = cx.ledger.batches(after, 500).await?;
@@ -75,12 +85,12 @@ impl Held {
         }
     }
 
-    fn fold(&mut self, row: BatchRow, open: &mut Vec<(u64, Announced)>) -> Result<(), StepError> {
+    fn fold(&mut self, row: BatchRow, open: &mut Vec<Open>) -> Result<(), StepError> {
         let unreadable =
             |error: serde_json::Error| StepError::refused("the ledger can not be read").with_source(&error);
-        let announced: Announced = serde_json::from_value(row.intent).map_err(unreadable)?;
+        let announced = Announced::deserialize(&row.intent).map_err(unreadable)?;
         match row.settled {
-            None => open.push((row.batch, announced)),
+            None => open.push(Open { batch: row.batch, announced, what: row.intent }),
             Some(settled) => {
                 self.take(&announced, &serde_json::from_value(settled.outcome).map_err(unreadable)?);
             }
@@ -100,9 +110,13 @@ impl Held {
         }
     }
 
-    /// Announces a file.
-    pub(super) async fn intend(cx: &Context, announced: &Announced) -> Result<Batch, StepError> {
-        let what = json!(announced);
+    /// Announces a file whose upload may take so long.
+    pub(super) async fn intend(
+        cx: &Context,
+        announced: &Announced,
+        takes: Duration,
+    ) -> Result<Batch, StepError> {
+        let what = in_flight::announced(json!(announced), takes);
         cx.ledger.intend(Intent { what, items: 1, charged_items: 0, charged_bytes: 0 }).await
     }
 

@@ -243,8 +243,8 @@ with:
             return Ok(());
         }
         let work = Work::enter(&self, cx).await;
-        let mut work = work.map_err(|error| had::not_looked(LAST_FILE, error))?;
-        work.settle_open().await.map_err(|error| had::unknown(LAST_FILE, error))
+        let work = work.map_err(|error| had::not_looked(LAST_FILE, error))?;
+        work.conclude().await.map_err(|error| had::not_looked(LAST_FILE, error))
     }
 }
 

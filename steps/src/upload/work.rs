@@ -2,19 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use runbook_engine::error::{ErrorKind, Outcome, StepError};
 use runbook_engine::step::Progress;
 
 use super::files::{Files, wrong};
-use super::held::{Announced, Became, Held, Stored};
+use super::held::{Announced, Became, Held, Open, Stored};
 use super::send::{Lost, Sent, file_name, send};
 use super::world::World;
 use super::{Descriptor, ManifestEntry, OnMissing, Upload, Uploaded};
 use crate::backoff::{exponential, pause};
 use crate::connections::http::{Http, http_of};
 use crate::connections::session::SessionValue;
+use crate::in_flight;
 use crate::kind::Context;
 use crate::records::{read_records, write_records};
 use crate::retry::asked;
@@ -25,6 +26,8 @@ const TRIES: u32 = 4;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// The longest wait between tries, whatever the server asks for.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// How long until it is looked again whether what is under way was stored.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How often the session may end during one attempt of the step before that is an error.
 const SESSIONS: u32 = 5;
 /// How many discrepancies the outputs hold, and how many files an error names.
@@ -62,7 +65,7 @@ pub(super) struct Work<'a> {
     /// The keys wanted, in order, with their lines of the manifest.
     wanted: Vec<(String, Option<ManifestEntry>)>,
     held: Held,
-    open: Vec<(u64, Announced)>,
+    open: Vec<Open>,
     series: u32,
     session: Option<SessionValue>,
     left_behind: Vec<String>,
@@ -90,7 +93,7 @@ impl<'a> Work<'a> {
 
     /// Settles what an earlier attempt announced and never recorded.
     pub(super) async fn settle_open(&mut self) -> Result<(), StepError> {
-        for (batch, announced) in std::mem::take(&mut self.open) {
+        for Open { batch, announced, .. } in std::mem::take(&mut self.open) {
             let became = match &self.world {
                 Some(world) => match world.settle(&announced, &self.held.ids()).await? {
                     Some(stored) => Became::Stored(stored),
@@ -102,6 +105,29 @@ impl<'a> Work<'a> {
                 }
                 None => return Err(unsettled(&announced)),
             };
+            self.held.settle(self.cx, batch, &announced, became).await?;
+        }
+        Ok(())
+    }
+
+    /// Settles for a cancel what an attempt announced and never recorded: what is under way still is waited for, and nothing is sent again.
+    pub(super) async fn conclude(mut self) -> Result<(), StepError> {
+        let Some(world) = &self.world else { return Ok(()) };
+        for Open { batch, announced, what } in std::mem::take(&mut self.open) {
+            let end = Instant::now() + in_flight::left(&what, self.http.timeout());
+            let stored = loop {
+                let begun = Instant::now();
+                let stored = world.settle(&announced, &self.held.ids()).await?;
+                if stored.is_some() || begun >= end {
+                    break stored;
+                }
+                let left = in_flight::soon_over(end - begun)?;
+                tokio::time::sleep(left.min(LOOK_AGAIN)).await;
+            };
+            let became = if stored.is_some() { "is stored" } else { "was not stored" };
+            self.cx.live.say(&format!("the upload of {} was cut off: it {became}", announced.key));
+            let became =
+                stored.map_or_else(|| Became::Again("nothing was stored".to_owned()), Became::Stored);
             self.held.settle(self.cx, batch, &announced, became).await?;
         }
         Ok(())
@@ -174,7 +200,7 @@ impl<'a> Work<'a> {
             replaces: stale.as_ref().map(|stored| stored.id.clone()),
             key,
         };
-        let batch = Held::intend(self.cx, &announced).await?.number;
+        let batch = Held::intend(self.cx, &announced, self.http.timeout()).await?.number;
         let fate = match entry {
             None => Fate::failed("it is not in the manifest"),
             Some(entry) => self.replace(&announced, &entry).await?,

@@ -90,6 +90,7 @@ impl Bench {
             .route("/late", post(act_late))
             .route("/state", get(state))
             .route("/echo", get(echo).post(echo))
+            .route("/closed", get(|| async { StatusCode::UNAUTHORIZED }))
             .route("/away", get(|| async { (StatusCode::FOUND, [(header::LOCATION, "/echo")]) }))
             .with_state(counts.clone());
         let server = Server::start(routes).await;
@@ -192,6 +193,35 @@ async fn a_check_tells_a_cancel_what_became_of_a_request() {
         assert!(bench.driven.store.batches("r", "x", 0, 9, false).await.unwrap()[0].settled.is_some());
         assert_eq!(bench.counts.taken.load(Ordering::SeqCst), 1, "nothing is sent by a cancel");
     }
+}
+
+#[tokio::test]
+async fn a_check_that_may_not_look_or_can_not_tell_yet_settles_nothing() {
+    for (path, timeout, why) in [
+        ("/closed", "2s", "status 401, which does not tell"),
+        ("/away", "2s", "status 302, which does not tell"),
+        ("/state", "10m", "it may still be under way for at most"),
+    ] {
+        let bench = Bench::with_timeout(timeout).await;
+        let check = json!({"path": path, "expect": {"json": {"/effects": 99}}});
+        let with = json!({"path": "/late", "method": "POST", "check": check});
+        bench.driven.create("r", vec![request(with)]).await;
+        bench.driven.crash("r", Purpose::GoOn, || bench.counts.taken.load(Ordering::SeqCst) == 1).await;
+        let state = bench.driven.ended("r", Purpose::Cancel("ada".to_owned())).await;
+        let error = state.error.unwrap();
+        assert_eq!(state.status, RunStatus::Failed, "it stays open for another cancel: {error:?}");
+        assert!(error.message.contains(why) && error.message.contains("is not known"), "{error:?}");
+        assert!(bench.driven.store.batches("r", "x", 0, 9, false).await.unwrap()[0].settled.is_none());
+    }
+    // Nor is it sent again by a run that goes on.
+    let bench = Bench::with_timeout("2s").await;
+    let with = json!({"path": "/late", "method": "POST", "check": {"path": "/closed"}});
+    bench.driven.create("r", vec![request(with)]).await;
+    bench.driven.crash("r", Purpose::GoOn, || bench.counts.taken.load(Ordering::SeqCst) == 1).await;
+    let state = bench.driven.ended("r", Purpose::GoOn).await;
+    let error = state.step("x").unwrap().error.clone().unwrap();
+    assert!(error.message.contains("status 401"), "{error:?}");
+    assert_eq!(bench.counts.taken.load(Ordering::SeqCst), 1, "it was sent again");
 }
 
 #[tokio::test]

@@ -274,6 +274,14 @@ async fn commits(db: &Db) {
     let view = cancelled.context("it").ledger.view().await.unwrap();
     assert!(view.unsettled.is_empty() && view.cursor.is_some(), "{view:?}");
     assert_eq!(count(db, "id = 99").await, 1, "a cancel waits for what became of it");
+    // Every cluster has a transaction of this number, and it was committed; that it was in this one nobody says.
+    let elsewhere = bench(db, insert(98)).await;
+    let what =
+        json!({ "series": 0, "items": 0, "transaction": "3 1", "outputs": view.cursor.unwrap()["outputs"] });
+    let intent = Intent { what, items: 0, charged_items: 0, charged_bytes: 0 };
+    elsewhere.context("it").ledger.intend(intent).await.unwrap();
+    elsewhere.tidy("it").await.unwrap();
+    assert_eq!(elsewhere.context("it").ledger.view().await.unwrap().unsettled.len(), 1);
     let mut killed = killed(100).await;
     killed.reopen_resources();
     assert_eq!(killed.enter("it").await.unwrap()["affected"], json!(1));

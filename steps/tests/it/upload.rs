@@ -1,5 +1,8 @@
 //! `upload` against a gateway that refuses, breaks off and forgets.
 
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
 use runbook_engine::error::{ErrorKind, Outcome};
 use runbook_engine::event::EventKind;
 use runbook_engine::step::Intent;
@@ -175,10 +178,19 @@ async fn cut_off(cancelled: bool) {
     lab.chatkit.clear_faults(Server::Store).await.unwrap();
     lab.bench.reopen_resources();
     if cancelled {
+        // What never left is waited for as long as it could be under way, and no longer.
+        let what = json!({
+            "series": 0, "key": "old-02", "name": "file 2 ü.txt", "sha256": "00", "session": "gone",
+            "under_way_until": Timestamp::now() + SignedDuration::from_secs(3),
+        });
+        let intent = Intent { what, items: 1, charged_items: 0, charged_bytes: 0 };
+        lab.bench.context("restore").ledger.intend(intent).await.unwrap();
+        let begun = Instant::now();
         lab.bench.tidy_with("restore", lab.restore.clone()).await.unwrap();
         let view = lab.bench.context("restore").ledger.view().await.unwrap();
         assert!(view.unsettled.is_empty() && view.totals.done == 1, "{view:?}");
         assert_eq!((lab.records().await, lab.posts().await), ((1, 1), 1));
+        assert!(begun.elapsed() > Duration::from_secs(2));
         return;
     }
     let outputs = lab.restore().await.unwrap();

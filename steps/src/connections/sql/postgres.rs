@@ -328,9 +328,14 @@ impl Driver for Server {
 
     async fn fate(&self, transaction: &str) -> Result<Fate, Failure> {
         let mut session = self.session().await?;
-        let asked = session
-            .cells("select txid_status(cast($1::text as bigint))", vec![Cell::Text(transaction.to_owned())])
-            .await?;
+        let (id, there) = transaction.split_once(' ').unzip();
+        // Another cluster has other transactions of the same numbers.
+        if there.is_some() && system_of(&mut session).await?.as_deref() != there {
+            Box::new(session).finish().await;
+            return Ok(Fate::Unknown);
+        }
+        let id = Cell::Text(id.unwrap_or(transaction).to_owned());
+        let asked = session.cells("select txid_status(cast($1::text as bigint))", vec![id]).await?;
         Box::new(session).finish().await;
         Ok(match asked.rows.first().and_then(|row| row.first()) {
             Some(Cell::Text(status)) if status == "committed" => Fate::Committed,
@@ -343,6 +348,15 @@ impl Driver for Server {
 
 /// A connection by its process and by when that began, because numbers of processes come again.
 const BACKEND: &str = "pid::text || ' ' || extract(epoch from backend_start)::text";
+
+/// What the cluster is called, which no other one is; nothing where the server does not say.
+async fn system_of(session: &mut PgSession) -> Result<Option<String>, Failure> {
+    match one_text(session, "select system_identifier::text from pg_control_system()").await {
+        Ok(system) => Ok(Some(system)),
+        Err(failure) if !failure.lost => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
 
 async fn one_text(session: &mut PgSession, sql: &str) -> Result<String, Failure> {
     let found = session.cells(sql, Vec::new()).await?;
@@ -432,7 +446,13 @@ impl Session for PgSession {
     }
 
     async fn transaction(&mut self) -> Result<Option<String>, Failure> {
-        one_text(self, "select txid_current()::text").await.map(Some)
+        let id = one_text(self, "select txid_current()::text").await?;
+        // Whoever may not ask what it is must not lose the transaction by that.
+        self.script("savepoint runbook_system").await?;
+        let system = system_of(self).await?;
+        let end = if system.is_some() { "release savepoint" } else { "rollback to savepoint" };
+        self.script(&format!("{end} runbook_system")).await?;
+        Ok(Some(system.map_or_else(|| id.clone(), |system| format!("{id} {system}"))))
     }
 
     async fn backend(&mut self) -> Result<Option<String>, Failure> {
