@@ -77,7 +77,8 @@ fn steps(plan: &Plan, stands: &RunState) -> Vec<String> {
         let word = status(one.status);
         let text = match one.status {
             StepStatus::Succeeded => one.outputs().map(describe::facts).unwrap_or_default(),
-            StepStatus::Failed => one.error.as_ref().map(describe::error_line).unwrap_or_default(),
+            // What took effect the summary says, which has looked into the ledger.
+            StepStatus::Failed => one.error.as_ref().map(describe::error_alone).unwrap_or_default(),
             StepStatus::Asking if !stands.takes_answers(plan, id) => {
                 "no answer counts any more: the run is being cancelled".to_owned()
             }

@@ -95,15 +95,19 @@ pub fn took(state: &RunState, step: &str) -> String {
     times.map_or_else(String::new, |(start, end)| format::length(format::between(start, end)))
 }
 
-/// An error with its kind and causes, on one line.
+/// An error with its kind and causes, and whether it is known what took effect, on one line.
 pub fn error_line(error: &StepError) -> String {
+    let unknown =
+        if error.outcome == Outcome::Unknown { " (it is not known whether it took effect)" } else { "" };
+    error_alone(error) + unknown
+}
+
+/// An error with its kind and causes, on one line; what took effect is told elsewhere.
+pub fn error_alone(error: &StepError) -> String {
     let mut text = format!("{}: {}", error.kind.name(), error.message);
     for cause in &error.causes {
         text.push_str(": ");
         text.push_str(cause);
-    }
-    if error.outcome == Outcome::Unknown {
-        text.push_str(" (it is not known whether it took effect)");
     }
     one_line(&text)
 }
