@@ -425,6 +425,7 @@ pub async fn tell(state: &State, run: &str, plan: &Plan, stands: &RunState) -> O
 }
 
 /// Says before anything else how to come back to this run.
-pub fn announce(run: &str) {
-    eprintln!("run {run}\n  if it is stopped: runbook resume {run}\n");
+pub fn announce(run: &str, cancelled: bool) {
+    let word = if cancelled { "cancel" } else { "resume" };
+    eprintln!("run {run}\n  if it is stopped: runbook {word} {run}\n");
 }

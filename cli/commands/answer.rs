@@ -44,6 +44,7 @@ pub async fn run(app: &App, args: &args::Answer) -> Outcome {
     let (step, question, text) = choose(&stands, &args.words)?;
     still_counts(&row.id, &plan, &stands, &step)?;
     session::in_time(&row, &plan, &stands)?;
+    let cancelled = stands.cancel.is_some();
     may(&question)?;
     in_person(&row.id, &step, &question, text.as_deref())?;
     let Some(text) = text.or_else(|| typed(&step, &bounded(&question, plan.bounds().as_ref()))) else {
@@ -78,7 +79,7 @@ pub async fn run(app: &App, args: &args::Answer) -> Outcome {
         Some(prepared) => prepared,
         None => Prepared::new(&state, &row.id, plan, Needs::All).await?,
     };
-    session::announce(&row.id);
+    session::announce(&row.id, cancelled);
     match session::drive(&state, &row, prepared, Purpose::GoOn, app.json).await {
         // Another process was quicker to take the answer up.
         Err(failure) if failure.exit == Exit::Busy && still_owned(&state, &row.id).await? => {

@@ -90,7 +90,7 @@ async fn start(state: &State, json: bool, source: Source, plan: Plan, confirmed:
     let prepared = Prepared::new(state, &id, plan.clone(), Needs::All).await?.confirmed(confirmed);
     let plan = Plan { places: prepared.places(&id), ..plan };
     let row = create(state, &id, &plan, source, now, json).await?;
-    session::announce(&id);
+    session::announce(&id, false);
     session::drive(state, &row, prepared, Purpose::GoOn, json).await
 }
 

@@ -37,7 +37,7 @@ pub async fn run(app: &App, args: &Resume) -> Outcome {
     session::in_time(&row, &plan, &stands)?;
     session::whole(&state, &row.id).await?;
     let prepared = Prepared::new(&state, &row.id, plan, Needs::All).await?;
-    session::announce(&row.id);
+    session::announce(&row.id, stands.cancel.is_some());
     tell_difference(&row);
     session::drive(&state, &row, prepared, Purpose::Resume, app.json).await
 }

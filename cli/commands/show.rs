@@ -80,7 +80,8 @@ fn steps(plan: &Plan, stands: &RunState) -> Vec<String> {
             // What took effect the summary says, which has looked into the ledger.
             StepStatus::Failed => one.error.as_ref().map(describe::error_alone).unwrap_or_default(),
             StepStatus::Asking if !stands.takes_answers(plan, id) => {
-                "no answer counts any more: the run is being cancelled".to_owned()
+                let so = if stands.status.is_final() { "was" } else { "is being" };
+                format!("no answer counts any more: the run {so} cancelled")
             }
             StepStatus::Asking => {
                 let line = |question| describe::open_question_line(question, Timestamp::now());

@@ -14,7 +14,7 @@ use runbook_engine::kinds::Class;
 use runbook_engine::plan::{Plan, PlannedStep};
 use runbook_engine::state::{RunState, RunStatus, StepState, StepStatus};
 
-use runbook_engine::store::{Store, StoreError};
+use runbook_engine::store::{LedgerRow, Store, StoreError};
 
 use super::describe;
 use crate::format;
@@ -73,17 +73,36 @@ pub async fn ledgers(store: &dyn Store, run: &str, state: &RunState) -> Result<L
                 all.known.insert(id.clone());
             }
         }
-        let mut counts =
-            vec![(ledger.done, "done"), (ledger.already, "already so"), (ledger.failed, "failed")];
-        counts.push((ledger.unsettled.iter().map(|batch| batch.items).sum(), "of unknown outcome"));
-        counts.retain(|(count, _)| *count > 0);
-        let texts: Vec<String> =
-            counts.into_iter().map(|(count, what)| format!("{} {what}", format::count(count))).collect();
-        if !texts.is_empty() {
-            all.partly.insert(id.clone(), texts.join(", "));
+        let text = came_to(&ledger);
+        if !text.is_empty() {
+            all.partly.insert(id.clone(), text);
         }
     }
     Ok(all)
+}
+
+/// What a step did so far, in words; empty when it did nothing.
+fn came_to(ledger: &LedgerRow) -> String {
+    // Whoever has what it came to has all of it.
+    let has = |member| ledger.cursor.as_ref().is_some_and(|cursor| cursor.get(member).is_some());
+    if ledger.unsettled.is_empty() && has("series") && has("outputs") {
+        return "took effect".to_owned();
+    }
+    let unknown: u64 = ledger.unsettled.iter().map(|batch| batch.items).sum();
+    let counts = [
+        (ledger.done, "done"),
+        (ledger.already, "already so"),
+        (ledger.failed, "failed"),
+        (unknown, "of unknown outcome"),
+    ];
+    let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+    let mut texts: Vec<String> =
+        counts.map(|(count, what)| format!("{} {what}", format::count(count))).collect();
+    // A transaction is announced with what the step comes to by it, and many count no items. Other batches without items only read.
+    if ledger.unsettled.iter().any(|batch| batch.items == 0 && batch.intent.get("outputs").is_some()) {
+        texts.push("of unknown outcome".to_owned());
+    }
+    texts.join(", ")
 }
 
 /// The lines.
@@ -109,7 +128,12 @@ fn verdict(facts: &Facts<'_>) -> Vec<String> {
         RunStatus::Succeeded => ("Succeeded", Style::new().green().bold()),
         RunStatus::Failed => ("Failed", Style::new().red().bold()),
         RunStatus::Cancelled if state.error.is_some() => {
-            ("Cancelled, and not everything is back", Style::new().red().bold())
+            let lost = state.obligations.values().any(|one| one.lost.is_some() || one.stuck.is_some());
+            let text = match lost {
+                true => "Cancelled, and not everything is back",
+                false => "Cancelled, and not everything is settled",
+            };
+            (text, Style::new().red().bold())
         }
         RunStatus::Cancelled => ("Cancelled", Style::new().yellow().bold()),
         RunStatus::Running if facts.stalled.is_some() => {

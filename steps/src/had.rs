@@ -1,7 +1,7 @@
 //! What the ledger keeps of an attempt that took effect, so that a crash after it costs nothing: the step that is entered again gives
 //! the same outputs and does nothing.
 
-use runbook_engine::error::{ErrorKind, StepError};
+use runbook_engine::error::{ErrorKind, Outcome, StepError};
 use runbook_engine::step::{LedgerView, Settlement};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,7 @@ pub(crate) fn settlement(
 /// run stays open for another cancel.
 pub(crate) fn not_looked(what: &str, error: StepError) -> StepError {
     let message = format!("whether {what} took effect is not known: {}", error.message);
-    StepError { kind: ErrorKind::Transient, message, ..error }
+    StepError { kind: ErrorKind::Transient, outcome: Outcome::Failed, message, ..error }
 }
 
 /// What an earlier attempt came to, when it took effect since the step was last reopened.

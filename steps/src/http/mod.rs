@@ -371,14 +371,11 @@ impl HttpRequest {
         effect.repeat == Repeat::Once && self.check.is_none()
     }
 
-    /// A server's error after a request that must not be repeated leaves open whether it happened.
+    /// A server's error after a request that must not be repeated leaves open whether it happened; where a check can tell, that is asked first.
     fn judged(&self, error: StepError) -> StepError {
         let refused_early = error.retry_after_ms.is_some();
-        if self.once() && error.kind == ErrorKind::Transient && !refused_early {
-            error.unknown()
-        } else {
-            error
-        }
+        let matters = self.once() || self.check.is_some();
+        if matters && error.kind == ErrorKind::Transient && !refused_early { error.unknown() } else { error }
     }
 }
 

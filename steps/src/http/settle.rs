@@ -123,8 +123,12 @@ impl HttpRequest {
             // Who may not look, or is sent elsewhere, has seen nothing.
             let message =
                 format!("{what}: status {}, which does not tell whether the effect is there", answer.status);
-            return Err(StepError::refused(message)
-                .with_help("let the connection read what the check asks for; a check that finds nothing is answered with a status such as 404"));
+            let help = if answer.status < 400 {
+                "ask where the answer leads to: a redirect is not followed"
+            } else {
+                "let the connection read what the check asks for: one that finds nothing is answered with a status such as 404"
+            };
+            return Err(StepError::refused(message).with_help(help));
         }
         Ok(answer.problem(&check.expect).is_none().then(|| answer.outputs(&cx.redactor, true)))
     }

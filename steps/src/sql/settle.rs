@@ -122,9 +122,6 @@ impl Settling<'_> {
     pub async fn conclude<T: Serialize + DeserializeOwned>(&self) -> Result<(), StepError> {
         for batch in self.cx.ledger.view().await?.unsettled {
             let announced = announced::<T>(&batch)?;
-            if announced.transaction.is_none() && self.check.is_none() {
-                continue;
-            }
             let place = self.database.describe();
             let unknown = |error| had::not_looked(&format!("the last attempt at {place}"), error);
             if let Some(backend) = &announced.backend
@@ -151,8 +148,12 @@ impl Settling<'_> {
         Ok(())
     }
 
-    /// Announces a transaction, after the limits were asked for what it destroys.
-    pub async fn announce<T: Serialize>(&self, announced: &Announced<T>) -> Result<u64, StepError> {
+    /// Announces a transaction, after the limits were asked for what it destroys, and gives it the name by which the server can be asked after a crash.
+    pub async fn announce<T: Serialize>(&self, announced: &mut Announced<T>) -> Result<u64, StepError> {
+        if let Some(transaction) = announced.transaction.take() {
+            announced.transaction = self.database.kept(&transaction).await?;
+        }
+        let announced = &*announced;
         let what = serde_json::to_value(announced)
             .map_err(|error| StepError::new(ErrorKind::Bug, error.to_string()))?;
         let items = announced.items;

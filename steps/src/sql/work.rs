@@ -183,8 +183,8 @@ impl<'a> Work<'a> {
                 Ending::Stopped(_) => return Err(StepError::interrupted()),
             };
         let items = self.destroyed(outputs.affected);
-        let announced = Announced { series, items, transaction, backend: None, outputs };
-        let batch = self.settling().announce(&announced).await?;
+        let mut announced = Announced { series, items, transaction, backend: None, outputs };
+        let batch = self.settling().announce(&mut announced).await?;
         match crash::around("sql: commit", session.commit()).await {
             Ok(()) => {
                 session.finish().await;
@@ -209,7 +209,7 @@ impl<'a> Work<'a> {
         let items = self.destroyed(1);
         let outputs = SqlOutputs::default();
         let mut announced = Announced { series, items, transaction: None, backend: backend.clone(), outputs };
-        let batch = self.settling().announce(&announced).await?;
+        let batch = self.settling().announce(&mut announced).await?;
         let Some(part) = self.parts.first() else { return Ok(announced.outputs) };
         let statement = single(&part.statement, self.database.dialect())?;
         let keep = usize::try_from(self.step.max_rows).unwrap_or(usize::MAX);

@@ -59,8 +59,8 @@ pub(super) async fn run(work: &Work<'_>) -> Result<ResetOutputs, StepError> {
             let before = work.before(&mut *session).await?;
             let items = before.rows;
             let outputs = work.outputs(before, Survey::default());
-            let announced = Announced { series, items, transaction: None, backend: None, outputs };
-            (work.settling().announce(&announced).await?, announced)
+            let mut announced = Announced { series, items, transaction: None, backend: None, outputs };
+            (work.settling().announce(&mut announced).await?, announced)
         }
     };
     if mark.is_none() {

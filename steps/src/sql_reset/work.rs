@@ -186,8 +186,9 @@ impl<'a> Work<'a> {
                 Ending::Stopped(_) => return Err(StepError::interrupted()),
             };
         let items = outputs.before.rows;
-        let announced = Announced { series, items, transaction: Some(transaction), backend: None, outputs };
-        let batch = self.settling().announce(&announced).await?;
+        let mut announced =
+            Announced { series, items, transaction: Some(transaction), backend: None, outputs };
+        let batch = self.settling().announce(&mut announced).await?;
         let committed = crash::around("sql-reset: commit", session.commit()).await;
         // The files may have changed the settings of this connection: nobody else gets it.
         drop(session);

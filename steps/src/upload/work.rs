@@ -114,11 +114,14 @@ impl<'a> Work<'a> {
     pub(super) async fn conclude(mut self) -> Result<(), StepError> {
         let Some(world) = &self.world else { return Ok(()) };
         for Open { batch, announced, what } in std::mem::take(&mut self.open) {
-            let end = Instant::now() + in_flight::left(&what, self.http.timeout());
+            let end = Instant::now() + in_flight::left(&what, takes(&self.http));
             let stored = loop {
                 let begun = Instant::now();
-                let stored = world.settle(&announced, &self.held.ids()).await?;
-                if stored.is_some() || begun >= end {
+                if begun >= end {
+                    break world.settle(&announced, &self.held.ids()).await?;
+                }
+                let stored = world.look(&announced, &self.held.ids()).await?;
+                if stored.is_some() {
                     break stored;
                 }
                 let left = in_flight::soon_over(end - begun)?;
@@ -200,16 +203,21 @@ impl<'a> Work<'a> {
             replaces: stale.as_ref().map(|stored| stored.id.clone()),
             key,
         };
-        let batch = Held::intend(self.cx, &announced, self.http.timeout()).await?.number;
+        let mut batch = Held::intend(self.cx, &announced, takes(&self.http)).await?.number;
         let fate = match entry {
             None => Fate::failed("it is not in the manifest"),
-            Some(entry) => self.replace(&announced, &entry).await?,
+            Some(entry) => self.replace(&mut batch, &announced, &entry).await?,
         };
         self.held.settle(self.cx, batch, &announced, fate.became).await?;
         fate.stop.map_or(Ok(()), Err)
     }
 
-    async fn replace(&mut self, announced: &Announced, entry: &ManifestEntry) -> Result<Fate, StepError> {
+    async fn replace(
+        &mut self,
+        batch: &mut u64,
+        announced: &Announced,
+        entry: &ManifestEntry,
+    ) -> Result<Fate, StepError> {
         let Some(bytes) = self.files.read(&entry.path).await? else {
             return Ok(Fate::failed(format!("{} is missing", entry.path)));
         };
@@ -224,12 +232,13 @@ impl<'a> Work<'a> {
             )),
             _ => {}
         }
-        self.tries(announced, entry, &bytes).await
+        self.tries(batch, announced, entry, &bytes).await
     }
 
     /// Sends a file until its fate is known. An error leaves the batch unsettled, for the next attempt to settle.
     async fn tries(
         &mut self,
+        batch: &mut u64,
         announced: &Announced,
         entry: &ManifestEntry,
         bytes: &[u8],
@@ -254,6 +263,7 @@ impl<'a> Work<'a> {
                     if self.session_id() != announced.session {
                         return Ok(Fate::is(Became::Again(why)));
                     }
+                    self.announce_anew(batch, announced).await?;
                     continue;
                 }
                 Sent::Lost(lost) => lost,
@@ -278,7 +288,15 @@ impl<'a> Work<'a> {
                 return Ok(Fate::stop(lost.error));
             }
             attempt += 1;
+            self.announce_anew(batch, announced).await?;
         }
+    }
+
+    /// What is sent again may be under way for as long again. The earlier announcement is open until there is the new one.
+    async fn announce_anew(&mut self, batch: &mut u64, announced: &Announced) -> Result<(), StepError> {
+        let anew = Held::intend(self.cx, announced, takes(&self.http)).await?.number;
+        let earlier = std::mem::replace(batch, anew);
+        self.held.settle(self.cx, earlier, announced, Became::Again("it was sent again".to_owned())).await
     }
 
     async fn rest(&self, attempt: u32, lost: &Lost) -> Result<(), StepError> {
@@ -376,6 +394,11 @@ impl<'a> Work<'a> {
         }
         (descriptors, discrepancies)
     }
+}
+
+/// How long an announced upload may be under way: what comes before it, such as reading the file, and the request itself.
+fn takes(http: &Http) -> Duration {
+    http.timeout() * 2
 }
 
 /// The wanted keys in order, each once, with their lines of the manifest.

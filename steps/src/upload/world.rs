@@ -31,6 +31,23 @@ impl<'a> World<'a> {
         Ok(Self { settings, collections })
     }
 
+    /// The whole record of a file that was announced, if there is one. Nothing is deleted: what is partial may be on its way.
+    pub(super) async fn look(
+        &self,
+        announced: &Announced,
+        others: &BTreeSet<String>,
+    ) -> Result<Option<Stored>, StepError> {
+        let whole = |places: usize| places == self.collections.len();
+        let found = self.find(announced).await?.into_iter();
+        let first = found.filter(|(id, _)| !others.contains(id)).find(|(_, (places, _))| whole(*places));
+        Ok(first.map(|(id, (_, mime_type))| Stored {
+            id,
+            url: None,
+            mime_type,
+            session: announced.session.clone(),
+        }))
+    }
+
     /// The whole record of a file that was announced, if there is one. Partial records of it, and whole ones beyond the first,
     /// are deleted; those of `others` are left alone.
     pub(super) async fn settle(

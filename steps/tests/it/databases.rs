@@ -76,6 +76,12 @@ impl Db {
         server.url().parse().unwrap()
     }
 
+    /// Ends the server as a power cut would, and starts it again.
+    pub async fn restart(&mut self) {
+        let Self::Server(server, _) = self else { panic!("it has no server") };
+        server.restart().await.unwrap();
+    }
+
     /// Runs statements behind the back of the runbook.
     pub async fn execute(&self, sql: &str) {
         match self {

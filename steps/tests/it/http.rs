@@ -47,6 +47,12 @@ async fn act_late(State(counts): State<Arc<Counts>>) -> Response {
     StatusCode::CREATED.into_response()
 }
 
+/// Acts, and answers that it is broken, as a proxy does that did not wait.
+async fn act_and_break(State(counts): State<Arc<Counts>>) -> StatusCode {
+    counts.effects.fetch_add(1, Ordering::SeqCst);
+    StatusCode::BAD_GATEWAY
+}
+
 async fn act(State(counts): State<Arc<Counts>>) -> Response {
     let status = counts.status.swap(0, Ordering::SeqCst);
     if status != 0 {
@@ -90,6 +96,7 @@ impl Bench {
             .route("/late", post(act_late))
             .route("/state", get(state))
             .route("/echo", get(echo).post(echo))
+            .route("/broken", post(act_and_break))
             .route("/closed", get(|| async { StatusCode::UNAUTHORIZED }))
             .route("/away", get(|| async { (StatusCode::FOUND, [(header::LOCATION, "/echo")]) }))
             .with_state(counts.clone());
@@ -284,6 +291,15 @@ async fn a_servers_error_leaves_open_whether_a_post_happened() {
     bench.counts.status.store(503, Ordering::SeqCst);
     let state = bench.driven.run("t", vec![request(json!({"path": "/act", "method": "PUT"}))]).await;
     assert_eq!((&outputs(&state, "x")["status"], bench.effects()), (&json!(201), 1));
+}
+
+#[tokio::test]
+async fn a_servers_error_is_followed_by_the_check_and_not_by_the_request() {
+    let bench = Bench::new().await;
+    let check = json!({"path": "/state", "expect": {"json": {"/effects": 1}}});
+    let with = json!({"path": "/broken", "method": "POST", "check": check});
+    let state = bench.driven.run("r", vec![request(with)]).await;
+    assert_eq!((&outputs(&state, "x")["settled_by_check"], bench.effects()), (&json!(true), 1));
 }
 
 #[tokio::test]

@@ -299,6 +299,39 @@ async fn commits(db: &Db) {
     assert_eq!(count(db, "id = 101").await, 1);
 }
 
+#[tokio::test]
+async fn a_transaction_that_a_crash_of_the_server_took_away_is_not_the_one_that_got_its_number() {
+    let mut db = Db::postgres().await;
+    db.execute("create table t (id bigint primary key, name text)").await;
+    let slow = "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(20); return null; end $$; \
+         create constraint trigger slow after insert on t deferrable initially deferred for each row execute function slow()";
+    db.execute(slow).await;
+    let mut cut_off = Vec::new();
+    for id in 1..=2 {
+        let insert =
+            json!({ "statement": format!("insert into t values ({id}, 'slow')"), "effect": write() });
+        let killed = bench(&db, insert).await;
+        tokio::select! {
+            end = killed.enter("it") => panic!("it ended: {end:?}"),
+            () = committing(&killed) => {}
+        }
+        cut_off.push(killed);
+    }
+    db.restart().await;
+    for (at, mut cut_off) in cut_off.into_iter().enumerate() {
+        // The first is asked for at once, the second once others have had numbers.
+        for _ in 0..at * 20 {
+            db.execute("select txid_current()").await;
+        }
+        cut_off.reopen_resources();
+        cut_off.tidy("it").await.unwrap();
+        let view = cut_off.context("it").ledger.view().await.unwrap();
+        assert!(view.unsettled.is_empty(), "{at}: {view:?}");
+        assert!(view.cursor.as_ref().is_none_or(serde_json::Value::is_null), "{at}: {view:?}");
+    }
+    assert_eq!(count(&db, "true").await, 0);
+}
+
 /// Waits until a step has announced its commit, and a moment longer.
 async fn committing(bench: &Bench) {
     while bench.context("it").ledger.view().await.unwrap().unsettled.is_empty() {

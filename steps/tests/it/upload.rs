@@ -124,6 +124,21 @@ async fn an_upload_whose_answer_was_cut_off_is_adopted() {
 }
 
 #[tokio::test]
+async fn what_is_sent_again_is_announced_again() {
+    let lab = Lab::new(1).await;
+    let unanswered = FaultAction { cut_before_effect: true, ..FaultAction::default() };
+    lab.chatkit.fault(Server::Gateway, &upload_fault(0, 2, unanswered)).await.unwrap();
+    assert_eq!(lab.restore().await.unwrap()["uploaded"], 1);
+    let rows = lab.bench.context("restore").ledger.batches(0, 100).await.unwrap();
+    let until: Vec<&str> = rows.iter().map(|row| row.intent["under_way_until"].as_str().unwrap()).collect();
+    assert!(until.len() == 3 && until.is_sorted() && until[0] != until[2], "{until:?}");
+    let became = |at: usize| rows[at].settled.as_ref().unwrap().outcome.to_string();
+    assert!(became(0).contains("sent again") && became(1).contains("sent again"), "{rows:?}");
+    assert!(became(2).contains("stored"), "{rows:?}");
+    assert_eq!((lab.records().await, lab.posts().await), ((1, 1), 3));
+}
+
+#[tokio::test]
 async fn a_partial_upload_is_deleted_and_sent_again() {
     let lab = Lab::new(2).await;
     let fault = Fault {

@@ -82,6 +82,11 @@ pub(crate) fn waited_for_a_lock(error: &StepError) -> bool {
     error.message.ends_with(&coded("", "55P03"))
 }
 
+/// Whether this is the error of PostgreSQL for a value that can not be, such as the number of a transaction that it has not given yet.
+pub(super) fn can_not_be(error: &StepError) -> bool {
+    error.message.ends_with(&coded("", "22023"))
+}
+
 /// What a database says, with its code.
 fn coded(message: &str, code: &str) -> String {
     format!("{message} ({code})")

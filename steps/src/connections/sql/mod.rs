@@ -246,7 +246,13 @@ pub trait Driver: Send + Sync {
         Ok(())
     }
 
-    /// What became of a transaction that [`Session::transaction`] named.
+    /// Has the server keep the number of a transaction, which [`Session::transaction`] told and which is not over, whatever happens to it: a
+    /// number that a crash takes from it is given again. What to ask [`Driver::fate`] for; nothing where that could tell a falsehood.
+    async fn kept(&self, transaction: &str) -> Result<Option<String>, Failure> {
+        Ok(Some(transaction.to_owned()))
+    }
+
+    /// What became of a transaction that [`Driver::kept`] named.
     async fn fate(&self, transaction: &str) -> Result<Fate, Failure> {
         let _ = transaction;
         Ok(Fate::Unknown)

@@ -18,6 +18,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgSslMode, Postgres
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Either, Executor as _, Row as _};
 use url::{Host, Url};
 
+use super::error::can_not_be;
 use super::postgres_url::{check, said};
 use super::postgres_values::{Bound, bind, decoded, plan_of, shape_of};
 use super::scan::Statement;
@@ -326,17 +327,35 @@ impl Driver for Server {
         self.beside(sql, backend).await.map(drop)
     }
 
+    async fn kept(&self, transaction: &str) -> Result<Option<String>, Failure> {
+        let asked = async {
+            let mut connection = self.options.connect().await?;
+            connection.execute(sqlx::raw_sql(LOG_WRITTEN)).await?;
+            let system: String = connection.fetch_one(SYSTEM).await?.try_get(0)?;
+            connection.close().await?;
+            Ok::<_, sqlx::Error>(format!("{transaction} {system}"))
+        };
+        // Not every server that speaks so has all that, and there may be no room for one more connection.
+        Ok(asked.await.ok())
+    }
+
     async fn fate(&self, transaction: &str) -> Result<Fate, Failure> {
+        // Another cluster has other transactions of the same numbers, and so has one that went on elsewhere from an earlier state.
+        let Some((id, there)) = transaction.split_once(' ') else { return Ok(Fate::Unknown) };
         let mut session = self.session().await?;
-        let (id, there) = transaction.split_once(' ').unzip();
-        // Another cluster has other transactions of the same numbers.
-        if there.is_some() && system_of(&mut session).await?.as_deref() != there {
-            Box::new(session).finish().await;
-            return Ok(Fate::Unknown);
+        match one_text(&mut session, SYSTEM).await {
+            Ok(system) if system == there => {}
+            Err(failure) if failure.lost => return Err(failure),
+            Ok(_) | Err(_) => return Ok(Fate::Unknown),
         }
-        let id = Cell::Text(id.unwrap_or(transaction).to_owned());
-        let asked = session.cells("select txid_status(cast($1::text as bigint))", vec![id]).await?;
+        let id = Cell::Text(id.to_owned());
+        let asked = session.cells("select txid_status(cast($1::text as bigint))", vec![id]).await;
         Box::new(session).finish().await;
+        let asked = match asked {
+            // A crash took it from the server, and with it what the transaction did.
+            Err(failure) if can_not_be(&failure.error) => return Ok(Fate::RolledBack),
+            asked => asked?,
+        };
         Ok(match asked.rows.first().and_then(|row| row.first()) {
             Some(Cell::Text(status)) if status == "committed" => Fate::Committed,
             Some(Cell::Text(status)) if status == "aborted" => Fate::RolledBack,
@@ -349,14 +368,12 @@ impl Driver for Server {
 /// A connection by its process and by when that began, because numbers of processes come again.
 const BACKEND: &str = "pid::text || ' ' || extract(epoch from backend_start)::text";
 
-/// What the cluster is called, which no other one is; nothing where the server does not say.
-async fn system_of(session: &mut PgSession) -> Result<Option<String>, Failure> {
-    match one_text(session, "select system_identifier::text from pg_control_system()").await {
-        Ok(system) => Ok(Some(system)),
-        Err(failure) if !failure.lost => Ok(None),
-        Err(failure) => Err(failure),
-    }
-}
+/// What a cluster is called, which no other one is, and the timeline that it writes: whoever is promoted begins another one, and may have lost the last
+/// transactions.
+const SYSTEM: &str = "select (select system_identifier from pg_control_system()) || '.' || left(pg_walfile_name(pg_current_wal_lsn()), 8)";
+
+/// Writes to the disk all that the server has logged until then, by way of a transaction that logs something.
+const LOG_WRITTEN: &str = "begin; set local synchronous_commit to local; select pg_logical_emit_message(true, 'runbook', ''); commit";
 
 async fn one_text(session: &mut PgSession, sql: &str) -> Result<String, Failure> {
     let found = session.cells(sql, Vec::new()).await?;
@@ -446,13 +463,7 @@ impl Session for PgSession {
     }
 
     async fn transaction(&mut self) -> Result<Option<String>, Failure> {
-        let id = one_text(self, "select txid_current()::text").await?;
-        // Whoever may not ask what it is must not lose the transaction by that.
-        self.script("savepoint runbook_system").await?;
-        let system = system_of(self).await?;
-        let end = if system.is_some() { "release savepoint" } else { "rollback to savepoint" };
-        self.script(&format!("{end} runbook_system")).await?;
-        Ok(Some(system.map_or_else(|| id.clone(), |system| format!("{id} {system}"))))
+        one_text(self, "select txid_current()::text").await.map(Some)
     }
 
     async fn backend(&mut self) -> Result<Option<String>, Failure> {
