@@ -73,7 +73,7 @@ pub struct HttpRequest {
     #[serde(default)]
     expect: Expect,
     /// A look that tells whether the request has taken effect. With it the step may be entered again after any crash: it looks
-    /// first, and sends nothing when the effect is there. A look that finds nothing counts once the connection's `timeout` is over since
+    /// first, and sends nothing when the effect is there; after a server's error it does the same. A look that finds nothing counts once the connection's `timeout` is over since
     /// the request was sent, which is waited for. A server that acts on a request later than that, when nobody waits for its answer any
     /// more, can have it twice: give such a server a longer `timeout`, or a request that it takes for the same when it is sent again.
     #[serde(default)]

@@ -327,7 +327,7 @@ async fn a_transaction_that_a_crash_of_the_server_took_away_is_not_the_one_that_
         cut_off.tidy("it").await.unwrap();
         let view = cut_off.context("it").ledger.view().await.unwrap();
         assert!(view.unsettled.is_empty(), "{at}: {view:?}");
-        assert!(view.cursor.as_ref().is_none_or(serde_json::Value::is_null), "{at}: {view:?}");
+        assert!(view.cursor.as_ref().is_none_or(Value::is_null), "{at}: {view:?}");
     }
     assert_eq!(count(&db, "true").await, 0);
 }
