@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::place::{Place, asks, reads};
+use crate::place::{Place, UNTIL_GO, asks, reads};
 
 fn slow(script: &str) -> Place {
     let place = Place::new();
@@ -88,7 +88,7 @@ fn an_answer_from_another_process_is_taken_up_by_the_one_that_works_on_the_run()
     let rest = format!(
         "steps:\n{}{}  - id: last\n    uses: assert\n    needs: [sure, nap]\n    with: {{ that: true }}\n",
         asks("sure", "GO").replace("    with", "    needs: []\n    with"),
-        reads("nap", "while ! test -e go; do sleep 0.1; done").replace("    uses", "    needs: []\n    uses")
+        reads("nap", UNTIL_GO).replace("    uses", "    needs: []\n    uses")
     );
     place.runbook("both", &rest);
     let started = place.start(&["exec", "both.yaml"]);
@@ -103,7 +103,7 @@ fn an_answer_from_another_process_is_taken_up_by_the_one_that_works_on_the_run()
 
 #[test]
 fn the_log_can_be_followed_until_the_run_ends() {
-    let place = slow("while ! test -e go; do sleep 0.1; done; echo done");
+    let place = slow(&format!("{UNTIL_GO}; echo done"));
     let started = place.start(&["exec", "slow.yaml"]);
     place.wait_for("nap", "running");
     let follower = place.start(&["logs", "-f"]);

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 
-use crate::place::{Place, Started, reads, wait_until};
+use crate::place::{Place, Started, UNTIL_GO, reads, wait_until};
 
 /// Set to the database that the process is to have for itself.
 const HOLDS: &str = "RUNBOOK_TEST_HOLDS";
@@ -71,7 +71,7 @@ fn has_the_database() {
 #[test]
 fn a_run_waits_for_a_process_that_was_stopped_while_it_had_the_database() {
     let place = Place::new();
-    let naps = reads("nap", "while ! test -e go; do sleep 0.1; done") + &reads("after", "touch after");
+    let naps = reads("nap", UNTIL_GO) + &reads("after", "touch after");
     place.runbook("nap", &format!("steps:\n{naps}"));
     let started = place.start(&["exec", "nap.yaml"]);
     place.wait_for("nap", "running");

@@ -1,13 +1,13 @@
 //! What a run holds: said by every command, and put back whatever happened to the process.
 
-use crate::place::{Place, finished, reads};
+use crate::place::{Place, UNTIL_GO, finished, reads};
 
 const ORIGINAL: &str = "# limits\nMAX_MB=25 \nOTHER=x\n";
 
 fn place(max_hold: &str) -> Place {
     let place = Place::new();
     place.write("app.env", ORIGINAL);
-    let nap = reads("nap", "while ! test -e go; do sleep 0.1; done");
+    let nap = reads("nap", UNTIL_GO);
     let steps = format!(
         "  - id: freeze\n    uses: freeze\n    with:\n      env_file: {{ path: \"{}\", variable: MAX_MB, value: \"0\", restart: {{ argv: [touch, \"was restarted\"] }} }}\n      max_hold: {max_hold}\n{nap}  - id: thaw\n    uses: unfreeze\n    with: {{ freeze: freeze }}\n",
         place.path("app.env").display()

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use crate::place::{Place, Ran, finished, reads};
+use crate::place::{Place, Ran, UNTIL_GO, finished, reads};
 
 const TOKEN: &str = "a token of sixteen";
 
@@ -67,7 +67,7 @@ fn with(place: &Place, args: &[&str], token: Option<&str>) -> Ran {
 /// A run that was killed while it held the value at 0.
 fn killed(server: &Server) -> (Place, String) {
     let place = Place::new();
-    let nap = reads("nap", "while ! test -e go; do sleep 0.1; done");
+    let nap = reads("nap", UNTIL_GO);
     place.runbook(
         "hold",
         &format!(

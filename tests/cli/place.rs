@@ -208,6 +208,9 @@ pub fn reads(id: &str, script: &str) -> String {
     )
 }
 
+/// A script that ends when the place has a file `go`, and when the place is gone: a killed run leaves its children.
+pub const UNTIL_GO: &str = "while test -e $PWD && ! test -e go; do sleep 0.1; done";
+
 /// A step that nobody may repeat.
 pub fn once(id: &str, script: &str) -> String {
     format!(

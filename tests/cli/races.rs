@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::place::{Place, Ran, asks};
+use crate::place::{Place, Ran, UNTIL_GO, asks};
 
 /// How often each race is run.
 const ROUNDS: usize = 3;
@@ -39,7 +39,7 @@ fn takes(id: &str, file: &str, moment: &str) -> String {
 /// Two steps; the first goes on when there is a file `go`.
 fn slow() -> Place {
     let place = Place::new();
-    let first = takes("first", "acted", "while ! test -e go; do sleep 0.05; done");
+    let first = takes("first", "acted", UNTIL_GO);
     place.runbook("slow", &format!("steps:\n{first}{}", leaves("second", "acted")));
     place
 }

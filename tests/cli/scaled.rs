@@ -6,7 +6,7 @@ use runbook_sandbox::kubernetes::KubernetesServer;
 use runbook_sandbox::workload::Workload;
 use tokio::runtime::Runtime;
 
-use crate::place::{Place, asks, reads};
+use crate::place::{Place, UNTIL_GO, asks, reads};
 
 /// A cluster with a workload of 3 pods, and a runbook that freezes it until there is a file `go`.
 struct Bench {
@@ -30,7 +30,7 @@ impl Bench {
         let place = Place::new();
         place.write("kube config", &server.kubeconfig(&["prod"]));
         let ask = if asking { asks("sure", "YES") } else { String::new() };
-        let nap = reads("nap", "while ! test -e go; do sleep 0.1; done");
+        let nap = reads("nap", UNTIL_GO);
         place.runbook(
             "hold",
             &format!(

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::place::{Place, once, reads, wait_until};
+use crate::place::{Place, UNTIL_GO, once, reads, wait_until};
 
 /// Whether the process whose id is in the file runs.
 fn lives(place: &Place, file: &str) -> bool {
@@ -147,7 +147,7 @@ fn a_signal_that_was_to_be_ignored_from_the_start_stops_nothing() {
     for (name, signal, code) in [("HUP", Signal::HUP, 0), ("INT", Signal::INT, 0), ("USR1", Signal::HUP, 129)]
     {
         let place = Place::new();
-        place.runbook("nap", &format!("steps:\n{}", reads("nap", "while ! test -e go; do sleep 0.1; done")));
+        place.runbook("nap", &format!("steps:\n{}", reads("nap", UNTIL_GO)));
         let program = place.command(&["exec", "nap.yaml"]);
         let mut shell = Command::new("sh");
         shell

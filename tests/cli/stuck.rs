@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::place::{Place, Started, reads};
+use crate::place::{Place, Started, UNTIL_GO, reads};
 
 const ORIGINAL: &str = "MAX_MB=25\n";
 
@@ -12,7 +12,7 @@ const ORIGINAL: &str = "MAX_MB=25\n";
 fn place(max_hold: &str) -> Place {
     let place = Place::new();
     place.write("app.env", ORIGINAL);
-    let nap = reads("nap", "while ! test -e go; do sleep 0.1; done");
+    let nap = reads("nap", UNTIL_GO);
     place.runbook(
         "hold",
         &format!(

@@ -6,7 +6,7 @@ use expectrl::process::unix::WaitStatus;
 use expectrl::session::OsSession;
 use expectrl::{ControlCode, Eof, Expect, Session};
 
-use crate::place::{Place, asks, once, reads};
+use crate::place::{Place, UNTIL_GO, asks, once, reads};
 use crate::planned;
 
 fn gate() -> Place {
@@ -54,7 +54,7 @@ fn the_phrase_lets_the_run_go_on() {
 #[test]
 fn what_is_typed_before_the_question_answers_nothing() {
     let place = Place::new();
-    let look = reads("look", "while ! test -e go; do sleep 0.1; done");
+    let look = reads("look", UNTIL_GO);
     place.runbook("gate", &format!("steps:\n{look}{}{}", asks("sure", "DO IT"), reads("act", "touch acted")));
     let mut session = open(&place, &["exec", "gate.yaml"], true);
     session.expect("look").unwrap();

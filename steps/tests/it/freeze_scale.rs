@@ -42,7 +42,8 @@ impl Bench {
     /// A wait for the file `go` between the freeze and its end.
     fn held(&self, freeze: PlannedStep) -> Vec<PlannedStep> {
         let folder = self.driven.folder.path().display();
-        let wait = format!("cd {folder} && touch held && while ! test -e go; do sleep 0.05; done");
+        let wait =
+            format!("cd {folder} && touch held && while test -e $PWD && ! test -e go; do sleep 0.05; done");
         vec![freeze, step("hold", "command", json!({ "argv": ["sh", "-c", wait] })), unfreeze()]
     }
 
