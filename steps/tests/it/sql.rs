@@ -332,6 +332,34 @@ async fn a_transaction_that_a_crash_of_the_server_took_away_is_not_the_one_that_
     assert_eq!(count(&db, "true").await, 0);
 }
 
+#[tokio::test]
+async fn a_pooler_with_room_for_one_connection_does_not_keep_the_commit_waiting() {
+    let db = Db::postgres().await;
+    db.execute("create table t (id bigint primary key)").await;
+    let door = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut connections = db.connections();
+    let mut url = url::Url::parse(connections["db"]["url"].as_str().unwrap()).unwrap();
+    let server = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
+    url.set_port(Some(door.local_addr().unwrap().port())).unwrap();
+    connections["db"] = json!({ "type": "postgres", "url": url.as_str(), "connect_timeout": "1s" });
+    let one_at_a_time = async {
+        loop {
+            let (mut from, _) = door.accept().await.unwrap();
+            let mut to = tokio::net::TcpStream::connect(&server).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+        }
+    };
+    let insert = json!({ "statement": "insert into t values (1)", "effect": write() });
+    let bench = Bench::new(vec![step(insert)], connections, json!({})).await;
+    tokio::select! {
+        () = one_at_a_time => {}
+        done = tokio::time::timeout(Duration::from_secs(30), bench.enter("it")) => {
+            assert_eq!(done.expect("it ends").unwrap()["affected"], 1);
+        }
+    }
+    assert_eq!(count(&db, "id = 1").await, 1);
+}
+
 /// Waits until a step has announced its commit, and a moment longer.
 async fn committing(bench: &Bench) {
     while bench.context("it").ledger.view().await.unwrap().unsettled.is_empty() {

@@ -5,6 +5,7 @@ pub mod error;
 pub mod mysql;
 mod mysql_values;
 pub mod postgres;
+mod postgres_fate;
 mod postgres_url;
 mod postgres_values;
 pub(crate) mod psql;

@@ -18,7 +18,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgSslMode, Postgres
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Either, Executor as _, Row as _};
 use url::{Host, Url};
 
-use super::error::can_not_be;
+use super::postgres_fate;
 use super::postgres_url::{check, said};
 use super::postgres_values::{Bound, bind, decoded, plan_of, shape_of};
 use super::scan::Statement;
@@ -241,11 +241,20 @@ impl Server {
 
     /// How many rows a statement about another connection gives. The pool may have no other connection to ask by.
     async fn beside(&self, sql: String, backend: &str) -> Result<usize, Failure> {
-        let mut connection = self.options.connect().await?;
-        let found =
-            connection.fetch_all(sqlx::query(AssertSqlSafe(sql)).bind(backend.to_owned())).await?.len();
-        connection.close().await?;
-        Ok(found)
+        let asked = async {
+            let mut connection = self.options.connect().await?;
+            let asked = sqlx::query(AssertSqlSafe(sql)).bind(backend.to_owned());
+            let found = connection.fetch_all(asked).await?.len();
+            connection.close().await?;
+            Ok(found)
+        };
+        Ok(self.soon(asked).await?)
+    }
+
+    /// What is asked by a connection beside the pool's, within `connect_timeout`: a pooler without room lets it wait for one that may be ours.
+    async fn soon<T>(&self, asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+        let most = self.pool.get_acquire_timeout();
+        tokio::time::timeout(most, asked).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 }
 
@@ -330,52 +339,27 @@ impl Driver for Server {
     async fn kept(&self, transaction: &str) -> Result<Option<String>, Failure> {
         let asked = async {
             let mut connection = self.options.connect().await?;
-            connection.execute(sqlx::raw_sql(LOG_WRITTEN)).await?;
-            let system: String = connection.fetch_one(SYSTEM).await?.try_get(0)?;
+            let kept = postgres_fate::kept(&mut connection, transaction).await?;
             connection.close().await?;
-            Ok::<_, sqlx::Error>(format!("{transaction} {system}"))
+            Ok(kept)
         };
         // Not every server that speaks so has all that, and there may be no room for one more connection.
-        Ok(asked.await.ok())
+        Ok(self.soon(asked).await.ok().flatten())
     }
 
     async fn fate(&self, transaction: &str) -> Result<Fate, Failure> {
-        // Another cluster has other transactions of the same numbers, and so has one that went on elsewhere from an earlier state.
-        let Some((id, there)) = transaction.split_once(' ') else { return Ok(Fate::Unknown) };
         let mut session = self.session().await?;
-        match one_text(&mut session, SYSTEM).await {
-            Ok(system) if system == there => {}
-            Err(failure) if failure.lost => return Err(failure),
-            Ok(_) | Err(_) => return Ok(Fate::Unknown),
-        }
-        let id = Cell::Text(id.to_owned());
-        let asked = session.cells("select txid_status(cast($1::text as bigint))", vec![id]).await;
+        let fate = postgres_fate::fate(&mut session, transaction).await;
         Box::new(session).finish().await;
-        let asked = match asked {
-            // A crash took it from the server, and with it what the transaction did.
-            Err(failure) if can_not_be(&failure.error) => return Ok(Fate::RolledBack),
-            asked => asked?,
-        };
-        Ok(match asked.rows.first().and_then(|row| row.first()) {
-            Some(Cell::Text(status)) if status == "committed" => Fate::Committed,
-            Some(Cell::Text(status)) if status == "aborted" => Fate::RolledBack,
-            Some(Cell::Text(status)) if status == "in progress" => Fate::Open,
-            _ => Fate::Unknown,
-        })
+        fate
     }
 }
 
 /// A connection by its process and by when that began, because numbers of processes come again.
 const BACKEND: &str = "pid::text || ' ' || extract(epoch from backend_start)::text";
 
-/// What a cluster is called, which no other one is, and the timeline that it writes: whoever is promoted begins another one, and may have lost the last
-/// transactions.
-const SYSTEM: &str = "select (select system_identifier from pg_control_system()) || '.' || left(pg_walfile_name(pg_current_wal_lsn()), 8)";
-
-/// Writes to the disk all that the server has logged until then, by way of a transaction that logs something.
-const LOG_WRITTEN: &str = "begin; set local synchronous_commit to local; select pg_logical_emit_message(true, 'runbook', ''); commit";
-
-async fn one_text(session: &mut PgSession, sql: &str) -> Result<String, Failure> {
+/// The only text that a query gives.
+pub(super) async fn one_text(session: &mut PgSession, sql: &str) -> Result<String, Failure> {
     let found = session.cells(sql, Vec::new()).await?;
     match found.rows.into_iter().next().and_then(|row| row.into_iter().next()) {
         Some(Cell::Text(text)) => Ok(text),
@@ -384,7 +368,7 @@ async fn one_text(session: &mut PgSession, sql: &str) -> Result<String, Failure>
 }
 
 /// A connection.
-struct PgSession(Leased<Postgres>);
+pub(super) struct PgSession(Leased<Postgres>);
 
 #[async_trait]
 impl Session for PgSession {
